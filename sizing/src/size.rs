@@ -1,0 +1,44 @@
+//! [`size`]: the one function of this crate.
+
+use crate::{ClusterFacts, NodeFacts, Policy, SysctlKey, Wanted, conntrack, ipvs, neighbors};
+
+/// What a node should hold, and what the administrator should know about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Sorted by key, no key twice.
+    pub sysctls: Vec<SizedSysctl>,
+    /// Where a cap cut a want, or a value is dangerous.
+    pub warnings: Vec<Warning>,
+}
+
+/// One sysctl with its rule, and why in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SizedSysctl {
+    /// Which sysctl.
+    pub key: SysctlKey,
+    /// Rule and value.
+    pub wanted: Wanted,
+    /// The numbers that led to it, for a person on call.
+    pub reason: String,
+}
+
+/// A sentence for the administrator, about one node's sizes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Warning(pub String);
+
+/// Sizes one node's tables. The same input gives the same output; no input makes it panic.
+#[must_use]
+pub fn size(policy: &Policy, cluster: &ClusterFacts, node: &NodeFacts) -> Sizes {
+    let mut sizes = Sizes::default();
+    if let Some(block) = &policy.neighbors {
+        neighbors::size(block, &policy.factors, cluster, node, &mut sizes);
+    }
+    if let Some(block) = &policy.conntrack {
+        conntrack::size(block, node, &mut sizes);
+    }
+    if let Some(block) = &policy.ipvs {
+        ipvs::size(block, node, &mut sizes);
+    }
+    sizes.sysctls.sort_by(|a, b| a.key.cmp(&b.key));
+    sizes
+}
