@@ -1,0 +1,353 @@
+//! A real control plane on loopback: an etcd and a kube-apiserver, and their clients.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+
+use crate::net::free_port;
+use crate::process::{Process, ProcessError, command};
+use crate::tools::{Tools, ToolsError};
+use crate::wait::{TimedOut, eventually};
+
+mod credentials;
+mod kubeconfig;
+mod kubectl;
+
+use credentials::Credentials;
+pub use credentials::{CredentialsError, StaticToken};
+pub use kubectl::KubectlError;
+
+const ADMIN_TOKEN: &str = "admin-of-the-tests";
+/// Measured 3 s alone; a busy machine takes its time.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// A port that was free can be taken before the server binds it.
+const ATTEMPTS: usize = 3;
+
+/// What a control plane is started with.
+#[derive(Debug, Clone, Default)]
+pub struct ControlPlaneConfig {
+    /// Bearer tokens beside the administrator's.
+    pub tokens: Vec<StaticToken>,
+    /// More flags of kube-apiserver; a flag given here again outweighs the default.
+    pub api_server_flags: Vec<String>,
+}
+
+/// Why there is no control plane.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlPlaneError {
+    /// Its binaries are not to be had.
+    #[error(transparent)]
+    Tools(#[from] ToolsError),
+    /// Its keys and certificates could not be made.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// Its temporary folder, a file in there or a free port could not be had.
+    #[error("cannot {attempt}")]
+    Io {
+        /// What was tried.
+        attempt: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// One of its processes could not be started, or ended by itself.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// It runs but does not become ready.
+    #[error("the control plane did not become ready; the end of the API server's log:\n{tail}")]
+    NotReady {
+        /// The end of the log.
+        tail: String,
+        /// What was waited for.
+        #[source]
+        source: TimedOut,
+    },
+    /// A client could not be made from a kubeconfig.
+    #[error("cannot make a client from {}", path.display())]
+    Client {
+        /// The kubeconfig.
+        path: PathBuf,
+        /// What kube said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// kubectl failed.
+    #[error(transparent)]
+    Kubectl(#[from] KubectlError),
+}
+
+/// A running etcd and kube-apiserver. Dropping it ends both, in this order: the API server, etcd.
+#[derive(Debug)]
+pub struct ControlPlane {
+    // Fields drop in this order; an API server whose etcd went first hangs.
+    api_server: Option<Process>,
+    etcd: Process,
+    tools: Tools,
+    credentials: Credentials,
+    etcd_port: u16,
+    port: u16,
+    flags: Vec<String>,
+    admin_kubeconfig: PathBuf,
+    dir: TempDir,
+}
+
+impl ControlPlane {
+    /// Starts one and waits until it is ready, about 3 s; gets the binaries first where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// See [`ControlPlaneError`].
+    pub async fn start(config: ControlPlaneConfig) -> Result<Self, ControlPlaneError> {
+        // The build may take minutes, and a current-thread runtime has other things to do.
+        let tools = tokio::task::spawn_blocking(Tools::get).await.map_err(|error| io_error("get the tools", error))??;
+        let mut attempt = 1;
+        loop {
+            match Self::start_once(&config, &tools).await {
+                Err(ControlPlaneError::Process(ProcessError::Ended { .. })) if attempt < ATTEMPTS => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// One that tests share; it ends with the last of them.
+    ///
+    /// For tests that leave cluster-scoped objects of others alone.
+    ///
+    /// # Errors
+    ///
+    /// See [`ControlPlaneError`].
+    pub async fn shared() -> Result<Arc<Self>, ControlPlaneError> {
+        static SHARED: Mutex<Weak<ControlPlane>> = Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(running) = shared.upgrade() {
+            return Ok(running);
+        }
+        let started = Arc::new(Self::start(ControlPlaneConfig::default()).await?);
+        *shared = Arc::downgrade(&started);
+        Ok(started)
+    }
+
+    async fn start_once(config: &ControlPlaneConfig, tools: &Tools) -> Result<Self, ControlPlaneError> {
+        let dir = tempfile::Builder::new().prefix("nettune-control-plane-").tempdir();
+        let dir = dir.map_err(|source| io_error("create a temporary folder", source))?;
+        let mut tokens = config.tokens.clone();
+        tokens.push(StaticToken::admin(ADMIN_TOKEN));
+        let credentials = Credentials::generate(dir.path(), &tokens)?;
+        let (etcd_port, port) = (port()?, port()?);
+        let etcd = Process::start("etcd", etcd(tools, dir.path(), etcd_port, self::port()?), &dir.path().join("etcd.log"))?;
+        let mut this = Self {
+            api_server: None,
+            etcd,
+            tools: tools.clone(),
+            credentials,
+            etcd_port,
+            port,
+            flags: config.api_server_flags.clone(),
+            admin_kubeconfig: dir.path().join("admin.kubeconfig"),
+            dir,
+        };
+        this.write_kubeconfig(&this.admin_kubeconfig, &this.server(), ADMIN_TOKEN)?;
+        this.start_api_server().await?;
+        Ok(this)
+    }
+
+    /// A client that may do everything. Make one for each runtime: a client lives in that in which it was made.
+    ///
+    /// # Errors
+    ///
+    /// When the kubeconfig cannot be used.
+    pub async fn client(&self) -> Result<kube::Client, ControlPlaneError> {
+        client_of(&self.admin_kubeconfig).await
+    }
+
+    /// A client with the token of somebody else.
+    ///
+    /// # Errors
+    ///
+    /// When the kubeconfig cannot be written or used.
+    pub async fn client_for_token(&self, token: &str) -> Result<kube::Client, ControlPlaneError> {
+        client_of(&self.kubeconfig_for_token("client", token)?).await
+    }
+
+    /// The administrator's kubeconfig.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.admin_kubeconfig
+    }
+
+    /// Writes a kubeconfig with this token and returns its path; the last one of a name stays.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn kubeconfig_for_token(&self, name: &str, token: &str) -> Result<PathBuf, ControlPlaneError> {
+        let path = self.dir.path().join(format!("{name}.kubeconfig"));
+        self.write_kubeconfig(&path, &self.server(), token)?;
+        Ok(path)
+    }
+
+    /// The text of the administrator's kubeconfig for a client that reaches the API server at another address, which
+    /// must be one of those in its certificate.
+    #[must_use]
+    pub fn kubeconfig_text_for(&self, address: &str) -> String {
+        kubeconfig::text(&format!("https://{address}"), &self.credentials.authority, ADMIN_TOKEN)
+    }
+
+    /// The API server's port on loopback.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The temporary folder, for logs and state of programs that live no longer than this.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts the API server again, on the same port and data, and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When it does not become ready.
+    pub async fn start_api_server(&mut self) -> Result<(), ControlPlaneError> {
+        let server = Process::start("kube-apiserver", self.api_server_command(), &self.dir.path().join("apiserver.log"))?;
+        let server = self.api_server.insert(server);
+        let client = probing_client(&self.admin_kubeconfig).await?;
+        let ready = eventually("a ready API server", READY_DEADLINE, || {
+            let ended = server.still_running().and_then(|()| self.etcd.still_running()).err();
+            let client = client.clone();
+            async move {
+                match ended {
+                    Some(ended) => Ok(Err(ended)),
+                    None => is_ready(&client).await.map(Ok),
+                }
+            }
+        });
+        match ready.await {
+            Ok(outcome) => Ok(outcome?),
+            Err(source) => Err(ControlPlaneError::NotReady { tail: server.tail(), source }),
+        }
+    }
+
+    /// Ends the API server with SIGTERM, as an upgrade does; etcd and its data stay.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be ended.
+    pub fn stop_api_server(&mut self) -> Result<(), ControlPlaneError> {
+        match self.api_server.take() {
+            Some(mut server) => Ok(server.stop().map(drop)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the API server with SIGKILL, as a crash does; etcd and its data stay.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be ended.
+    pub fn kill_api_server(&mut self) -> Result<(), ControlPlaneError> {
+        match self.api_server.take() {
+            Some(mut server) => Ok(server.kill().map(drop)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends both processes now rather than at the drop, and says when that fails.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be ended.
+    pub fn stop(mut self) -> Result<(), ControlPlaneError> {
+        self.stop_api_server()?;
+        self.etcd.stop()?;
+        Ok(())
+    }
+
+    fn server(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    fn write_kubeconfig(&self, path: &Path, server: &str, token: &str) -> Result<(), ControlPlaneError> {
+        std::fs::write(path, kubeconfig::text(server, &self.credentials.authority, token))
+            .map_err(|source| io_error(format!("write {}", path.display()), source))
+    }
+
+    fn api_server_command(&self) -> Command {
+        let mut server = command(&self.tools.kube_apiserver);
+        let path = |path: &Path| path.display().to_string();
+        let credentials = &self.credentials;
+        let valued = [
+            ("etcd-servers", format!("http://127.0.0.1:{}", self.etcd_port)),
+            ("bind-address", "127.0.0.1".to_owned()),
+            ("secure-port", self.port.to_string()),
+            ("tls-cert-file", path(&credentials.certificate)),
+            ("tls-private-key-file", path(&credentials.key)),
+            ("service-cluster-ip-range", "10.0.0.0/24".to_owned()),
+            ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
+            ("service-account-key-file", path(&credentials.service_account_public_key)),
+            ("service-account-signing-key-file", path(&credentials.service_account_key)),
+            ("authorization-mode", "Node,RBAC".to_owned()),
+            ("token-auth-file", path(&credentials.tokens)),
+            ("allow-privileged", "true".to_owned()),
+            // It would want a controller manager, which makes the tokens' accounts.
+            ("disable-admission-plugins", "ServiceAccount".to_owned()),
+        ];
+        server.args(valued.map(|(flag, value)| format!("--{flag}={value}"))).args(&self.flags);
+        server
+    }
+}
+
+fn etcd(tools: &Tools, dir: &Path, client_port: u16, peer_port: u16) -> Command {
+    let mut etcd = command(&tools.etcd);
+    let client = format!("http://127.0.0.1:{client_port}");
+    let peer = format!("http://127.0.0.1:{peer_port}");
+    etcd.arg("--data-dir").arg(dir.join("etcd"));
+    etcd.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+    etcd.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+    etcd.args(["--initial-cluster", &format!("default={peer}")]);
+    // The data need not survive a power cut: it is in a temporary folder.
+    etcd.arg("--unsafe-no-fsync");
+    etcd
+}
+
+async fn client_of(path: &Path) -> Result<kube::Client, ControlPlaneError> {
+    let config = config_of(path).await?;
+    kube::Client::try_from(config).map_err(client_error(path))
+}
+
+/// A client that says at once when it was refused: kube's own retries would outlast the start.
+async fn probing_client(path: &Path) -> Result<kube::Client, ControlPlaneError> {
+    let mut config = config_of(path).await?;
+    config.default_retry = false;
+    kube::Client::try_from(config).map_err(client_error(path))
+}
+
+async fn config_of(path: &Path) -> Result<kube::Config, ControlPlaneError> {
+    let file = Kubeconfig::read_from(path).map_err(client_error(path))?;
+    kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(client_error(path))
+}
+
+fn client_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(path: &Path) -> impl FnOnce(E) -> ControlPlaneError {
+    move |error| ControlPlaneError::Client { path: path.to_path_buf(), source: error.into() }
+}
+
+async fn is_ready(client: &kube::Client) -> Result<(), String> {
+    let request = http::Request::get("/readyz").body(Vec::new()).map_err(|error| error.to_string())?;
+    client.request_text(request).await.map(drop).map_err(|error| error.to_string())
+}
+
+fn port() -> Result<u16, ControlPlaneError> {
+    free_port().map_err(|source| io_error("find a free port", source))
+}
+
+fn io_error(attempt: impl Into<String>, source: impl Into<io::Error>) -> ControlPlaneError {
+    ControlPlaneError::Io { attempt: attempt.into(), source: source.into() }
+}

@@ -1,0 +1,190 @@
+//! A folder that looks like a node's `/proc`, for agents of nodes that need no kernel of their own.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// Files below `proc/sys` with what the kernel has in them by default.
+const SYSCTLS: [(&str, &str); 14] = [
+    ("net/ipv4/neigh/default/gc_thresh1", "128"),
+    ("net/ipv4/neigh/default/gc_thresh2", "512"),
+    ("net/ipv4/neigh/default/gc_thresh3", "1024"),
+    ("net/ipv6/neigh/default/gc_thresh1", "128"),
+    ("net/ipv6/neigh/default/gc_thresh2", "512"),
+    ("net/ipv6/neigh/default/gc_thresh3", "1024"),
+    ("net/netfilter/nf_conntrack_max", "262144"),
+    ("net/netfilter/nf_conntrack_buckets", "262144"),
+    ("net/netfilter/nf_conntrack_count", "0"),
+    ("net/ipv4/vs/conn_reuse_mode", "1"),
+    ("net/ipv4/vs/expire_nodest_conn", "0"),
+    ("net/ipv4/vs/expire_quiescent_template", "0"),
+    ("net/core/somaxconn", "4096"),
+    ("kernel/osrelease", "6.1.0-directory-amd64"),
+];
+
+/// Headers and one CPU's row of 6.1, all counters zero.
+const COUNTERS: [(&str, &str, usize); 3] = [
+    ("arp_cache", NEIGHBOR_COLUMNS, 13),
+    ("ndisc_cache", NEIGHBOR_COLUMNS, 13),
+    (
+        "nf_conntrack",
+        "entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop \
+         icmp_error  expect_new expect_create expect_delete search_restart",
+        17,
+    ),
+];
+const NEIGHBOR_COLUMNS: &str = "entries  allocs   destroys hash_grows lookups  hits     res_failed rcv_probes_mcast \
+     rcv_probes_ucast periodic_gc_runs forced_gc_runs unresolved_discards table_fulls";
+
+/// A node that is a folder; it goes with the last of its values.
+#[derive(Debug)]
+pub struct DirectoryNode {
+    dir: TempDir,
+    boot_id: String,
+}
+
+/// A file of a directory node could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {attempt} {}", path.display())]
+pub struct DirectoryNodeError {
+    /// What was tried.
+    pub attempt: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl DirectoryNode {
+    /// A node with the kernel's defaults, conntrack and ip_vs loaded, 16 GiB of memory and this boot id.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn new(boot_id: &str) -> Result<Self, DirectoryNodeError> {
+        let dir = tempfile::Builder::new().prefix("nettune-node-").tempdir();
+        let dir = dir.map_err(|source| DirectoryNodeError {
+            attempt: "create a temporary folder in",
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let node = Self { dir, boot_id: boot_id.to_owned() };
+        for (name, value) in SYSCTLS {
+            node.put(&format!("sys/{name}"), &format!("{value}\n"))?;
+        }
+        for (name, columns, count) in COUNTERS {
+            node.put(&format!("net/stat/{name}"), &format!("{columns}\n{}\n", vec!["00000000"; count].join(" ")))?;
+        }
+        node.put("sys/kernel/random/boot_id", &format!("{boot_id}\n"))?;
+        node.put("meminfo", "MemTotal:       16384000 kB\nMemFree:         8192000 kB\n")?;
+        std::fs::create_dir_all(node.state_dir()).map_err(node.failed("create", &node.state_dir()))?;
+        Ok(node)
+    }
+
+    /// What stands for `/proc`.
+    #[must_use]
+    pub fn proc_root(&self) -> PathBuf {
+        self.dir.path().join("proc")
+    }
+
+    /// What stands for `/proc/sys`.
+    #[must_use]
+    pub fn sysctl_root(&self) -> PathBuf {
+        self.proc_root().join("sys")
+    }
+
+    /// What stands for `/var/lib/nettune`.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// Its boot id, which is also the Node object's.
+    #[must_use]
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    /// Its kernel release.
+    #[must_use]
+    pub fn kernel_release(&self) -> &'static str {
+        SYSCTLS[SYSCTLS.len() - 1].1
+    }
+
+    /// The value of a sysctl, named with dots, without its newline.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file.
+    pub fn sysctl(&self, name: &str) -> Result<String, DirectoryNodeError> {
+        let path = self.sysctl_path(name);
+        let text = std::fs::read_to_string(&path).map_err(self.failed("read", &path))?;
+        Ok(text.trim_end().to_owned())
+    }
+
+    /// Writes a sysctl as somebody else on the node would.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn set_sysctl(&self, name: &str, value: &str) -> Result<(), DirectoryNodeError> {
+        let path = self.sysctl_path(name);
+        std::fs::write(&path, format!("{value}\n")).map_err(self.failed("write", &path))
+    }
+
+    /// Takes a sysctl away, as unloading its module does.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file.
+    pub fn remove_sysctl(&self, name: &str) -> Result<(), DirectoryNodeError> {
+        let path = self.sysctl_path(name);
+        std::fs::remove_file(&path).map_err(self.failed("remove", &path))
+    }
+
+    /// Puts a file below what stands for `/proc`, for example `version_signature`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn put(&self, name: &str, text: &str) -> Result<(), DirectoryNodeError> {
+        let path = self.proc_root().join(name);
+        let parent = path.parent().unwrap_or(&path).to_path_buf();
+        std::fs::create_dir_all(&parent).map_err(self.failed("create", &parent))?;
+        std::fs::write(&path, text).map_err(self.failed("write", &path))
+    }
+
+    fn sysctl_path(&self, name: &str) -> PathBuf {
+        self.sysctl_root().join(name.replace('.', "/"))
+    }
+
+    fn failed(&self, attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryNodeError + use<> {
+        let path = path.to_path_buf();
+        move |source| DirectoryNodeError { attempt, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctls_are_files_below_the_sysctl_root() {
+        let node = DirectoryNode::new("0b5e6f3c-0000-4000-8000-000000000001").unwrap();
+        assert_eq!(node.sysctl("net.ipv4.neigh.default.gc_thresh3").unwrap(), "1024");
+        node.set_sysctl("net.ipv4.neigh.default.gc_thresh3", "8192").unwrap();
+        let file = node.sysctl_root().join("net/ipv4/neigh/default/gc_thresh3");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "8192\n");
+        node.remove_sysctl("net.ipv4.vs.conn_reuse_mode").unwrap();
+        assert!(node.sysctl("net.ipv4.vs.conn_reuse_mode").is_err());
+    }
+
+    #[test]
+    fn every_counter_has_a_value() {
+        for (name, columns, count) in COUNTERS {
+            assert_eq!(columns.split_whitespace().count(), count, "{name}");
+        }
+    }
+}

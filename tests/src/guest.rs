@@ -1,0 +1,317 @@
+//! A real Linux kernel in QEMU, with a console to run commands in.
+//!
+//! The neighbour table's thresholds are one value for a whole machine, so tests that write them do it in here. QEMU
+//! emulates the processor (TCG): nothing is needed of the host, no KVM and no privilege.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+
+use crate::control_plane::ControlPlane;
+use crate::debian::{self, DebianError};
+use crate::process::{Process, ProcessError, command};
+use crate::workspace::{self, MissingBinary};
+
+mod agent;
+mod archive;
+mod console;
+mod image;
+mod modules;
+
+use console::Console;
+pub use console::{CommandOutput, ConsoleError};
+pub use image::ImageError;
+pub use modules::ModulesError;
+
+/// Where a guest finds the API server of the host.
+pub const API_SERVER_ADDRESS: &str = "10.0.2.100";
+const API_SERVER_PORT: u16 = 6443;
+/// Measured 3–5 s alone; a busy machine takes its time.
+const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a guest is booted with.
+#[derive(Debug, Clone)]
+pub struct GuestConfig {
+    /// Its host name.
+    pub name: String,
+    /// Memory. One percent of it must hold the largest neighbour table of a test at 528 bytes an entry: 1536 MiB for
+    /// 16,384 entries, with room for what the kernel keeps to itself.
+    pub memory_mib: u32,
+    /// Processors.
+    pub cpus: u32,
+    /// Modules that are loaded when the console opens, with what they depend on.
+    pub modules: Vec<String>,
+    /// Modules that [`Guest::load_module`] can load later.
+    pub more_modules: Vec<String>,
+    /// Port on the host's loopback that the guest reaches as `10.0.2.100:6443`.
+    pub api_server_port: Option<u16>,
+    /// Programs of the host that are in the guest's `/bin`, with the libraries they need.
+    pub programs: Vec<PathBuf>,
+    /// More files: absolute path and content.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+impl Default for GuestConfig {
+    fn default() -> Self {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Self {
+            name: "kernel-0".to_owned(),
+            memory_mib: 512,
+            cpus: 2,
+            modules: names(&["nf_conntrack", "ip_vs", "veth"]),
+            more_modules: Vec::new(),
+            api_server_port: None,
+            programs: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+}
+
+impl GuestConfig {
+    /// A guest with the agent's binary and a kubeconfig with which it reaches this control plane.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is not built.
+    pub fn joining(control_plane: &ControlPlane) -> Result<Self, MissingBinary> {
+        let server = format!("{API_SERVER_ADDRESS}:{API_SERVER_PORT}");
+        Ok(Self {
+            api_server_port: Some(control_plane.port()),
+            programs: vec![workspace::binary("nettune-agent")?],
+            files: vec![(agent::KUBECONFIG.to_owned(), control_plane.kubeconfig_text_for(&server).into_bytes())],
+            ..Self::default()
+        })
+    }
+
+    /// Leaves a module out of those loaded at boot; [`Guest::load_module`] can load it later.
+    #[must_use]
+    pub fn without_module(mut self, name: &str) -> Self {
+        self.modules.retain(|module| module != name);
+        self.more_modules.push(name.to_owned());
+        self
+    }
+}
+
+/// Why there is no guest, or why it did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// QEMU, busybox or the kernel are not to be had.
+    #[error(transparent)]
+    Debian(#[from] DebianError),
+    /// Its initramfs could not be made.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A program that it needs is not there.
+    #[error("there is no {program}; {package} of Debian has it")]
+    NoProgram {
+        /// The program.
+        program: &'static str,
+        /// The package.
+        package: &'static str,
+    },
+    /// Its temporary folder or a pipe to QEMU could not be had.
+    #[error("cannot {attempt}")]
+    Io {
+        /// What was tried.
+        attempt: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// QEMU could not be started.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The console did not open, or a command did not return.
+    #[error("{source}; the end of the guest's kernel log:\n{kernel_log}")]
+    Console {
+        /// What is wrong.
+        source: ConsoleError,
+        /// What the kernel said.
+        kernel_log: String,
+    },
+    /// A command in the guest ended with an error.
+    #[error("`{command}` in the guest ended with status {status}: {stderr}")]
+    Failed {
+        /// The command.
+        command: String,
+        /// Its exit status.
+        status: i32,
+        /// What it said.
+        stderr: String,
+    },
+    /// A module was to be loaded that is not in the image.
+    #[error("module {0} is not in the guest's image; name it in GuestConfig::more_modules")]
+    NotPacked(String),
+}
+
+/// A running guest; dropping it switches it off.
+#[derive(Debug)]
+pub struct Guest {
+    // The process goes first, then the folder with its kernel log.
+    qemu: Process,
+    console: Mutex<Console>,
+    load_order: Vec<(String, Vec<String>)>,
+    _dir: TempDir,
+}
+
+impl Guest {
+    /// Boots a guest and waits for its console, 3–5 s; gets QEMU and the kernel first where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// See [`GuestError`].
+    pub async fn boot(config: GuestConfig) -> Result<Self, GuestError> {
+        let dir = tempfile::Builder::new().prefix("nettune-guest-").tempdir();
+        let dir = dir.map_err(|source| GuestError::Io { attempt: "create a temporary folder", source })?;
+        let path = dir.path().to_path_buf();
+        let prepare = move || prepare(&config, &path).map(|prepared| (config, prepared));
+        let prepared = tokio::task::spawn_blocking(prepare).await;
+        let (config, (command, load_order)) = prepared.map_err(|error| lost(error.into()))??;
+
+        let mut qemu = Process::start_piped("qemu", command, &dir.path().join(KERNEL_LOG))?;
+        let (Some(stdin), Some(stdout)) = (qemu.take_stdin(), qemu.take_stdout()) else {
+            return Err(lost(io::Error::other("no pipe to QEMU")));
+        };
+        let console = Mutex::new(Console::new(stdin, stdout));
+        let guest = Self { qemu, console, load_order, _dir: dir };
+        let ready = guest.console.lock().await.wait_until_ready(BOOT_DEADLINE).await;
+        ready.map_err(|source| guest.console_error(source))?;
+        guest.name(&config.name).await?;
+        Ok(guest)
+    }
+
+    /// Runs a shell script in the guest, at most for 30 s.
+    ///
+    /// # Errors
+    ///
+    /// When the guest does not answer. A script that fails is no error here: see [`Guest::ok`].
+    pub async fn run(&self, script: &str) -> Result<CommandOutput, GuestError> {
+        self.run_within(script, COMMAND_DEADLINE).await
+    }
+
+    /// Runs a shell script in the guest; what runs longer than `deadline` is killed and has the status 143 or 137.
+    ///
+    /// # Errors
+    ///
+    /// When the guest does not answer.
+    pub async fn run_within(&self, script: &str, deadline: Duration) -> Result<CommandOutput, GuestError> {
+        let result = self.console.lock().await.run(script, deadline).await;
+        result.map_err(|source| self.console_error(source))
+    }
+
+    /// What a script prints, without the newline at its end.
+    ///
+    /// # Errors
+    ///
+    /// When it ends with another status than 0, or the guest does not answer.
+    pub async fn ok(&self, script: &str) -> Result<String, GuestError> {
+        let CommandOutput { status, stdout, stderr } = self.run(script).await?;
+        if status == 0 {
+            return Ok(stdout.trim_end().to_owned());
+        }
+        Err(GuestError::Failed { command: script.to_owned(), status, stderr })
+    }
+
+    /// The value of a sysctl as sysctl(8) reads it, which shares no code with the agent.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such key.
+    pub async fn sysctl(&self, name: &str) -> Result<String, GuestError> {
+        self.ok(&format!("sysctl -n {name}")).await
+    }
+
+    /// Sets a sysctl by sysctl(8), as somebody else on the node would.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub async fn set_sysctl(&self, name: &str, value: &str) -> Result<(), GuestError> {
+        self.ok(&format!("sysctl -q -w {name}={value}")).await.map(drop)
+    }
+
+    /// Loads a module that is in the image, and what it depends on.
+    ///
+    /// # Errors
+    ///
+    /// When it is not in the image or the kernel refuses it.
+    pub async fn load_module(&self, name: &str) -> Result<(), GuestError> {
+        let found = self.load_order.iter().find(|(module, _)| module == name);
+        let (_, files) = found.ok_or_else(|| GuestError::NotPacked(name.to_owned()))?;
+        self.ok(&format!("load_modules {}", files.join(" "))).await.map(drop)
+    }
+
+    /// Everything that the guest's kernel has said on its console.
+    #[must_use]
+    pub fn kernel_log(&self) -> String {
+        self.qemu.log()
+    }
+
+    /// Switches the guest off at once, as a power cut does.
+    ///
+    /// # Errors
+    ///
+    /// When QEMU cannot be killed.
+    pub fn power_off(mut self) -> Result<(), GuestError> {
+        Ok(self.qemu.kill().map(drop)?)
+    }
+
+    async fn name(&self, name: &str) -> Result<(), GuestError> {
+        self.ok(&format!("hostname {name}")).await.map(drop)
+    }
+
+    fn console_error(&self, source: ConsoleError) -> GuestError {
+        GuestError::Console { source, kernel_log: self.qemu.tail() }
+    }
+}
+
+const KERNEL_LOG: &str = "kernel.log";
+
+type LoadOrder = Vec<(String, Vec<String>)>;
+
+/// Gets everything that a boot needs: the command, and what to insert for each module that can be loaded later.
+fn prepare(config: &GuestConfig, dir: &Path) -> Result<(Command, LoadOrder), GuestError> {
+    debian::install_programs()?;
+    let kernel = debian::kernel()?;
+    let qemu = debian::find_program("qemu-system-x86_64")
+        .ok_or(GuestError::NoProgram { program: "qemu-system-x86_64", package: "qemu-system-x86" })?;
+    let busybox = debian::find_program("busybox")
+        .ok_or(GuestError::NoProgram { program: "busybox", package: "busybox-static" })?;
+    let initramfs = dir.join("initramfs");
+    let load_order = image::write(config, &kernel, &busybox, &initramfs)?;
+
+    let mut command = command(qemu);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    // Always TCG: KVM inside of a virtual machine may hang.
+    command.args(["-machine", "accel=tcg", "-cpu", "max", "-nographic", "-nodefaults", "-no-reboot"]);
+    command.args(["-smp", &config.cpus.to_string(), "-m", &config.memory_mib.to_string()]);
+    // The first line is the kernel's, the second the console of commands: they never mix.
+    command.arg("-serial").arg(format!("file:{}", dir.join(KERNEL_LOG).display()));
+    command.args(["-serial", "stdio"]);
+    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs);
+    command.args(["-append", "console=ttyS0 quiet panic=-1"]);
+    if let Some(port) = config.api_server_port {
+        command.args(network(port, &busybox));
+    }
+    Ok((command, load_order))
+}
+
+/// No network but one address, behind which QEMU runs a netcat to the API server for each connection.
+fn network(port: u16, busybox: &Path) -> [String; 4] {
+    let forward = format!("tcp:{API_SERVER_ADDRESS}:{API_SERVER_PORT}-cmd:{} nc 127.0.0.1 {port}", busybox.display());
+    [
+        "-netdev".to_owned(),
+        format!("user,id=n,restrict=on,guestfwd={forward}"),
+        "-device".to_owned(),
+        "virtio-net-pci,netdev=n,romfile=".to_owned(),
+    ]
+}
+
+fn lost(source: io::Error) -> GuestError {
+    GuestError::Io { attempt: "prepare the guest", source }
+}

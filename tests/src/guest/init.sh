@@ -1,0 +1,45 @@
+#!/bin/busybox sh
+# The guest's first process: brings up what every test takes for granted, then runs what comes in on the second serial
+# line. A request is a line: an id, a number of seconds, a script in base64. The answer has the id in each of its
+# marks, and everything between the marks in base64, so that nothing a script prints can be taken for a mark.
+
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+ip link set lo up
+
+# Written where every script finds it: insmod refuses what is loaded already.
+cat >/bin/load_modules <<'END'
+#!/bin/sh
+for module in "$@"; do
+    grep -q "^$module " /proc/modules || insmod "/modules/$module.ko" || exit 1
+done
+END
+chmod +x /bin/load_modules
+load_modules $(cat /modules/at_boot)
+
+if [ -e /modules/network ]; then
+    # The device comes up a moment after its driver.
+    for attempt in $(seq 50); do
+        [ -e /sys/class/net/eth0 ] && break
+        usleep 100000
+    done
+    ip addr add 10.0.2.15/24 dev eth0
+    ip link set eth0 up
+fi
+
+exec </dev/ttyS1 >/dev/ttyS1
+stty raw -echo
+echo "@ready"
+while read -r id seconds script; do
+    echo "$script" | base64 -d >/tmp/script
+    timeout -k 1 "$seconds" sh /tmp/script </dev/null >/tmp/stdout 2>/tmp/stderr
+    status=$?
+    echo "@$id stdout"
+    base64 /tmp/stdout
+    echo "@$id stderr"
+    base64 /tmp/stderr
+    echo "@$id status $status"
+done

@@ -1,0 +1,28 @@
+//! The harness: real control planes, real kernels and the real binaries, as processes that never outlive the test.
+//!
+//! Nothing here is a mock. [`ControlPlane`] is an etcd and a kube-apiserver on loopback, [`Guest`] a Linux kernel in
+//! QEMU, [`Program`] an operator or an agent as it ships. [`DirectoryNode`] is the one stand-in: a folder that looks
+//! like a node's `/proc`, for agents of nodes that need no kernel of their own.
+//!
+//! What the tiers need is fetched or built by [`tools`] and [`debian`], once, into a cache folder of the user.
+
+pub mod cache;
+pub mod control_plane;
+pub mod debian;
+pub mod directory_node;
+pub mod guest;
+pub mod net;
+pub mod nodes;
+pub mod process;
+pub mod programs;
+pub mod progress;
+pub mod tools;
+pub mod wait;
+pub mod workspace;
+
+pub use control_plane::{ControlPlane, ControlPlaneConfig};
+pub use directory_node::DirectoryNode;
+pub use guest::{Guest, GuestConfig};
+pub use nodes::NodeSpec;
+pub use programs::Program;
+pub use wait::eventually;

@@ -1,0 +1,43 @@
+//! Loopback ports, and the smallest HTTP client that can read a metrics page.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// A TCP port on loopback that nobody listens on at this moment.
+///
+/// # Errors
+///
+/// When the system has no port to give.
+pub fn free_port() -> io::Result<u16> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr().map(|address| address.port())
+}
+
+/// A page that a daemon of ours served.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// HTTP status code.
+    pub status: u16,
+    /// What follows the headers.
+    pub body: String,
+}
+
+/// Fetches `http://ADDRESS/PATH`, as HTTP/1.0 so that the body has no framing.
+///
+/// # Errors
+///
+/// When the connection fails or the answer is no HTTP.
+pub async fn get(address: SocketAddr, path: &str) -> io::Result<Page> {
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{address}{path}: no HTTP answer")))
+}
+
+fn parse(answer: &str) -> Option<Page> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split_whitespace().nth(1)?.parse().ok()?;
+    Some(Page { status, body: body.to_owned() })
+}

@@ -1,0 +1,316 @@
+//! Child processes that never outlive the test: not on a panic, not on Ctrl-C, not on SIGKILL.
+//!
+//! Each child is made by [`command`], which is `setpriv --pdeathsig KILL`, so the kernel itself ends it when this process is gone, and
+//! in a process group of its own, so that Ctrl-C reaches this process alone, which then ends its children in order.
+//! The parent-death signal fires when the *thread* that started the child ends, hence [`spawner`].
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::{TimedOut, eventually};
+
+mod spawner;
+
+pub use spawner::{output_of, spawn};
+
+/// How long a process may take to end after SIGTERM before it gets SIGKILL.
+const TERM_DEADLINE: Duration = Duration::from_secs(8);
+/// Arguments of setpriv(1) before the program.
+const TETHER: [&str; 3] = ["--pdeathsig", "KILL", "--"];
+const POLL: Duration = Duration::from_millis(10);
+/// How much of a log goes into an error.
+const TAIL_LINES: usize = 15;
+
+/// What can go wrong with a child process.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// Its log file could not be made.
+    #[error("cannot create the log of {name} at {}", path.display())]
+    Log {
+        /// The process.
+        name: String,
+        /// The log file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It could not be started.
+    #[error("cannot start `{command}` (setpriv of util-linux is needed to tie it to this process)")]
+    Spawn {
+        /// The command line.
+        command: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It could not be waited for or signalled.
+    #[error("cannot {attempt} {name} (pid {pid})")]
+    Control {
+        /// What was tried.
+        attempt: &'static str,
+        /// The process.
+        name: String,
+        /// Its id.
+        pid: u32,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended by itself.
+    #[error("{name} ended with {status}; the end of {}:\n{tail}", log.display())]
+    Ended {
+        /// The process.
+        name: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// Its log file.
+        log: PathBuf,
+        /// The last lines in there.
+        tail: String,
+    },
+    /// It did not say in its log what was waited for.
+    #[error("the log of {name} says nothing yet; its end:\n{tail}")]
+    Silent {
+        /// The process.
+        name: String,
+        /// The last lines of its log.
+        tail: String,
+        /// How long was waited for what.
+        #[source]
+        source: TimedOut,
+    },
+}
+
+/// A running child process; dropping it ends it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` with standard output and error in the file `log`, which is appended to.
+    ///
+    /// Standard input is what the command says, by default nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be made or the command cannot be started.
+    pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self, ProcessError> {
+        let log_file = || File::options().create(true).append(true).open(log);
+        let both = log_file().and_then(|out| Ok((out.try_clone()?, out)));
+        let (out, err) =
+            both.map_err(|source| ProcessError::Log { name: name.to_owned(), path: log.to_path_buf(), source })?;
+        command.stdout(out).stderr(err);
+        Self::start_piped(name, command, log)
+    }
+
+    /// Starts `command` with the output that it was given; `log` is only what [`Process::log`] reads.
+    ///
+    /// # Errors
+    ///
+    /// When the command cannot be started.
+    pub fn start_piped(name: &str, mut command: Command, log: &Path) -> Result<Self, ProcessError> {
+        command.process_group(0);
+        let line = command_line(&command);
+        let child = spawn(command).map_err(|source| ProcessError::Spawn { command: line, source })?;
+        Ok(Self { name: name.to_owned(), child, log: log.to_path_buf() })
+    }
+
+    /// The name it was started under.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it has said so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Where that is kept.
+    #[must_use]
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// Takes the pipe to its standard input, if it has one.
+    pub fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// Takes the pipe from its standard output, if it has one.
+    pub fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    /// `None` while it runs.
+    ///
+    /// # Errors
+    ///
+    /// When the system cannot say.
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>, ProcessError> {
+        self.child.try_wait().map_err(|source| self.control("wait for", source))
+    }
+
+    /// An error when it has ended, with the end of its log.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError::Ended`].
+    pub fn still_running(&mut self) -> Result<(), ProcessError> {
+        match self.exit_status()? {
+            None => Ok(()),
+            Some(status) => Err(ProcessError::Ended {
+                name: self.name.clone(),
+                status,
+                log: self.log.clone(),
+                tail: self.tail(),
+            }),
+        }
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended already.
+    pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
+        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        let sent = pid.ok_or(rustix::io::Errno::SRCH).and_then(|pid| kill_process(pid, signal));
+        sent.map_err(|errno| self.control("signal", errno.into()))
+    }
+
+    /// Ends it: SIGTERM, and SIGKILL when that has no effect within 8 s. Returns how it ended.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be signalled or waited for.
+    pub fn stop(&mut self) -> Result<ExitStatus, ProcessError> {
+        self.stop_within(TERM_DEADLINE)
+    }
+
+    fn stop_within(&mut self, deadline: Duration) -> Result<ExitStatus, ProcessError> {
+        if let Some(status) = self.exit_status()? {
+            return Ok(status);
+        }
+        self.signal(Signal::TERM)?;
+        match self.wait(deadline)? {
+            Some(status) => Ok(status),
+            None => self.kill(),
+        }
+    }
+
+    /// Ends it by SIGKILL, as a crash would.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be signalled or waited for.
+    pub fn kill(&mut self) -> Result<ExitStatus, ProcessError> {
+        self.child.kill().map_err(|source| self.control("kill", source))?;
+        self.child.wait().map_err(|source| self.control("wait for", source))
+    }
+
+    /// Waits until it ends by itself, at most for `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// When the system cannot say.
+    pub fn wait(&mut self, deadline: Duration) -> Result<Option<ExitStatus>, ProcessError> {
+        let started = Instant::now();
+        loop {
+            match self.exit_status()? {
+                None if started.elapsed() < deadline => sleep(POLL),
+                status => return Ok(status),
+            }
+        }
+    }
+
+    /// Waits until `pick` finds what it wants in a line of the log after the first `skip` ones.
+    ///
+    /// # Errors
+    ///
+    /// When the process ends first, or says nothing like it in time.
+    pub async fn wait_for_line<T>(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        skip: usize,
+        pick: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, ProcessError> {
+        let found = eventually(what, deadline, || {
+            let picked = self.log().lines().skip(skip).find_map(&pick);
+            let ended = self.still_running().err();
+            async move {
+                match (picked, ended) {
+                    (Some(value), _) => Ok(Ok(value)),
+                    (None, Some(ended)) => Ok(Err(ended)),
+                    (None, None) => Err("no such line in the log"),
+                }
+            }
+        });
+        match found.await {
+            Ok(result) => result,
+            Err(source) => Err(ProcessError::Silent { name: self.name.clone(), tail: self.tail(), source }),
+        }
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    }
+
+    fn control(&self, attempt: &'static str, source: io::Error) -> ProcessError {
+        ProcessError::Control { attempt, name: self.name.clone(), pid: self.id(), source }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The temporary folder with the whole log is about to go; libtest shows this with the failed test.
+            eprintln!("--- the end of the log of {} ---\n{}", self.name, self.tail());
+        }
+        if let Err(error) = self.stop() {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// A command that the kernel kills when this process is gone, and that reads nothing.
+#[must_use]
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(TETHER).arg(program).stdin(Stdio::null());
+    command
+}
+
+/// A command of [`command`] as one would type it.
+#[must_use]
+pub fn command_line(command: &Command) -> String {
+    let words = command.get_args().skip(TETHER.len());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! The operator and agents as processes, as they ship.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::control_plane::ControlPlane;
+use crate::directory_node::DirectoryNode;
+use crate::net::{self, Page};
+use crate::process::{Process, ProcessError, command};
+use crate::workspace::{MissingBinary, binary};
+
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why a program does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// It is not built.
+    #[error(transparent)]
+    Missing(#[from] MissingBinary),
+    /// It did not start, or did not say where it listens.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+/// An operator or an agent that runs; dropping it ends it.
+#[derive(Debug)]
+pub struct Program {
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Program {
+    /// Starts an operator as the administrator; `args` are more of its flags.
+    ///
+    /// # Errors
+    ///
+    /// When it ends or does not say where it listens.
+    pub async fn operator(control_plane: &ControlPlane, args: &[&str]) -> Result<Self, ProgramError> {
+        Self::operator_as(control_plane, control_plane.kubeconfig(), args).await
+    }
+
+    /// Starts an operator with this kubeconfig.
+    ///
+    /// # Errors
+    ///
+    /// When it ends or does not say where it listens.
+    pub async fn operator_as(
+        control_plane: &ControlPlane,
+        kubeconfig: &Path,
+        args: &[&str],
+    ) -> Result<Self, ProgramError> {
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        Self::start("nettune-operator", args, kubeconfig, &control_plane.dir().join("operator.log")).await
+    }
+
+    /// Starts an agent over a directory node as the administrator; `args` are more of its flags.
+    ///
+    /// # Errors
+    ///
+    /// When it ends or does not say where it listens.
+    pub async fn agent(
+        control_plane: &ControlPlane,
+        node_name: &str,
+        node: &DirectoryNode,
+        args: &[&str],
+    ) -> Result<Self, ProgramError> {
+        Self::agent_as(control_plane, control_plane.kubeconfig(), node_name, node, args).await
+    }
+
+    /// Starts an agent over a directory node with this kubeconfig.
+    ///
+    /// # Errors
+    ///
+    /// When it ends or does not say where it listens.
+    pub async fn agent_as(
+        control_plane: &ControlPlane,
+        kubeconfig: &Path,
+        node_name: &str,
+        node: &DirectoryNode,
+        args: &[&str],
+    ) -> Result<Self, ProgramError> {
+        let path = |path: PathBuf| path.display().to_string();
+        let mut all = vec!["--node-name".to_owned(), node_name.to_owned()];
+        all.extend(["--sysctl-root".to_owned(), path(node.sysctl_root())]);
+        all.extend(["--proc-root".to_owned(), path(node.proc_root())]);
+        all.extend(["--state-dir".to_owned(), path(node.state_dir())]);
+        all.extend(args.iter().map(|&arg| arg.to_owned()));
+        let log = control_plane.dir().join(format!("agent-{node_name}.log"));
+        Self::start("nettune-agent", all, kubeconfig, &log).await
+    }
+
+    async fn start(name: &str, args: Vec<String>, kubeconfig: &Path, log: &Path) -> Result<Self, ProgramError> {
+        let mut command = command(binary(name)?);
+        command.args(["--listen", "127.0.0.1:0", "--kubeconfig"]).arg(kubeconfig).args(args);
+        // What it logged before a restart is kept, and is not taken for what it says now.
+        let said_before = std::fs::read_to_string(log).map(|text| text.lines().count()).unwrap_or_default();
+        let mut process = Process::start(name, command, log)?;
+        let what = "the address it listens on";
+        let address = process.wait_for_line(what, START_DEADLINE, said_before, listen_address).await?;
+        Ok(Self { process, address })
+    }
+
+    /// Where its metrics and health are.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// One of its pages, for example `/metrics`.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub async fn get(&self, path: &str) -> io::Result<Page> {
+        net::get(self.address, path).await
+    }
+
+    /// The process: its log, its id, signals.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The process, to end it or to look whether it has ended.
+    pub fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+/// The address in a line like `{"fields":{"message":"listening","address":"127.0.0.1:41234"},…}`.
+fn listen_address(line: &str) -> Option<SocketAddr> {
+    let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':');
+    line.contains("listening").then_some(())?;
+    line.split(|c| !is_part(c)).filter_map(|word| word.parse().ok()).find(|address: &SocketAddr| address.port() != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_read_from_a_log_line() {
+        let json = r#"{"timestamp":"2026-11-22T15:04:05.123Z","level":"INFO","fields":{"message":"listening","address":"127.0.0.1:41234"}}"#;
+        assert_eq!(listen_address(json), Some("127.0.0.1:41234".parse().unwrap()));
+        assert_eq!(listen_address("INFO listening on 127.0.0.1:80"), Some("127.0.0.1:80".parse().unwrap()));
+        assert_eq!(listen_address(r#"{"message":"cannot reach 127.0.0.1:6443"}"#), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! Says what is being prepared, for how long it has run and about how long it takes.
+//!
+//! On a terminal it is one line that moves; elsewhere (CI, a pipe) a plain line now and then.
+
+use std::io::IsTerminal as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+const PLAIN_LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// One piece of work whose progress is shown. Dropping it ends the display.
+#[derive(Debug)]
+pub struct Progress {
+    what: String,
+    started: Instant,
+    display: Display,
+}
+
+#[derive(Debug)]
+enum Display {
+    Bar(ProgressBar),
+    Plain { last_line: Mutex<Instant> },
+}
+
+impl Progress {
+    /// Starts to show `what`, which takes about `expected`.
+    #[must_use]
+    pub fn start(what: &str, expected: Duration) -> Self {
+        let started = Instant::now();
+        let what = format!("{what} (about {})", in_words(expected));
+        let display = if std::io::stderr().is_terminal() {
+            Display::Bar(bar(&what, expected))
+        } else {
+            eprintln!("{what}");
+            Display::Plain { last_line: Mutex::new(started) }
+        };
+        Self { what, started, display }
+    }
+
+    /// Shows what the work is at just now.
+    pub fn at(&self, step: &str) {
+        match &self.display {
+            Display::Bar(bar) => {
+                bar.set_message(step.to_owned());
+                bar.set_position(self.started.elapsed().as_secs());
+            }
+            Display::Plain { last_line } => self.plain_line(&mut lock(last_line), step),
+        }
+    }
+
+    /// Moves the clock on while there is no new step.
+    pub fn tick(&self) {
+        match &self.display {
+            Display::Bar(bar) => bar.set_position(self.started.elapsed().as_secs()),
+            Display::Plain { last_line } => self.plain_line(&mut lock(last_line), ""),
+        }
+    }
+
+    /// Ends the display with the time it took.
+    pub fn done(self) {
+        let line = format!("{}: done in {}", self.what, in_words(self.started.elapsed()));
+        match &self.display {
+            Display::Bar(bar) => {
+                bar.finish_and_clear();
+                eprintln!("{line}");
+            }
+            Display::Plain { .. } => eprintln!("{line}"),
+        }
+    }
+
+    fn plain_line(&self, last_line: &mut Instant, step: &str) {
+        if last_line.elapsed() >= PLAIN_LINE_EVERY {
+            *last_line = Instant::now();
+            eprintln!("{}: {} so far {step}", self.what, in_words(self.started.elapsed()));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Display::Bar(bar) = &self.display {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(what: &str, expected: Duration) -> ProgressBar {
+    let bar = ProgressBar::new(expected.as_secs().max(1));
+    let template = "{spinner} {prefix} [{bar:24}] {elapsed} {wide_msg}";
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(what.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A duration as people say it: `45 s`, `8 min 30 s`.
+#[must_use]
+pub fn in_words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 60, seconds % 60) {
+        (0, s) => format!("{s} s"),
+        (m, 0) => format!("{m} min"),
+        (m, s) => format!("{m} min {s} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_say_them() {
+        assert_eq!(in_words(Duration::from_secs(45)), "45 s");
+        assert_eq!(in_words(Duration::from_secs(540)), "9 min");
+        assert_eq!(in_words(Duration::from_secs(510)), "8 min 30 s");
+    }
+}

@@ -1,0 +1,3 @@
+//! What needs a real API server: the harness itself, schemas, rights, the operator and agents over directories.
+
+mod harness;

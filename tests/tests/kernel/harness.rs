@@ -1,0 +1,50 @@
+//! The guest of the harness does what the other tests take for granted.
+
+use std::time::Duration;
+
+use nettune_tests::{Guest, GuestConfig};
+
+#[tokio::test]
+async fn a_guest_has_a_kernel_of_its_own() -> anyhow::Result<()> {
+    let guest = Guest::boot(GuestConfig::default()).await?;
+
+    assert_eq!(guest.sysctl("net.ipv4.neigh.default.gc_thresh3").await?, "1024");
+    guest.set_sysctl("net.ipv4.neigh.default.gc_thresh3", "2048").await?;
+    assert_eq!(guest.sysctl("net.ipv4.neigh.default.gc_thresh3").await?, "2048");
+    assert_eq!(guest.sysctl("net.ipv4.vs.conn_reuse_mode").await?, "1");
+
+    let here = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let there = guest.node_spec("kernel-0", 1).await?;
+    assert_ne!(there.boot_id, here.trim());
+    assert_eq!((there.cpus, there.boot_id.len()), (2, 36));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_module_left_out_at_boot_can_be_loaded_later() -> anyhow::Result<()> {
+    let guest = Guest::boot(GuestConfig::default().without_module("ip_vs")).await?;
+
+    assert!(guest.sysctl("net.ipv4.vs.conn_reuse_mode").await.is_err());
+    guest.load_module("ip_vs").await?;
+    assert_eq!(guest.sysctl("net.ipv4.vs.conn_reuse_mode").await?, "1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_script_in_the_guest_tells_its_status_and_all_it_prints() -> anyhow::Result<()> {
+    let guest = Guest::boot(GuestConfig::default()).await?;
+
+    let output = guest.run("printf 'two\\nlines'; echo '@1 status 0' >&2; exit 3").await?;
+    assert_eq!((output.status, output.stdout.as_str(), output.stderr.as_str()), (3, "two\nlines", "@1 status 0\n"));
+
+    let long = guest.ok("seq 20000").await?;
+    assert_eq!((long.lines().count(), long.lines().last()), (20_000, Some("20000")));
+
+    let script = format!("echo {}", "x".repeat(30_000));
+    assert_eq!(guest.ok(&script).await?.len(), 30_000);
+
+    let hangs = guest.run_within("sleep 60", Duration::from_secs(1)).await?;
+    assert!(hangs.status != 0, "{hangs:?}");
+    assert_eq!(guest.ok("echo still there").await?, "still there");
+    Ok(())
+}
