@@ -106,6 +106,30 @@ pub fn allow_list() -> &'static [Listed] {
     LIST
 }
 
+/// The entry of a name that is certainly there; evaluated when this crate is compiled, where a name
+/// that is not on the list is an index out of bounds, and so an error.
+pub(crate) const fn listed(name: &str) -> &'static Listed {
+    let mut index = 0;
+    while !same(LIST[index].name.as_bytes(), name.as_bytes()) {
+        index += 1;
+    }
+    &LIST[index]
+}
+
+const fn same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut index = 0;
+    while index < one.len() {
+        if one[index] != other[index] {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}
+
 pub(crate) fn find(name: &str) -> Option<&'static Listed> {
     let index = LIST.binary_search_by(|listed| listed.name.cmp(name)).ok()?;
     LIST.get(index)

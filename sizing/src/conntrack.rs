@@ -1,4 +1,125 @@
-//! Connection tracking.
-use crate::{ConntrackPolicy, NodeFacts, Sizes};
+//! Connection tracking: how many connections, and the hash table that finds them.
 
-pub(crate) fn size(_: &ConntrackPolicy, _: &NodeFacts, _: &mut Sizes) {}
+use std::fmt::Write as _;
+
+use crate::amount::Bytes;
+use crate::{ConntrackPolicy, NodeFacts, Sizes, Wanted, Warning, keys};
+
+/// What a node gets that has memory for it: what kube-proxy sets at the least
+/// (`--conntrack-min`).
+const LEAST_WANTED: u64 = 131_072;
+
+/// What a node gets that has no memory for more: 3.2 MiB when full. The kernel itself goes down to
+/// 1024 (nf_conntrack_init_start), which a few pods fill.
+const LEAST: u64 = 8192;
+
+/// The most, unless the tuning says more: 411 MiB when full; kube-proxy's own cap since 1.36.
+const MOST: u64 = 1_048_576;
+
+/// kube-proxy's `--conntrack-max-per-core`.
+const KUBE_PROXY_PER_CORE: u64 = 32_768;
+
+/// What an entry costs: 256 bytes of `struct nf_conn`, 128 of its extensions, and 8 of its bucket.
+const ENTRY_BYTES: u64 = 392;
+
+/// Three hundredths of the memory may become entries.
+const MEMORY_PERCENT: u64 = 3;
+
+pub(crate) fn size(policy: &ConntrackPolicy, node: &NodeFacts, sizes: &mut Sizes) {
+    let (min, max) = (policy.bounds.min(), policy.bounds.max());
+    let cap = memory_cap(node.memory);
+    let most = max.map_or(MOST, u64::from);
+    let want = Want::of(policy, node);
+    let affordable = want.entries.min(cap).min(most);
+    let entries = affordable.max(min.map_or(0, u64::from));
+    let ceiling = cap.min(most);
+
+    let buckets = "a bucket for each entry of nf_conntrack_max: in longer chains insertions fail on \
+                   some kernels (5.15 to 6.2)";
+    sizes.want(
+        &keys::NF_CONNTRACK_BUCKETS,
+        Wanted::at_least(entries, ceiling),
+        buckets.to_owned(),
+    );
+    if min.is_some() && min == max {
+        let reason = "set by the tuning (conntrack.minEntries equals maxEntries)";
+        let wanted = Wanted::exactly(entries);
+        sizes.want(&keys::NF_CONNTRACK_MAX, wanted, reason.to_owned());
+        return;
+    }
+    let mut reason = want.reason;
+    if entries < want.entries {
+        let cut = cut(node, cap, max.map(u64::from));
+        sizes.warnings.push(Warning(format!(
+            "nf_conntrack_max is {entries}, below the {} that this node wants ({reason}): {cut}",
+            want.entries
+        )));
+        let _ = write!(reason, "; cut: {cut}");
+    }
+    if entries > affordable {
+        reason += "; raised to conntrack.minEntries";
+    }
+    let wanted = Wanted::at_least(entries, ceiling);
+    sizes.want(&keys::NF_CONNTRACK_MAX, wanted, reason);
+}
+
+/// What keeps a node from what it wants.
+fn cut(node: &NodeFacts, cap: u64, max: Option<u64>) -> String {
+    let most = max.unwrap_or(MOST);
+    if cap < most {
+        format!("3 % of {} memory bears {cap}", Bytes(node.memory))
+    } else if max.is_some() {
+        format!("conntrack.maxEntries is {most}")
+    } else {
+        format!("{most} is the most without conntrack.maxEntries")
+    }
+}
+
+/// What a node would get if memory and bounds were no matter.
+struct Want {
+    entries: u64,
+    reason: String,
+}
+
+impl Want {
+    fn of(policy: &ConntrackPolicy, node: &NodeFacts) -> Self {
+        let (pods, per_pod) = (node.pods, policy.connections_per_pod);
+        let for_pods = u64::from(per_pod) * u64::from(pods);
+        let cores = u64::from(node.cores);
+        let kube_proxy = (KUBE_PROXY_PER_CORE * cores).clamp(LEAST_WANTED, MOST);
+        let seen = node.conntrack_peak.unwrap_or(0);
+
+        let largest = for_pods.max(kube_proxy).max(seen.saturating_mul(2));
+        let entries = largest.min(1 << 62).next_power_of_two();
+        let mut reason = format!(
+            "{pods} pods × {per_pod} = {for_pods}; kube-proxy's {kube_proxy} for {cores} cores"
+        );
+        if seen > 0 {
+            let _ = write!(reason, "; twice the {seen} that were seen");
+        }
+        let _ = write!(reason, "; the power of two above: {entries}");
+        Self { entries, reason }
+    }
+}
+
+/// What the memory bears: a power of two; no cap where the memory is not known.
+fn memory_cap(memory: u64) -> u64 {
+    if memory == 0 {
+        return u64::MAX;
+    }
+    let entries = memory / 100 * MEMORY_PERCENT / ENTRY_BYTES;
+    let power: u64 = entries.checked_ilog2().map_or(1, |log| 1 << log);
+    power.max(LEAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cap_is_a_power_of_two_and_never_next_to_nothing() {
+        assert_eq!(memory_cap(1), LEAST);
+        assert_eq!(memory_cap(3 << 29), 65536);
+        assert_eq!(memory_cap(16 << 30), 1 << 20);
+    }
+}

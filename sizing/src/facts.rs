@@ -18,7 +18,7 @@ pub struct NodeFacts {
     /// Pods that it can run: allocatable, and at most the usable addresses of its pod CIDR where
     /// its CNI hands those out.
     pub pods: u32,
-    /// Memory in bytes; 0 where it is not known, and then no cap is applied.
+    /// Memory in bytes; 0 where it is not known, and then fixed caps apply instead of its shares.
     pub memory: u64,
     /// Logical processors; kube-proxy sizes conntrack from them.
     pub cores: u32,

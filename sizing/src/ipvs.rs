@@ -1,4 +1,83 @@
-//! IPVS.
-use crate::{IpvsPolicy, NodeFacts, Sizes};
+//! IPVS: what happens to a connection that reuses a source port, by kernel.
+//!
+//! With `conn_reuse_mode` 0 IPVS sends it to the pod that had the port's last connection, also
+//! when that pod is gone (kubernetes #81775); with 1 kernels without the fix below drop its first
+//! packet, which costs 1 s (kubernetes #70747, #93297).
 
-pub(crate) fn size(_: &IpvsPolicy, _: &NodeFacts, _: &mut Sizes) {}
+use crate::{ConnReuseMode, IpvsPolicy, KernelVersion, NodeFacts, Sizes, Wanted, keys};
+
+/// The sysctl exists from here on (d752c3645717 "ipvs: allow rescheduling of new connections when
+/// port reuse is detected"; kube-proxy: `connReuseMinSupportedKernelVersion`).
+const INTRODUCED: (u16, u16) = (4, 1);
+
+/// f0a5e4d7a594 "ipvs: allow connection reuse for unconfirmed conntrack" removed the delay
+/// (kube-proxy: `connReuseFixedKernelVersion`).
+const FIXED: (u16, u16) = (5, 9);
+
+/// Stable kernels that took that fix, by series and patch level: it is in the shortlog of each of
+/// these releases' announcements (19 and 21 August 2020). In 5.7 it was in the review of 5.7.16;
+/// the announcement was not seen, so 5.7 counts as not fixed.
+const FIXED_STABLE: [((u16, u16), u16); 4] =
+    [((4, 14), 194), ((4, 19), 140), ((5, 4), 59), ((5, 8), 2)];
+
+pub(crate) fn size(policy: &IpvsPolicy, node: &NodeFacts, sizes: &mut Sizes) {
+    let chosen = "set by the tuning (ipvs.connReuseMode)";
+    let reuse = match policy.conn_reuse_mode {
+        ConnReuseMode::Auto => by_kernel(node.kernel),
+        ConnReuseMode::Disabled => Some((0, chosen.to_owned())),
+        ConnReuseMode::Enabled => Some((1, chosen.to_owned())),
+        ConnReuseMode::Unmanaged => None,
+    };
+    if let Some((mode, reason)) = reuse {
+        sizes.want(&keys::VS_CONN_REUSE_MODE, Wanted::exactly(mode), reason);
+    }
+    sizes.want(
+        &keys::VS_EXPIRE_NODEST_CONN,
+        Wanted::exactly(1),
+        "connections to a pod that is gone end at once, as kube-proxy has it".to_owned(),
+    );
+    sizes.want(
+        &keys::VS_EXPIRE_QUIESCENT_TEMPLATE,
+        Wanted::exactly(1),
+        "session affinity does not hold clients to a pod that drains, as kube-proxy has it"
+            .to_owned(),
+    );
+}
+
+/// The mode and its reason; nothing where the kernel has no such sysctl.
+fn by_kernel(kernel: Option<KernelVersion>) -> Option<(u64, String)> {
+    let Some(kernel) = kernel else {
+        let reason =
+            "kernel not known, taken for 5.9 or later: reused ports are rescheduled at once";
+        return Some((1, reason.to_owned()));
+    };
+    if !kernel.at_least(INTRODUCED.0, INTRODUCED.1) {
+        return None;
+    }
+    if kernel.at_least(FIXED.0, FIXED.1) {
+        let reason =
+            format!("kernel {kernel} reschedules reused ports at once, as all from 5.9 on");
+        return Some((1, reason));
+    }
+    let taken_in = FIXED_STABLE
+        .iter()
+        .find(|(series, _)| *series == kernel.series());
+    let unless = match (taken_in, kernel.patch()) {
+        (Some(&((major, minor), first)), Some(patch)) if patch >= first => {
+            let reason = format!(
+                "kernel {kernel} reschedules reused ports at once: {major}.{minor}.{first} took \
+                 the fix of 5.9"
+            );
+            return Some((1, reason));
+        }
+        (Some(&((major, minor), first)), None) => format!(
+            " (fixed in {major}.{minor}.{first}, but this release does not tell its patch level)"
+        ),
+        _ => String::new(),
+    };
+    let reason = format!(
+        "kernel {kernel} lacks the fix of 5.9{unless}: 1 would delay each reused port by 1 s; with \
+         0 some of them reach pods that are gone"
+    );
+    Some((0, reason))
+}

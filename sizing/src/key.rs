@@ -79,6 +79,11 @@ impl SysctlKey {
             .ok_or_else(|| InvalidKey::NotAllowed { name: name.into() })
     }
 
+    /// A key whose name is written in this crate's source; see [`crate::keys`].
+    pub(crate) const fn of(listed: &'static Listed) -> Self {
+        Self(Repr::Listed(listed))
+    }
+
     /// The dotted name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -5,14 +5,18 @@
 //! cannot disagree. `docs/sizing.md` explains the model and names the source of each constant.
 
 mod allow_list;
+mod amount;
 mod conntrack;
+mod demand;
 mod facts;
 mod ipvs;
 mod kernel;
 mod key;
+pub mod keys;
 mod neighbors;
 mod policy;
 mod size;
+mod sysctls;
 mod value;
 mod wanted;
 

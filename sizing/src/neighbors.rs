@@ -1,11 +1,163 @@
-//! Neighbour tables.
-use crate::{ClusterFacts, Factors, NeighborPolicy, NodeFacts, Sizes};
+//! Neighbour tables: gc_thresh1, 2 and 3 of both families.
+
+use crate::amount::Bytes;
+use crate::demand::{self, Demand};
+use crate::{
+    ClusterFacts, Factors, NeighborPolicy, NodeFacts, PodNetwork, Sizes, SysctlKey, Thresholds,
+    Wanted, Warning, keys,
+};
+
+/// gc_thresh2 of the smallest cluster. The kernel's own gc_thresh3 of 1024 overflows with 110 pods
+/// on one bridge and no traffic between nodes; a table costs nothing until it is used.
+const LEAST_THRESH2: u64 = 4096;
+
+/// gc_thresh3 of the smallest node, whatever its memory: 4.1 MiB when full.
+const LEAST_THRESH3: u64 = 8192;
+
+/// What an entry costs: `struct neighbour` and its key fall into a slab of 512 bytes
+/// (neigh_alloc), and 16 are its share of the hash table (neigh_hash_grow).
+const ENTRY_BYTES: u64 = 528;
+
+/// One hundredth of the memory may become neighbour entries.
+const MEMORY_SHARE: u64 = 100;
+
+/// gc_thresh3 is at most this where a node's memory is not known: 528 MiB when full. It is enough
+/// for every pod of the largest supported cluster (150,000) on one network, and a node that could
+/// not bear it would have to be attacked with as many addresses first.
+const MOST_WITHOUT_MEMORY: u64 = 1 << 20;
+
+/// The highest power of two that the kernel takes (INT_MAX, neigh_sysctl_template in net/core/neighbour.c).
+const MOST: u64 = 1 << 30;
+
+const GC_THRESH: [(&SysctlKey, &SysctlKey); 3] = [
+    (&keys::IPV4_GC_THRESH1, &keys::IPV6_GC_THRESH1),
+    (&keys::IPV4_GC_THRESH2, &keys::IPV6_GC_THRESH2),
+    (&keys::IPV4_GC_THRESH3, &keys::IPV6_GC_THRESH3),
+];
 
 pub(crate) fn size(
-    _: &NeighborPolicy,
-    _: &Factors,
-    _: &ClusterFacts,
-    _: &NodeFacts,
-    _: &mut Sizes,
+    policy: &NeighborPolicy,
+    factors: &Factors,
+    cluster: &ClusterFacts,
+    node: &NodeFacts,
+    sizes: &mut Sizes,
 ) {
+    let demand = Demand::of(policy, factors, cluster, node);
+    let wanted = match policy.thresholds {
+        Some(fixed) => as_fixed(fixed, &demand, sizes),
+        None => as_computed(policy, node, &demand, sizes),
+    };
+    for ((ipv4, ipv6), (wanted, reason)) in GC_THRESH.into_iter().zip(wanted) {
+        if node.ipv6 {
+            sizes.want(ipv6, wanted.clone(), reason.clone());
+        }
+        sizes.want(ipv4, wanted, reason);
+    }
+}
+
+fn as_fixed(fixed: Thresholds, demand: &Demand, sizes: &mut Sizes) -> [(Wanted, String); 3] {
+    let [_, _, thresh3] = fixed.values();
+    if u64::from(thresh3) < demand.need {
+        sizes.warnings.push(Warning(format!(
+            "the tuning fixes gc_thresh3 at {thresh3}, below the {} entries that this node may \
+             come to hold ({})",
+            demand.need, demand.basis
+        )));
+    }
+    fixed.values().map(|value| {
+        let reason = "set by the tuning (neighbors.thresholds)";
+        (Wanted::exactly(value.into()), reason.to_owned())
+    })
+}
+
+fn as_computed(
+    policy: &NeighborPolicy,
+    node: &NodeFacts,
+    demand: &Demand,
+    sizes: &mut Sizes,
+) -> [(Wanted, String); 3] {
+    let cap = memory_cap(node.memory);
+    let uncapped = demand.thresh2.max(LEAST_THRESH2);
+    let thresh3 = uncapped.saturating_mul(2).min(cap);
+    let thresh2 = thresh3 / 2;
+    if thresh2 < demand.need {
+        sizes
+            .warnings
+            .push(too_little_memory(demand, thresh3, node));
+    }
+
+    let Demand { basis, rule, .. } = demand;
+    let limit = if thresh2 < uncapped {
+        format!(", cut to what {} bears", bearing(node))
+    } else if demand.thresh2 < LEAST_THRESH2 {
+        format!(", at least {LEAST_THRESH2}")
+    } else {
+        String::new()
+    };
+    [
+        thresh1(policy, node, thresh2, cap),
+        (
+            Wanted::at_least(thresh2, cap / 2),
+            format!("{basis}; {rule}{limit}"),
+        ),
+        (
+            Wanted::at_least(thresh3, cap),
+            format!("{basis}; twice gc_thresh2, so that collection has room before entries fail"),
+        ),
+    ]
+}
+
+fn thresh1(policy: &NeighborPolicy, node: &NodeFacts, thresh2: u64, cap: u64) -> (Wanted, String) {
+    let reused = if demand::network(policy.pod_network, node.pod_network) == PodNetwork::Flat {
+        "pods' addresses on the nodes' network"
+    } else if node.cloud {
+        "a cloud provider's addresses"
+    } else {
+        let reason = "a quarter of gc_thresh2: fewer entries than this are never collected";
+        return (Wanted::at_least(thresh2 / 4, cap / 8), reason.to_owned());
+    };
+    let reason = format!("{reused} are soon used again, so no entry may outlive its use");
+    (Wanted::exactly(0), reason)
+}
+
+/// The most for gc_thresh3: a power of two.
+fn memory_cap(memory: u64) -> u64 {
+    if memory == 0 {
+        return MOST_WITHOUT_MEMORY;
+    }
+    let entries = memory / MEMORY_SHARE / ENTRY_BYTES;
+    let power = entries.checked_ilog2().map_or(1, |log| 1 << log);
+    power.clamp(LEAST_THRESH3, MOST)
+}
+
+fn bearing(node: &NodeFacts) -> String {
+    match node.memory {
+        0 => "a node of unknown memory".to_owned(),
+        memory => format!("1 % of {} memory", Bytes(memory)),
+    }
+}
+
+fn too_little_memory(demand: &Demand, thresh3: u64, node: &NodeFacts) -> Warning {
+    Warning(format!(
+        "gc_thresh2 is {}, below the {} entries that this node may come to hold ({}): {} bears no \
+         gc_thresh3 above {thresh3}",
+        thresh3 / 2,
+        demand.need,
+        demand.basis,
+        bearing(node)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cap_is_a_power_of_two_between_what_a_node_and_the_kernel_bear() {
+        assert_eq!(memory_cap(1), LEAST_THRESH3);
+        assert_eq!(memory_cap(3 << 29), 16384);
+        assert_eq!(memory_cap(8 << 30), 131_072);
+        assert_eq!(memory_cap(u64::MAX), MOST);
+        assert_eq!(memory_cap(0), MOST_WITHOUT_MEMORY);
+    }
 }

@@ -1,6 +1,8 @@
 //! [`size`]: the one function of this crate.
 
-use crate::{ClusterFacts, NodeFacts, Policy, SysctlKey, Wanted, conntrack, ipvs, neighbors};
+use crate::{
+    ClusterFacts, NodeFacts, Policy, SysctlKey, Wanted, conntrack, ipvs, neighbors, sysctls,
+};
 
 /// What a node should hold, and what the administrator should know about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -9,6 +11,23 @@ pub struct Sizes {
     pub sysctls: Vec<SizedSysctl>,
     /// Where a cap cut a want, or a value is dangerous.
     pub warnings: Vec<Warning>,
+}
+
+impl Sizes {
+    pub(crate) fn want(&mut self, key: &SysctlKey, wanted: Wanted, reason: String) {
+        self.sysctls.push(SizedSysctl {
+            key: key.clone(),
+            wanted,
+            reason,
+        });
+    }
+
+    /// What is wanted for one sysctl, if it is managed.
+    #[must_use]
+    pub fn get(&self, key: &SysctlKey) -> Option<&SizedSysctl> {
+        let index = self.sysctls.binary_search_by(|sized| sized.key.cmp(key));
+        self.sysctls.get(index.ok()?)
+    }
 }
 
 /// One sysctl with its rule, and why in words.
@@ -39,6 +58,7 @@ pub fn size(policy: &Policy, cluster: &ClusterFacts, node: &NodeFacts) -> Sizes 
     if let Some(block) = &policy.ipvs {
         ipvs::size(block, node, &mut sizes);
     }
+    sysctls::size(policy, &mut sizes);
     sizes.sysctls.sort_by(|a, b| a.key.cmp(&b.key));
     sizes
 }
