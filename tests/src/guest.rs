@@ -3,6 +3,7 @@
 //! The neighbour table's thresholds are one value for a whole machine, so tests that write them do it in here. QEMU
 //! emulates the processor (TCG): nothing is needed of the host, no KVM and no privilege.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -156,7 +157,7 @@ pub struct Guest {
     qemu: Process,
     console: Mutex<Console>,
     load_order: Vec<(String, Vec<String>)>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Guest {
@@ -178,7 +179,7 @@ impl Guest {
             return Err(lost(io::Error::other("no pipe to QEMU")));
         };
         let console = Mutex::new(Console::new(stdin, stdout));
-        let guest = Self { qemu, console, load_order, _dir: dir };
+        let guest = Self { qemu, console, load_order, dir };
         let ready = guest.console.lock().await.wait_until_ready(BOOT_DEADLINE).await;
         ready.map_err(|source| guest.console_error(source))?;
         guest.name(&config.name).await?;
@@ -266,11 +267,14 @@ impl Guest {
     }
 
     fn console_error(&self, source: ConsoleError) -> GuestError {
-        GuestError::Console { source, kernel_log: self.qemu.tail() }
+        // What QEMU itself has to say is mostly nothing, or that it could not start.
+        let qemu = std::fs::read_to_string(self.dir.path().join(QEMU_LOG)).unwrap_or_default();
+        GuestError::Console { source, kernel_log: format!("{}\n{}", self.qemu.tail(), qemu.trim()) }
     }
 }
 
 const KERNEL_LOG: &str = "kernel.log";
+const QEMU_LOG: &str = "qemu.log";
 
 type LoadOrder = Vec<(String, Vec<String>)>;
 
@@ -286,7 +290,8 @@ fn prepare(config: &GuestConfig, dir: &Path) -> Result<(Command, LoadOrder), Gue
     let load_order = image::write(config, &kernel, &busybox, &initramfs)?;
 
     let mut command = command(qemu);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let messages = File::create(dir.join(QEMU_LOG)).map_err(|source| GuestError::Io { attempt: "create a log", source })?;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(messages);
     // Always TCG: KVM inside of a virtual machine may hang.
     command.args(["-machine", "accel=tcg", "-cpu", "max", "-nographic", "-nodefaults", "-no-reboot"]);
     command.args(["-smp", &config.cpus.to_string(), "-m", &config.memory_mib.to_string()]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nettune_tests::{Guest, GuestConfig};
+use nettune_tests::{ControlPlane, Guest, GuestConfig};
 
 #[tokio::test]
 async fn a_guest_has_a_kernel_of_its_own() -> anyhow::Result<()> {
@@ -46,5 +46,18 @@ async fn a_script_in_the_guest_tells_its_status_and_all_it_prints() -> anyhow::R
     let hangs = guest.run_within("sleep 60", Duration::from_secs(1)).await?;
     assert!(hangs.status != 0, "{hangs:?}");
     assert_eq!(guest.ok("echo still there").await?, "still there");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_guest_reaches_the_api_server_of_the_host() -> anyhow::Result<()> {
+    let control_plane = ControlPlane::shared().await?;
+    let config = GuestConfig { api_server_port: Some(control_plane.port()), ..GuestConfig::default() };
+    let guest = Guest::boot(config).await?;
+
+    // Busybox has no TLS that the server takes; the server answers plain HTTP with a sentence of its own.
+    let ask = "printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 10.0.2.100 6443 | grep -c 'to an HTTPS server'";
+    let at_once = format!("for i in 1 2 3; do ({ask}) & done; wait");
+    assert_eq!(guest.ok(&at_once).await?, "1\n1\n1");
     Ok(())
 }
