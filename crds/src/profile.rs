@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Mode;
+use crate::{Mode, ReleasePolicy};
 
 /// What one node shall hold: written by the operator alone.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,10 @@ pub struct NodeNetworkProfileSpec {
     /// How strictly values are kept: Enforce, ApplyOnce or Observe.
     #[serde(default)]
     pub mode: Mode,
+    /// What happens when no tuning has this node any more, as that tuning said: the tuning itself may
+    /// be gone by then.
+    #[serde(default)]
+    pub release_policy: ReleasePolicy,
     /// Every sysctl that is managed on this node, at most 128.
     #[serde(default)]
     #[schemars(length(max = 128))]

@@ -380,7 +380,7 @@ pub struct NodesCount {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterInputs {
-    /// Linux nodes of the cluster.
+    /// Nodes of the cluster, virtual ones left out.
     pub nodes: i32,
     /// Pods that all of them can run together.
     pub pods: i64,

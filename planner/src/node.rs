@@ -1,0 +1,320 @@
+//! A Node as far as its sizes depend on it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSystemInfo};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::{Resource, api::ObjectMeta};
+use nettune_crds::ProfileFacts;
+use nettune_sizing::{KernelVersion, NodeFacts};
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::{self, Evidence};
+
+/// A Node with just the fields that are used: a real cluster's Node has 6 KB, most of it images.
+#[derive(Resource, Clone, Debug, Default, Serialize, Deserialize)]
+#[resource(inherit = "Node")]
+pub struct ObservedNode {
+    /// Name, uid, labels, annotations.
+    pub metadata: ObjectMeta,
+    /// Pod CIDRs and provider.
+    #[serde(default)]
+    pub spec: ObservedNodeSpec,
+    /// Capacity, kernel and readiness.
+    #[serde(default)]
+    pub status: ObservedNodeStatus,
+}
+
+/// The used part of a Node's spec.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedNodeSpec {
+    /// The first of its pod CIDRs.
+    #[serde(rename = "podCIDR", default)]
+    pub pod_cidr: Option<String>,
+    /// All of its pod CIDRs, one of each family.
+    #[serde(rename = "podCIDRs", default)]
+    pub pod_cidrs: Option<Vec<String>>,
+    /// The cloud provider's name for it.
+    #[serde(rename = "providerID", default)]
+    pub provider_id: Option<String>,
+}
+
+/// The used part of a Node's status.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedNodeStatus {
+    /// What pods may use; `pods` is the number of pods.
+    #[serde(default)]
+    pub allocatable: Option<BTreeMap<String, Quantity>>,
+    /// What it has: memory and cpu.
+    #[serde(default)]
+    pub capacity: Option<BTreeMap<String, Quantity>>,
+    /// Conditions; `Ready` is used.
+    #[serde(default)]
+    pub conditions: Option<Vec<NodeCondition>>,
+    /// Kernel, operating system, boot id.
+    #[serde(default)]
+    pub node_info: Option<NodeSystemInfo>,
+}
+
+/// A Node in the [`World`](crate::World).
+#[derive(Debug, Clone)]
+pub struct PlannedNode {
+    pub(crate) uid: Arc<str>,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Boot id as its kubelet reports it; empty where it does not.
+    pub(crate) boot_id: Arc<str>,
+    /// Whether a tuning can select it: it runs Linux and a real kernel.
+    pub(crate) selectable: bool,
+    /// Whether it exists on a network: virtual nodes do not.
+    pub(crate) real: bool,
+    /// Facts as the API shows them, before what its agent says.
+    pub(crate) facts: NodeFacts,
+    pub(crate) evidence: Evidence,
+}
+
+/// Memory is compared in steps of this many bytes, so that nodes of one machine type, which differ
+/// by some hundred KiB, are sized alike. Rounded down: a cap is never above the share it is of.
+const MEMORY_STEP: u64 = 64 << 20;
+
+impl PlannedNode {
+    /// Reads a Node. Nothing that is missing or cannot be parsed is an error: what is not known is
+    /// guessed as the model says, and the tuning's status shows it.
+    #[must_use]
+    pub fn new(node: &ObservedNode) -> Self {
+        let meta = &node.metadata;
+        let none = BTreeMap::new();
+        let annotations = meta.annotations.as_ref().unwrap_or(&none);
+        let labels = meta.labels.clone().unwrap_or_default();
+        let provider = node.spec.provider_id.as_deref();
+        let cidr = pod_cidr(&node.spec);
+        let evidence = evidence::find(annotations, provider, cidr.is_some());
+        let info = node.status.node_info.as_ref();
+        let os = info.map_or("linux", |info| info.operating_system.as_str());
+        let real = !is_virtual(&labels, annotations, provider);
+        Self {
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            boot_id: info.map_or("", |info| info.boot_id.as_str()).into(),
+            selectable: real && matches!(os, "linux" | ""),
+            real,
+            facts: NodeFacts {
+                pods: pods(&node.status, cidr, evidence),
+                memory: quantity(node.status.capacity.as_ref(), "memory") / MEMORY_STEP
+                    * MEMORY_STEP,
+                cores: u32::try_from(quantity(node.status.capacity.as_ref(), "cpu"))
+                    .unwrap_or(u32::MAX),
+                kernel: info.and_then(|info| KernelVersion::parse(&info.kernel_version).ok()),
+                pod_network: evidence.pod_network,
+                pod_links: evidence.pod_links,
+                ipv6: true,
+                cloud: provider.is_some_and(is_cloud),
+                same_l2_nodes: None,
+                on_link_addresses: None,
+                neighbors_peak: None,
+                conntrack_peak: None,
+            },
+            labels,
+            evidence,
+        }
+    }
+
+    /// Its facts, where what its agent has seen outweighs what the API lets guess.
+    pub(crate) fn facts(&self, seen: Option<&ProfileFacts>) -> NodeFacts {
+        let mut facts = self.facts.clone();
+        let Some(seen) = seen else { return facts };
+        facts.ipv6 = seen.ipv6;
+        if let Some(links) = seen.pod_links {
+            facts.pod_links = match links {
+                nettune_crds::PodLinks::Bridge => nettune_sizing::PodLinks::Bridge,
+                nettune_crds::PodLinks::PointToPoint => nettune_sizing::PodLinks::PointToPoint,
+            };
+        }
+        facts.on_link_addresses = seen
+            .on_link_addresses
+            .and_then(|addresses| u64::try_from(addresses).ok());
+        if let Some(base) = seen.base_kernel.as_deref()
+            && let Ok(kernel) = KernelVersion::parse(base)
+        {
+            facts.kernel = Some(kernel);
+        }
+        facts
+    }
+}
+
+/// Whether a provider id is a cloud's. kind, k3s and metal3 write ids too, and their addresses are
+/// not soon reused.
+fn is_cloud(provider: &str) -> bool {
+    let scheme = provider.split("://").next().unwrap_or_default();
+    !matches!(
+        scheme,
+        "" | "kind" | "k3s" | "metal3" | "metal3io" | "baremetalhost" | "kwok"
+    )
+}
+
+/// Nodes that no kernel is behind: virtual-kubelet's and kwok's.
+fn is_virtual(
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+    provider: Option<&str>,
+) -> bool {
+    labels
+        .get("type")
+        .is_some_and(|kind| kind == "virtual-kubelet" || kind == "kwok")
+        || annotations.contains_key("kwok.x-k8s.io/node")
+        || provider.is_some_and(|id| id.starts_with("kwok://"))
+}
+
+/// The IPv4 pod CIDR, else the first of any family.
+fn pod_cidr(spec: &ObservedNodeSpec) -> Option<IpNet> {
+    let all = spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr);
+    let parsed: Vec<IpNet> = all.filter_map(|cidr| cidr.parse().ok()).collect();
+    parsed
+        .iter()
+        .find(|cidr| matches!(cidr, IpNet::V4(_)))
+        .or(parsed.first())
+        .copied()
+}
+
+/// kubelet's own default for the pods of a node (`--max-pods`), where it does not say.
+const DEFAULT_PODS: u64 = 110;
+
+fn pods(status: &ObservedNodeStatus, cidr: Option<IpNet>, evidence: Evidence) -> u32 {
+    let told = |from: Option<&BTreeMap<String, Quantity>>| {
+        from.is_some_and(|map| map.contains_key("pods"))
+            .then(|| quantity(from, "pods"))
+    };
+    let pods = told(status.allocatable.as_ref())
+        .or_else(|| told(status.capacity.as_ref()))
+        .unwrap_or(DEFAULT_PODS);
+    let bounded = match cidr {
+        Some(cidr) if evidence.pod_cidr_bounds_pods => pods.min(usable_addresses(cidr)),
+        _ => pods,
+    };
+    u32::try_from(bounded).unwrap_or(u32::MAX)
+}
+
+/// Addresses that host-local hands out: all but the network's own, the broadcast and the gateway.
+fn usable_addresses(cidr: IpNet) -> u64 {
+    let bits = u32::from(cidr.max_prefix_len() - cidr.prefix_len());
+    1_u64
+        .checked_shl(bits)
+        .unwrap_or(u64::MAX)
+        .saturating_sub(3)
+}
+
+/// A quantity as a whole number, rounded down; 0 where it is missing or no number.
+fn quantity(map: Option<&BTreeMap<String, Quantity>>, name: &str) -> u64 {
+    map.and_then(|map| map.get(name))
+        .and_then(|quantity| parse_quantity(&quantity.0))
+        .unwrap_or(0)
+}
+
+/// Parses the forms that a kubelet writes: plain, with a binary or decimal suffix, in thousandths,
+/// with an exponent or a fraction.
+fn parse_quantity(text: &str) -> Option<u64> {
+    let digits = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let number: f64 = number.parse().ok()?;
+    let factor = match suffix {
+        "" => 1.0,
+        "m" => 1e-3,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "P" => 1e15,
+        "Ki" => 1024.0,
+        "Mi" => 1024.0 * 1024.0,
+        "Gi" => 1024.0 * 1024.0 * 1024.0,
+        "Ti" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => {
+            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+            10_f64.powi(exponent)
+        }
+    };
+    // `as` saturates: a number that is too large becomes the largest, a negative one cannot be.
+    Some((number * factor) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(json: serde_json::Value) -> PlannedNode {
+        PlannedNode::new(&serde_json::from_value(json).unwrap())
+    }
+
+    fn flannel_node(pods: &str, cidr: &str) -> PlannedNode {
+        node(serde_json::json!({
+            "metadata": {"name": "a", "annotations": {"flannel.alpha.coreos.com/backend-type": "vxlan"}},
+            "spec": {"podCIDRs": ["fd00::/64", cidr]},
+            "status": {"allocatable": {"pods": pods}}
+        }))
+    }
+
+    #[test]
+    fn quantities_are_read_as_kubelets_write_them() {
+        for (text, expected) in [
+            ("110", 110),
+            ("16393244Ki", 16_393_244 << 10),
+            ("16Gi", 16 << 30),
+            ("3920m", 3),
+            ("0.5", 0),
+            ("12e3", 12_000),
+            ("2k", 2000),
+        ] {
+            assert_eq!(parse_quantity(text), Some(expected), "{text}");
+        }
+        assert_eq!(parse_quantity("lots"), None);
+        assert_eq!(parse_quantity("5x"), None);
+    }
+
+    #[test]
+    fn a_pod_cidr_bounds_the_pods_where_its_plugin_hands_it_out() {
+        assert_eq!(flannel_node("110", "10.1.0.0/26").facts.pods, 61);
+        assert_eq!(flannel_node("110", "10.1.0.0/24").facts.pods, 110);
+    }
+
+    #[test]
+    fn a_node_that_says_nothing_is_guessed_and_selectable() {
+        let planned = node(serde_json::json!({"metadata": {"name": "a"}}));
+        assert_eq!(planned.facts.pods, 110);
+        assert!(planned.selectable);
+    }
+
+    #[test]
+    fn windows_and_virtual_nodes_are_not_selectable() {
+        let windows = node(serde_json::json!({
+            "metadata": {"name": "a"},
+            "status": {"nodeInfo": {
+                "architecture": "amd64", "bootID": "", "containerRuntimeVersion": "", "kernelVersion": "10.0",
+                "kubeProxyVersion": "", "kubeletVersion": "", "machineID": "", "operatingSystem": "windows",
+                "osImage": "", "systemUUID": ""}}
+        }));
+        assert!(!windows.selectable && windows.real);
+        let kwok = node(serde_json::json!({"metadata": {"name": "a", "labels": {"type": "kwok"}}}));
+        assert!(!kwok.selectable && !kwok.real);
+    }
+
+    #[test]
+    fn what_the_agent_has_seen_outweighs_the_guess() {
+        let planned = flannel_node("110", "10.1.0.0/24");
+        let seen = ProfileFacts {
+            ipv6: false,
+            pod_links: Some(nettune_crds::PodLinks::PointToPoint),
+            on_link_addresses: Some(65_536),
+            base_kernel: Some("5.4.233".into()),
+            ..ProfileFacts::default()
+        };
+        let facts = planned.facts(Some(&seen));
+        assert!(!facts.ipv6);
+        assert_eq!(facts.pod_links, nettune_sizing::PodLinks::PointToPoint);
+        assert_eq!(facts.on_link_addresses, Some(65_536));
+        assert_eq!(facts.kernel, KernelVersion::parse("5.4.233").ok());
+    }
+}

@@ -1,0 +1,397 @@
+//! What a tuning's status says.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use nettune_crds::conditions::{self, OVERLAPPING, PROGRESSING, READY, reasons};
+use nettune_crds::{ClusterInputs, NodeNetworkTuningStatus, NodesCount, SizeGroup, SizeInputs};
+use nettune_sizing::{ClusterFacts, PodLinks, PodNetwork};
+
+use crate::PlannedNode;
+use crate::decide::{Announcement, Write};
+use crate::groups::Group;
+use crate::select::Claim;
+use crate::world::{PlannedProfile, PlannedTuning, Reported, TuningContent};
+
+/// Most groups and warnings in a status: it must stay small whatever the cluster.
+const MOST_LISTED: usize = 16;
+
+/// Most failed nodes that are named.
+const MOST_NAMED: usize = 10;
+
+/// Where one node stands whose profile says what it shall.
+pub(crate) enum Standing<'a> {
+    /// Its agent has not answered for this generation, this boot and this Node.
+    Silent,
+    /// It has.
+    Reported(&'a Reported),
+}
+
+impl<'a> Standing<'a> {
+    pub(crate) fn of(node: &PlannedNode, profile: &'a PlannedProfile) -> Self {
+        Self::reported(node, profile).map_or(Self::Silent, Self::Reported)
+    }
+
+    /// What the agent says, where that is about this generation and this boot.
+    pub(crate) fn reported(
+        node: &PlannedNode,
+        profile: &'a PlannedProfile,
+    ) -> Option<&'a Reported> {
+        profile.reported.as_ref().filter(|reported| {
+            let this_boot = node.boot_id.is_empty() || reported.boot_id == node.boot_id;
+            this_boot && reported.observed_generation == profile.generation
+        })
+    }
+}
+
+/// The nodes of one tuning, counted.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) count: NodesCount,
+    /// Nodes whose profile is yet to be written.
+    pub(crate) outdated: i32,
+    /// Nodes whose agent has not answered yet.
+    silent: i32,
+    /// The first few that failed, with what their agent says.
+    failed: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl Tally {
+    pub(crate) fn add(
+        &mut self,
+        name: &Arc<str>,
+        standing: Standing<'_>,
+        profile: &PlannedProfile,
+    ) {
+        // Drift is told even while a new generation is on its way.
+        if profile
+            .reported
+            .as_ref()
+            .is_some_and(|reported| reported.drifted)
+        {
+            self.count.drifted += 1;
+        }
+        match standing {
+            Standing::Silent => self.silent += 1,
+            Standing::Reported(reported) => {
+                if reported.ready {
+                    self.count.ready += 1;
+                }
+                if let Some(failure) = &reported.failure {
+                    self.count.failed += 1;
+                    if self.failed.len() < MOST_NAMED {
+                        self.failed.push((Arc::clone(name), Arc::clone(failure)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The status of a tuning that can be used.
+pub(crate) fn usable<'g>(
+    claim: &Claim<'_>,
+    tally: &Tally,
+    groups: impl Iterator<Item = &'g Group>,
+    cluster: ClusterFacts,
+    now: Timestamp,
+) -> NodeNetworkTuningStatus {
+    let mut groups: Vec<&Group> = groups.collect();
+    groups.sort_by(|a, b| {
+        b.nodes
+            .cmp(&a.nodes)
+            .then_with(|| a.spec.sysctls.len().cmp(&b.spec.sysctls.len()))
+    });
+    let generation = claim.tuning.generation;
+    let mut conditions = claim.tuning.status.conditions.clone();
+    let (ready, reason, message) = readiness(tally);
+    conditions::set(
+        &mut conditions,
+        READY,
+        Some(ready),
+        reason,
+        message,
+        generation,
+        now,
+    );
+    let waiting = tally.count.selected - tally.count.ready - tally.count.failed;
+    let busy = waiting > 0 || tally.count.releasing > 0;
+    let (reason, message) = if busy {
+        (reasons::ROLLING_OUT, progress(tally))
+    } else {
+        (reasons::UP_TO_DATE, "nothing is under way".to_owned())
+    };
+    conditions::set(
+        &mut conditions,
+        PROGRESSING,
+        Some(busy),
+        reason,
+        message,
+        generation,
+        now,
+    );
+    let (overlaps, reason, message) = overlap(claim);
+    conditions::set(
+        &mut conditions,
+        OVERLAPPING,
+        Some(overlaps),
+        reason,
+        message,
+        generation,
+        now,
+    );
+    NodeNetworkTuningStatus {
+        observed_generation: generation,
+        nodes: Some(tally.count),
+        cluster: Some(ClusterInputs {
+            nodes: i32::try_from(cluster.nodes).unwrap_or(i32::MAX),
+            pods: i64::try_from(cluster.pods).unwrap_or(i64::MAX),
+        }),
+        gc_thresh3: range(&groups, "net.ipv4.neigh.default.gc_thresh3"),
+        conntrack_max: range(&groups, "net.netfilter.nf_conntrack_max"),
+        warnings: warnings(&groups),
+        groups: groups
+            .iter()
+            .take(MOST_LISTED)
+            .map(|group| listed(group))
+            .collect(),
+        conditions,
+    }
+}
+
+/// The status of a tuning that cannot be used; `None` for one that can.
+pub(crate) fn unusable(
+    tuning: &PlannedTuning,
+    tally: &Tally,
+    now: Timestamp,
+) -> Option<NodeNetworkTuningStatus> {
+    let TuningContent::Unusable(error) = &tuning.content else {
+        return None;
+    };
+    let mut status = tuning.status.clone();
+    let generation = tuning.generation;
+    let message = format!("{error}; its nodes stay as they are until it is corrected");
+    let conditions = &mut status.conditions;
+    conditions::set(
+        conditions,
+        READY,
+        Some(false),
+        reasons::INVALID_TUNING,
+        message,
+        generation,
+        now,
+    );
+    status.observed_generation = generation;
+    status.nodes = Some(tally.count);
+    Some(status)
+}
+
+/// The write of a status, where it differs from the one that is there.
+pub(crate) fn write(
+    name: &Arc<str>,
+    tuning: &PlannedTuning,
+    wanted: NodeNetworkTuningStatus,
+) -> Option<Write> {
+    (wanted != tuning.status).then(|| Write::TuningStatus {
+        tuning: Arc::clone(name),
+        uid: Arc::clone(&tuning.uid),
+        seen: Arc::clone(&tuning.resource_version),
+        announcements: announcements(&tuning.status, &wanted),
+        status: Box::new(wanted),
+    })
+}
+
+fn readiness(tally: &Tally) -> (bool, &'static str, String) {
+    let NodesCount {
+        selected,
+        ready,
+        failed,
+        ..
+    } = tally.count;
+    if failed > 0 {
+        let mut message =
+            format!("{failed} of {selected} nodes have a sysctl that could not be set: ");
+        for (index, (node, failure)) in tally.failed.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "; " };
+            let _ = write!(message, "{comma}{node} ({failure})");
+        }
+        let unnamed = usize::try_from(failed)
+            .unwrap_or(0)
+            .saturating_sub(tally.failed.len());
+        if unnamed > 0 {
+            let _ = write!(message, "; and {unnamed} more");
+        }
+        (false, reasons::NODES_FAILED, message)
+    } else if selected == 0 {
+        (
+            true,
+            reasons::NO_NODES,
+            "the node selector matches no Linux node that this tuning has".to_owned(),
+        )
+    } else if ready == selected {
+        (
+            true,
+            reasons::ALL_NODES_READY,
+            format!("all {selected} nodes hold what is wanted"),
+        )
+    } else {
+        (
+            false,
+            reasons::NODES_NOT_READY,
+            format!("{ready} of {selected} nodes hold what is wanted"),
+        )
+    }
+}
+
+fn progress(tally: &Tally) -> String {
+    let mut parts = Vec::new();
+    let missing = tally.count.selected
+        - tally.count.ready
+        - tally.count.failed
+        - tally.silent
+        - tally.outdated;
+    for (count, what) in [
+        (tally.outdated, "profiles are being rewritten"),
+        (tally.silent, "agents have not answered yet"),
+        (missing, "nodes are on their way"),
+        (tally.count.releasing, "nodes are being released"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    parts.join(", ")
+}
+
+fn overlap(claim: &Claim<'_>) -> (bool, &'static str, String) {
+    if claim.hides.is_empty() {
+        return (
+            false,
+            reasons::NO_OVERLAP,
+            "no lower tuning selects the same nodes".to_owned(),
+        );
+    }
+    let mut message = String::from("takes precedence over ");
+    for (index, (name, hidden)) in claim.hides.iter().take(MOST_NAMED).enumerate() {
+        let mut what: Vec<&str> = hidden.blocks.iter().map(|block| block.name()).collect();
+        what.extend(hidden.sysctls.then_some("sysctls"));
+        let comma = if index == 0 { "" } else { ", " };
+        let _ = write!(
+            message,
+            "{comma}{name} on {} nodes ({})",
+            hidden.nodes,
+            what.join(", ")
+        );
+    }
+    (true, reasons::HIDES_LOWER, message)
+}
+
+/// The wanted value of a sysctl over all groups: one, or the least and the greatest.
+fn range(groups: &[&Group], name: &str) -> Option<String> {
+    let values = groups.iter().filter_map(|group| {
+        let sysctl = group
+            .spec
+            .sysctls
+            .iter()
+            .find(|sysctl| sysctl.name == name)?;
+        sysctl.value.parse::<u64>().ok()
+    });
+    let (least, most) = values.fold((u64::MAX, 0), |(least, most), value| {
+        (least.min(value), most.max(value))
+    });
+    match least.cmp(&most) {
+        std::cmp::Ordering::Greater => None,
+        std::cmp::Ordering::Equal => Some(least.to_string()),
+        std::cmp::Ordering::Less => Some(format!("{least}-{most}")),
+    }
+}
+
+/// Each sentence once, with the number of nodes that it is about.
+fn warnings(groups: &[&Group]) -> Vec<String> {
+    let mut counted: Vec<(&str, usize)> = Vec::new();
+    for group in groups {
+        for warning in &group.sizes.warnings {
+            match counted.iter_mut().find(|(text, _)| *text == warning.0) {
+                Some((_, nodes)) => *nodes += group.nodes,
+                None => counted.push((&warning.0, group.nodes)),
+            }
+        }
+    }
+    let told = counted.iter().take(MOST_LISTED);
+    told.map(|(text, nodes)| format!("{nodes} nodes: {text}"))
+        .collect()
+}
+
+fn listed(group: &Group) -> SizeGroup {
+    let facts = &group.facts;
+    let network = match facts.pod_network {
+        PodNetwork::Overlay => "Overlay",
+        PodNetwork::OverlayIpip => "Overlay (IPIP)",
+        PodNetwork::Routed => "Routed",
+        PodNetwork::Flat => "Flat",
+    };
+    SizeGroup {
+        nodes: i32::try_from(group.nodes).unwrap_or(i32::MAX),
+        inputs: SizeInputs {
+            pods: facts.pods.into(),
+            memory_mib: i64::try_from(facts.memory >> 20).unwrap_or(i64::MAX),
+            cores: facts.cores.into(),
+            kernel: facts
+                .kernel
+                .as_ref()
+                .map_or_else(|| "unknown".to_owned(), ToString::to_string),
+            pod_network: format!("{network}, from {}", group.evidence),
+            pod_links: match facts.pod_links {
+                PodLinks::Bridge => "Bridge",
+                PodLinks::PointToPoint => "PointToPoint",
+            }
+            .to_owned(),
+        },
+        sysctls: group
+            .spec
+            .sysctls
+            .iter()
+            .map(|sysctl| format!("{} = {}", sysctl.name, sysctl.value))
+            .collect(),
+    }
+}
+
+/// What is worth an Event: readiness that changed its reason, sizes that changed.
+fn announcements(
+    old: &NodeNetworkTuningStatus,
+    new: &NodeNetworkTuningStatus,
+) -> Vec<Announcement> {
+    let mut told = Vec::new();
+    let before = conditions::find(&old.conditions, READY).map(|ready| ready.reason.as_str());
+    if let Some(ready) = conditions::find(&new.conditions, READY)
+        && before != Some(&ready.reason)
+    {
+        let reason = match ready.reason.as_str() {
+            reasons::ALL_NODES_READY => Some((false, reasons::ALL_NODES_READY)),
+            reasons::NODES_FAILED => Some((true, reasons::NODES_FAILED)),
+            reasons::INVALID_TUNING => Some((true, reasons::INVALID_TUNING)),
+            _ => None,
+        };
+        told.extend(reason.map(|(warning, reason)| Announcement {
+            warning,
+            reason,
+            note: ready.message.clone(),
+        }));
+    }
+    for (name, old, new) in [
+        ("gc_thresh3", &old.gc_thresh3, &new.gc_thresh3),
+        ("nf_conntrack_max", &old.conntrack_max, &new.conntrack_max),
+    ] {
+        if let (Some(old), Some(value)) = (old, new)
+            && old != value
+        {
+            told.push(Announcement {
+                warning: false,
+                reason: "Resized",
+                note: format!("{name} goes from {old} to {value}"),
+            });
+        }
+    }
+    told
+}
