@@ -1,1 +1,10 @@
-//! placeholder
+//! What both daemons share: logs, the metrics and health endpoint, shutdown, the way to the API
+//! server, and errors told with their causes.
+
+pub mod api;
+pub mod error;
+pub mod logging;
+pub mod metrics;
+pub mod serve;
+pub mod shutdown;
+pub mod tls;

@@ -1,0 +1,191 @@
+//! The way to the API server: a client, and patience while the server is away.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+
+use crate::error::chain;
+
+/// How long a connection may be silent before it counts as dead. A watch lives up to 50 minutes,
+/// but the API server sends a bookmark on it about once a minute.
+const READ_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// Why there is no client. None of these is cured by waiting for the server.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The kubeconfig cannot be used.
+    #[error("cannot use the kubeconfig {}", path.display())]
+    Kubeconfig {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<KubeconfigError>,
+    },
+    /// Neither a kubeconfig nor a service account.
+    #[error("no kubeconfig was given, and this is no pod with a service account")]
+    InCluster(#[source] InClusterError),
+    /// The client could not be made, for example because a certificate is none.
+    #[error("cannot make a client for {cluster_url}")]
+    Client {
+        /// The server.
+        cluster_url: String,
+        /// What is wrong.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// A client from a kubeconfig, or from the pod's service account where none is given. Nothing is
+/// sent yet: whether the server is there is another question, see [`wait_until_reachable`].
+///
+/// # Errors
+/// When the kubeconfig or the service account cannot be used.
+pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
+    let mut config = match kubeconfig {
+        Some(path) => from_kubeconfig(path).await?,
+        None => Config::incluster().map_err(ApiError::InCluster)?,
+    };
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    let cluster_url = config.cluster_url.to_string();
+    Client::try_from(config).map_err(|source| ApiError::Client {
+        cluster_url,
+        source: Box::new(source),
+    })
+}
+
+async fn from_kubeconfig(path: &Path) -> Result<Config, ApiError> {
+    let failed = |source| ApiError::Kubeconfig {
+        path: path.to_owned(),
+        source: Box::new(source),
+    };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(failed)
+}
+
+/// Waits, with a growing pause of at most 30 s, until the server answers.
+pub async fn wait_until_reachable(client: &Client, outage: &Outage) {
+    let mut pauses = pauses();
+    loop {
+        match client.apiserver_version().await {
+            Ok(_) => return outage.over(),
+            Err(error) => outage.noticed(&error),
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+    }
+}
+
+/// The longest pause between two tries to reach the server.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Pauses between tries: 250 ms, doubling, each made longer by chance, up to 30 s.
+#[must_use]
+pub fn pauses() -> impl Iterator<Item = Duration> + Send + 'static {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(250))
+        .with_max_delay(LONGEST_PAUSE)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Says once that the API server cannot be reached, and once that it can again; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Outage {
+    since: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Outage {
+    /// A request failed.
+    pub fn noticed(&self, error: &dyn std::error::Error) {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.is_none() {
+            *since = Some(Instant::now());
+            tracing::warn!(
+                error = chain(error),
+                "cannot talk to the API server; trying on"
+            );
+        }
+    }
+
+    /// A request went through.
+    pub fn over(&self) {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(began) = since.take() {
+            let seconds = began.elapsed().as_secs();
+            tracing::info!(seconds, "the API server answers again");
+        }
+    }
+
+    /// Whether the last request failed.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_never_pass_their_limit_by_more_than_its_jitter() {
+        let pauses: Vec<Duration> = pauses().take(50).collect();
+        assert_eq!(pauses.len(), 50);
+        assert!(pauses[0] < Duration::from_secs(1));
+        assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE * 2));
+        assert!(pauses[49] >= LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn an_outage_is_on_until_a_request_goes_through() {
+        let outage = Outage::default();
+        assert!(!outage.is_on());
+        outage.noticed(&std::io::Error::other("refused"));
+        outage.clone().noticed(&std::io::Error::other("refused"));
+        assert!(outage.is_on());
+        outage.over();
+        assert!(!outage.is_on());
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_not_there_is_named() {
+        let error = client(Some(Path::new("/nonexistent/kubeconfig"))).await;
+        let error = error.err().unwrap();
+        assert!(chain(&error).contains("/nonexistent/kubeconfig"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_waited_for() {
+        crate::tls::install();
+        let dir = tempfile::tempdir().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let path = dir.path().join("kubeconfig");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\n\
+             users: [{{name: u, user: {{}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let client = client(Some(&path)).await.unwrap();
+        let outage = Outage::default();
+        let waited = tokio::time::timeout(
+            Duration::from_millis(400),
+            wait_until_reachable(&client, &outage),
+        );
+        assert!(waited.await.is_err(), "nothing listens there");
+        assert!(outage.is_on());
+    }
+}
