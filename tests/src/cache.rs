@@ -30,7 +30,11 @@ pub enum CacheError<E: std::error::Error + 'static> {
 /// `$XDG_CACHE_HOME/nettune`, by default `~/.cache/nettune`.
 #[must_use]
 pub fn dir() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
     Some(base.join("nettune"))
 }
@@ -67,7 +71,8 @@ fn fill_and_rename<E: std::error::Error>(
 ) -> Result<(), CacheError<E>> {
     let partial = beside(entry, "partial");
     if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(failed("remove what a cut-off build left in", &partial))?;
+        fs::remove_dir_all(&partial)
+            .map_err(failed("remove what a cut-off build left in", &partial))?;
     }
     fs::create_dir(&partial).map_err(failed("create", &partial))?;
     fill(&partial).map_err(CacheError::Fill)?;
@@ -85,14 +90,24 @@ fn lock<E: std::error::Error>(entry: &Path) -> Result<File, CacheError<E>> {
 }
 
 fn beside(entry: &Path, suffix: &str) -> PathBuf {
-    let mut name = entry.file_name().unwrap_or(OsStr::new("entry")).to_os_string();
+    let mut name = entry
+        .file_name()
+        .unwrap_or(OsStr::new("entry"))
+        .to_os_string();
     name.push(".");
     name.push(suffix);
     entry.with_file_name(name)
 }
 
-fn failed<E: std::error::Error>(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError<E> {
-    move |source| CacheError::Io { attempt, path: path.to_path_buf(), source }
+fn failed<E: std::error::Error>(
+    attempt: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> CacheError<E> {
+    move |source| CacheError::Io {
+        attempt,
+        path: path.to_path_buf(),
+        source,
+    }
 }
 
 /// FNV-1a over all parts, as 16 hex digits: names an entry after what went into it.
@@ -113,7 +128,9 @@ mod tests {
     fn a_fill_that_fails_leaves_no_entry() {
         let dir = tempfile::tempdir().unwrap();
         let entry = dir.path().join("thing");
-        let cut_off = fill_and_rename(&entry, |partial| fs::write(partial.join("half"), "").and(Err(io::Error::other("cut off"))));
+        let cut_off = fill_and_rename(&entry, |partial| {
+            fs::write(partial.join("half"), "").and(Err(io::Error::other("cut off")))
+        });
         assert!(cut_off.is_err() && !entry.exists());
 
         fill_and_rename(&entry, |partial| fs::write(partial.join("whole"), "")).unwrap();

@@ -6,7 +6,6 @@ use std::process::Command;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
@@ -15,10 +14,12 @@ use crate::process::{Process, ProcessError, command};
 use crate::tools::{Tools, ToolsError};
 use crate::wait::{TimedOut, eventually};
 
+mod client;
 mod credentials;
 mod kubeconfig;
 mod kubectl;
 
+use client::{client_of, is_ready, probing_client};
 use credentials::Credentials;
 pub use credentials::{CredentialsError, StaticToken};
 pub use kubectl::KubectlError;
@@ -105,11 +106,17 @@ impl ControlPlane {
     /// See [`ControlPlaneError`].
     pub async fn start(config: ControlPlaneConfig) -> Result<Self, ControlPlaneError> {
         // The build may take minutes, and a current-thread runtime has other things to do.
-        let tools = tokio::task::spawn_blocking(Tools::get).await.map_err(|error| io_error("get the tools", error))??;
+        let tools = tokio::task::spawn_blocking(Tools::get)
+            .await
+            .map_err(|error| io_error("get the tools", error))??;
         let mut attempt = 1;
         loop {
             match Self::start_once(&config, &tools).await {
-                Err(ControlPlaneError::Process(ProcessError::Ended { .. })) if attempt < ATTEMPTS => attempt += 1,
+                Err(ControlPlaneError::Process(ProcessError::Ended { .. }))
+                    if attempt < ATTEMPTS =>
+                {
+                    attempt += 1
+                }
                 result => return result,
             }
         }
@@ -133,14 +140,23 @@ impl ControlPlane {
         Ok(started)
     }
 
-    async fn start_once(config: &ControlPlaneConfig, tools: &Tools) -> Result<Self, ControlPlaneError> {
-        let dir = tempfile::Builder::new().prefix("nettune-control-plane-").tempdir();
+    async fn start_once(
+        config: &ControlPlaneConfig,
+        tools: &Tools,
+    ) -> Result<Self, ControlPlaneError> {
+        let dir = tempfile::Builder::new()
+            .prefix("nettune-control-plane-")
+            .tempdir();
         let dir = dir.map_err(|source| io_error("create a temporary folder", source))?;
         let mut tokens = config.tokens.clone();
         tokens.push(StaticToken::admin(ADMIN_TOKEN));
         let credentials = Credentials::generate(dir.path(), &tokens)?;
         let (etcd_port, port) = (port()?, port()?);
-        let etcd = Process::start("etcd", etcd(tools, dir.path(), etcd_port, self::port()?), &dir.path().join("etcd.log"))?;
+        let etcd = Process::start(
+            "etcd",
+            etcd(tools, dir.path(), etcd_port, self::port()?),
+            &dir.path().join("etcd.log"),
+        )?;
         let mut this = Self {
             api_server: None,
             etcd,
@@ -186,7 +202,11 @@ impl ControlPlane {
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn kubeconfig_for_token(&self, name: &str, token: &str) -> Result<PathBuf, ControlPlaneError> {
+    pub fn kubeconfig_for_token(
+        &self,
+        name: &str,
+        token: &str,
+    ) -> Result<PathBuf, ControlPlaneError> {
         let path = self.dir.path().join(format!("{name}.kubeconfig"));
         self.write_kubeconfig(&path, &self.server(), token)?;
         Ok(path)
@@ -196,7 +216,11 @@ impl ControlPlane {
     /// must be one of those in its certificate.
     #[must_use]
     pub fn kubeconfig_text_for(&self, address: &str) -> String {
-        kubeconfig::text(&format!("https://{address}"), &self.credentials.authority, ADMIN_TOKEN)
+        kubeconfig::text(
+            &format!("https://{address}"),
+            &self.credentials.authority,
+            ADMIN_TOKEN,
+        )
     }
 
     /// The API server's port on loopback.
@@ -217,11 +241,18 @@ impl ControlPlane {
     ///
     /// When it does not become ready.
     pub async fn start_api_server(&mut self) -> Result<(), ControlPlaneError> {
-        let server = Process::start("kube-apiserver", self.api_server_command(), &self.dir.path().join("apiserver.log"))?;
+        let server = Process::start(
+            "kube-apiserver",
+            self.api_server_command(),
+            &self.dir.path().join("apiserver.log"),
+        )?;
         let server = self.api_server.insert(server);
         let client = probing_client(&self.admin_kubeconfig).await?;
         let ready = eventually("a ready API server", READY_DEADLINE, || {
-            let ended = server.still_running().and_then(|()| self.etcd.still_running()).err();
+            let ended = server
+                .still_running()
+                .and_then(|()| self.etcd.still_running())
+                .err();
             let client = client.clone();
             async move {
                 match ended {
@@ -232,7 +263,10 @@ impl ControlPlane {
         });
         match ready.await {
             Ok(outcome) => Ok(outcome?),
-            Err(source) => Err(ControlPlaneError::NotReady { tail: server.tail(), source }),
+            Err(source) => Err(ControlPlaneError::NotReady {
+                tail: server.tail(),
+                source,
+            }),
         }
     }
 
@@ -275,9 +309,17 @@ impl ControlPlane {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    fn write_kubeconfig(&self, path: &Path, server: &str, token: &str) -> Result<(), ControlPlaneError> {
-        std::fs::write(path, kubeconfig::text(server, &self.credentials.authority, token))
-            .map_err(|source| io_error(format!("write {}", path.display()), source))
+    fn write_kubeconfig(
+        &self,
+        path: &Path,
+        server: &str,
+        token: &str,
+    ) -> Result<(), ControlPlaneError> {
+        std::fs::write(
+            path,
+            kubeconfig::text(server, &self.credentials.authority, token),
+        )
+        .map_err(|source| io_error(format!("write {}", path.display()), source))
     }
 
     fn api_server_command(&self) -> Command {
@@ -285,22 +327,36 @@ impl ControlPlane {
         let path = |path: &Path| path.display().to_string();
         let credentials = &self.credentials;
         let valued = [
-            ("etcd-servers", format!("http://127.0.0.1:{}", self.etcd_port)),
+            (
+                "etcd-servers",
+                format!("http://127.0.0.1:{}", self.etcd_port),
+            ),
             ("bind-address", "127.0.0.1".to_owned()),
             ("secure-port", self.port.to_string()),
             ("tls-cert-file", path(&credentials.certificate)),
             ("tls-private-key-file", path(&credentials.key)),
             ("service-cluster-ip-range", "10.0.0.0/24".to_owned()),
-            ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
-            ("service-account-key-file", path(&credentials.service_account_public_key)),
-            ("service-account-signing-key-file", path(&credentials.service_account_key)),
+            (
+                "service-account-issuer",
+                "https://kubernetes.default.svc".to_owned(),
+            ),
+            (
+                "service-account-key-file",
+                path(&credentials.service_account_public_key),
+            ),
+            (
+                "service-account-signing-key-file",
+                path(&credentials.service_account_key),
+            ),
             ("authorization-mode", "Node,RBAC".to_owned()),
             ("token-auth-file", path(&credentials.tokens)),
             ("allow-privileged", "true".to_owned()),
             // It would want a controller manager, which makes the tokens' accounts.
             ("disable-admission-plugins", "ServiceAccount".to_owned()),
         ];
-        server.args(valued.map(|(flag, value)| format!("--{flag}={value}"))).args(&self.flags);
+        server
+            .args(valued.map(|(flag, value)| format!("--{flag}={value}")))
+            .args(&self.flags);
         server
     }
 }
@@ -310,38 +366,22 @@ fn etcd(tools: &Tools, dir: &Path, client_port: u16, peer_port: u16) -> Command 
     let client = format!("http://127.0.0.1:{client_port}");
     let peer = format!("http://127.0.0.1:{peer_port}");
     etcd.arg("--data-dir").arg(dir.join("etcd"));
-    etcd.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-    etcd.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+    etcd.args([
+        "--listen-client-urls",
+        &client,
+        "--advertise-client-urls",
+        &client,
+    ]);
+    etcd.args([
+        "--listen-peer-urls",
+        &peer,
+        "--initial-advertise-peer-urls",
+        &peer,
+    ]);
     etcd.args(["--initial-cluster", &format!("default={peer}")]);
     // The data need not survive a power cut: it is in a temporary folder.
     etcd.arg("--unsafe-no-fsync");
     etcd
-}
-
-async fn client_of(path: &Path) -> Result<kube::Client, ControlPlaneError> {
-    let config = config_of(path).await?;
-    kube::Client::try_from(config).map_err(client_error(path))
-}
-
-/// A client that says at once when it was refused: kube's own retries would outlast the start.
-async fn probing_client(path: &Path) -> Result<kube::Client, ControlPlaneError> {
-    let mut config = config_of(path).await?;
-    config.default_retry = false;
-    kube::Client::try_from(config).map_err(client_error(path))
-}
-
-async fn config_of(path: &Path) -> Result<kube::Config, ControlPlaneError> {
-    let file = Kubeconfig::read_from(path).map_err(client_error(path))?;
-    kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(client_error(path))
-}
-
-fn client_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(path: &Path) -> impl FnOnce(E) -> ControlPlaneError {
-    move |error| ControlPlaneError::Client { path: path.to_path_buf(), source: error.into() }
-}
-
-async fn is_ready(client: &kube::Client) -> Result<(), String> {
-    let request = http::Request::get("/readyz").body(Vec::new()).map_err(|error| error.to_string())?;
-    client.request_text(request).await.map(drop).map_err(|error| error.to_string())
 }
 
 fn port() -> Result<u16, ControlPlaneError> {
@@ -349,5 +389,8 @@ fn port() -> Result<u16, ControlPlaneError> {
 }
 
 fn io_error(attempt: impl Into<String>, source: impl Into<io::Error>) -> ControlPlaneError {
-    ControlPlaneError::Io { attempt: attempt.into(), source: source.into() }
+    ControlPlaneError::Io {
+        attempt: attempt.into(),
+        source: source.into(),
+    }
 }

@@ -12,7 +12,10 @@ use crate::process::{command, command_line, output_of};
 use crate::progress::Progress;
 
 /// Programs that the guest needs, each with the package that has it.
-const PROGRAMS: [(&str, &str); 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static")];
+const PROGRAMS: [(&str, &str); 2] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+];
 /// Meta packages that depend on the newest kernel for virtual machines: Debian's, then Ubuntu's.
 const KERNELS: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-virtual"];
 const DPKG_LISTS: &str = "/var/lib/apt/lists";
@@ -50,7 +53,9 @@ pub enum DebianError {
         stderr: String,
     },
     /// No package source has a kernel for virtual machines.
-    #[error("apt knows no kernel package of {KERNELS:?}; run `apt-get update`, or this is no amd64")]
+    #[error(
+        "apt knows no kernel package of {KERNELS:?}; run `apt-get update`, or this is no amd64"
+    )]
     NoKernel,
     /// A package was got, but there is no kernel in it.
     #[error("no {what} in {}", dir.display())]
@@ -80,17 +85,29 @@ pub struct Kernel {
 ///
 /// [`DebianError::NotRoot`] with the command to run, or what apt said.
 pub fn install_programs() -> Result<(), DebianError> {
-    let missing: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none()).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| find_program(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
     let mut install = command("apt-get");
-    install.args(["install", "-y", "--no-install-recommends"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+    install
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(&missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
     if !rustix::process::geteuid().is_root() {
-        return Err(DebianError::NotRoot { missing: missing.join(" and "), command: command_line(&install) });
+        return Err(DebianError::NotRoot {
+            missing: missing.join(" and "),
+            command: command_line(&install),
+        });
     }
-    let progress = Progress::start(&format!("installing {}", missing.join(" and ")), Duration::from_secs(30));
+    let progress = Progress::start(
+        &format!("installing {}", missing.join(" and ")),
+        Duration::from_secs(30),
+    );
     update_lists_if_missing()?;
     run(install)?;
     progress.done();
@@ -102,7 +119,10 @@ pub fn install_programs() -> Result<(), DebianError> {
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(more).map(|dir| dir.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .chain(more)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
 }
 
 /// The distribution's newest kernel for virtual machines, downloaded and unpacked once for each version.
@@ -117,7 +137,9 @@ pub fn kernel() -> Result<Kernel, DebianError> {
         return Ok(kernel.clone());
     }
     let packages = kernel_packages()?;
-    let dir = cache::entry(&format!("kernel/{}", packages.join("+")), |target| unpack(&packages, target));
+    let dir = cache::entry(&format!("kernel/{}", packages.join("+")), |target| {
+        unpack(&packages, target)
+    });
     let kernel = in_dir(&dir.map_err(|error| DebianError::Cache(Box::new(error)))?)?;
     *found = Some(kernel.clone());
     Ok(kernel)
@@ -126,25 +148,38 @@ pub fn kernel() -> Result<Kernel, DebianError> {
 /// `PACKAGE=VERSION` of the image and, where it is packaged apart (Ubuntu), of the modules.
 fn kernel_packages() -> Result<Vec<String>, DebianError> {
     update_lists_if_missing()?;
-    let is_kernel = |name: &str| name.starts_with("linux-image-") || name.starts_with("linux-modules-");
+    let is_kernel =
+        |name: &str| name.starts_with("linux-image-") || name.starts_with("linux-modules-");
     for meta in KERNELS {
-        let Some(image) = depends(meta)?.into_iter().find(|name| is_kernel(name)) else { continue };
-        let modules = depends(&image)?.into_iter().find(|name| name.starts_with("linux-modules-"));
-        return std::iter::once(image).chain(modules).map(|package| with_version(&package)).collect();
+        let Some(image) = depends(meta)?.into_iter().find(|name| is_kernel(name)) else {
+            continue;
+        };
+        let modules = depends(&image)?
+            .into_iter()
+            .find(|name| name.starts_with("linux-modules-"));
+        return std::iter::once(image)
+            .chain(modules)
+            .map(|package| with_version(&package))
+            .collect();
     }
     Err(DebianError::NoKernel)
 }
 
 fn update_lists_if_missing() -> Result<(), DebianError> {
-    let has_lists = fs::read_dir(DPKG_LISTS)
-        .is_ok_and(|dir| dir.flatten().any(|entry| entry.file_name().to_string_lossy().contains("_Packages")));
+    let has_lists = fs::read_dir(DPKG_LISTS).is_ok_and(|dir| {
+        dir.flatten()
+            .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
+    });
     if has_lists {
         return Ok(());
     }
     let mut update = command("apt-get");
     update.arg("update");
     if !rustix::process::geteuid().is_root() {
-        return Err(DebianError::NotRoot { missing: "apt's package lists".to_owned(), command: command_line(&update) });
+        return Err(DebianError::NotRoot {
+            missing: "apt's package lists".to_owned(),
+            command: command_line(&update),
+        });
     }
     run(update).map(drop)
 }
@@ -161,7 +196,11 @@ fn depends(package: &str) -> Result<Vec<String>, DebianError> {
 }
 
 fn parse_depends(output: &str) -> Vec<String> {
-    let names = output.lines().filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends: "));
+    let names = output.lines().filter_map(|line| {
+        line.trim()
+            .trim_start_matches('|')
+            .strip_prefix("Depends: ")
+    });
     names.map(|name| name.trim().to_owned()).collect()
 }
 
@@ -170,15 +209,27 @@ fn with_version(package: &str) -> Result<String, DebianError> {
     query.args(["show", "--no-all-versions", package]);
     let output = run(query)?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let version = text.lines().find_map(|line| line.strip_prefix("Version: ")).ok_or(DebianError::NoKernel)?;
+    let version = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Version: "))
+        .ok_or(DebianError::NoKernel)?;
     Ok(format!("{package}={}", version.trim()))
 }
 
 fn unpack(packages: &[String], target: &Path) -> Result<(), DebianError> {
-    let progress = Progress::start(&format!("getting {} for the guest", packages.join(" and ")), Duration::from_secs(15));
+    let progress = Progress::start(
+        &format!("getting {} for the guest", packages.join(" and ")),
+        Duration::from_secs(15),
+    );
     let mut download = command("apt-get");
-    run_in(target, { download.arg("download").args(packages); download })?;
-    for package in files_in(target).into_iter().filter(|path| path.extension().is_some_and(|e| e == "deb")) {
+    run_in(target, {
+        download.arg("download").args(packages);
+        download
+    })?;
+    for package in files_in(target)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "deb"))
+    {
         let mut extract = command("dpkg-deb");
         extract.arg("-x").arg(&package).arg(target);
         run(extract)?;
@@ -190,27 +241,52 @@ fn unpack(packages: &[String], target: &Path) -> Result<(), DebianError> {
 }
 
 fn in_dir(dir: &Path) -> Result<Kernel, DebianError> {
-    let missing = |what| DebianError::NotInPackage { what, dir: dir.to_path_buf() };
-    let is_image = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"));
-    let image = files_in(&dir.join("boot")).into_iter().find(is_image).ok_or_else(|| missing("boot/vmlinuz-*"))?;
-    let modules = ["lib/modules", "usr/lib/modules"].iter().flat_map(|place| files_in(&dir.join(place))).next();
-    Ok(Kernel { image, modules: modules.ok_or_else(|| missing("lib/modules/*"))? })
+    let missing = |what| DebianError::NotInPackage {
+        what,
+        dir: dir.to_path_buf(),
+    };
+    let is_image = |path: &PathBuf| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
+    };
+    let image = files_in(&dir.join("boot"))
+        .into_iter()
+        .find(is_image)
+        .ok_or_else(|| missing("boot/vmlinuz-*"))?;
+    let modules = ["lib/modules", "usr/lib/modules"]
+        .iter()
+        .flat_map(|place| files_in(&dir.join(place)))
+        .next();
+    Ok(Kernel {
+        image,
+        modules: modules.ok_or_else(|| missing("lib/modules/*"))?,
+    })
 }
 
 fn files_in(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+    fs::read_dir(dir)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default()
 }
 
 fn run(command: Command) -> Result<Output, DebianError> {
     let line = command_line(&command);
-    let instead = "install qemu-system-x86_64 and a static busybox, and run the kernel tier elsewhere";
-    let output =
-        output_of(command).map_err(|source| DebianError::NoApt { command: line.clone(), instead, source })?;
+    let instead =
+        "install qemu-system-x86_64 and a static busybox, and run the kernel tier elsewhere";
+    let output = output_of(command).map_err(|source| DebianError::NoApt {
+        command: line.clone(),
+        instead,
+        source,
+    })?;
     if output.status.success() {
         return Ok(output);
     }
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(DebianError::Failed { command: line, status: output.status, stderr })
+    Err(DebianError::Failed {
+        command: line,
+        status: output.status,
+        stderr,
+    })
 }
 
 fn run_in(dir: &Path, mut command: Command) -> Result<Output, DebianError> {

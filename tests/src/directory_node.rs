@@ -70,16 +70,26 @@ impl DirectoryNode {
             path: std::env::temp_dir(),
             source,
         })?;
-        let node = Self { dir, boot_id: boot_id.to_owned() };
+        let node = Self {
+            dir,
+            boot_id: boot_id.to_owned(),
+        };
         for (name, value) in SYSCTLS {
             node.put(&format!("sys/{name}"), &format!("{value}\n"))?;
         }
         for (name, columns, count) in COUNTERS {
-            node.put(&format!("net/stat/{name}"), &format!("{columns}\n{}\n", vec!["00000000"; count].join(" ")))?;
+            node.put(
+                &format!("net/stat/{name}"),
+                &format!("{columns}\n{}\n", vec!["00000000"; count].join(" ")),
+            )?;
         }
         node.put("sys/kernel/random/boot_id", &format!("{boot_id}\n"))?;
-        node.put("meminfo", "MemTotal:       16384000 kB\nMemFree:         8192000 kB\n")?;
-        std::fs::create_dir_all(node.state_dir()).map_err(node.failed("create", &node.state_dir()))?;
+        node.put(
+            "meminfo",
+            "MemTotal:       16384000 kB\nMemFree:         8192000 kB\n",
+        )?;
+        std::fs::create_dir_all(node.state_dir())
+            .map_err(node.failed("create", &node.state_dir()))?;
         Ok(node)
     }
 
@@ -160,9 +170,17 @@ impl DirectoryNode {
         self.sysctl_root().join(name.replace('.', "/"))
     }
 
-    fn failed(&self, attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryNodeError + use<> {
+    fn failed(
+        &self,
+        attempt: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> DirectoryNodeError + use<> {
         let path = path.to_path_buf();
-        move |source| DirectoryNodeError { attempt, path, source }
+        move |source| DirectoryNodeError {
+            attempt,
+            path,
+            source,
+        }
     }
 }
 
@@ -173,8 +191,12 @@ mod tests {
     #[test]
     fn sysctls_are_files_below_the_sysctl_root() {
         let node = DirectoryNode::new("0b5e6f3c-0000-4000-8000-000000000001").unwrap();
-        assert_eq!(node.sysctl("net.ipv4.neigh.default.gc_thresh3").unwrap(), "1024");
-        node.set_sysctl("net.ipv4.neigh.default.gc_thresh3", "8192").unwrap();
+        assert_eq!(
+            node.sysctl("net.ipv4.neigh.default.gc_thresh3").unwrap(),
+            "1024"
+        );
+        node.set_sysctl("net.ipv4.neigh.default.gc_thresh3", "8192")
+            .unwrap();
         let file = node.sysctl_root().join("net/ipv4/neigh/default/gc_thresh3");
         assert_eq!(std::fs::read_to_string(file).unwrap(), "8192\n");
         node.remove_sysctl("net.ipv4.vs.conn_reuse_mode").unwrap();

@@ -84,7 +84,10 @@ impl GuestConfig {
         Ok(Self {
             api_server_port: Some(control_plane.port()),
             programs: vec![workspace::binary("nettune-agent")?],
-            files: vec![(agent::KUBECONFIG.to_owned(), control_plane.kubeconfig_text_for(&server).into_bytes())],
+            files: vec![(
+                agent::KUBECONFIG.to_owned(),
+                control_plane.kubeconfig_text_for(&server).into_bytes(),
+            )],
             ..Self::default()
         })
     }
@@ -168,19 +171,32 @@ impl Guest {
     /// See [`GuestError`].
     pub async fn boot(config: GuestConfig) -> Result<Self, GuestError> {
         let dir = tempfile::Builder::new().prefix("nettune-guest-").tempdir();
-        let dir = dir.map_err(|source| GuestError::Io { attempt: "create a temporary folder", source })?;
+        let dir = dir.map_err(|source| GuestError::Io {
+            attempt: "create a temporary folder",
+            source,
+        })?;
         let path = dir.path().to_path_buf();
         let prepare = move || prepare(&config, &path).map(|prepared| (config, prepared));
         let prepared = tokio::task::spawn_blocking(prepare).await;
         let (config, (command, load_order)) = prepared.map_err(|error| lost(error.into()))??;
 
         let mut qemu = Process::start_piped("qemu", command, &dir.path().join(KERNEL_LOG))?;
-        let (Some(stdin), Some(stdout)) = (qemu.take_stdin(), qemu.take_stdout()) else {
-            return Err(lost(io::Error::other("no pipe to QEMU")));
+        let stdin = qemu
+            .take_stdin()
+            .ok_or_else(|| lost(io::Error::other("no pipe to QEMU")))?;
+        let console = Mutex::new(Console::new(stdin, qemu.take_lines()));
+        let guest = Self {
+            qemu,
+            console,
+            load_order,
+            dir,
         };
-        let console = Mutex::new(Console::new(stdin, stdout));
-        let guest = Self { qemu, console, load_order, dir };
-        let ready = guest.console.lock().await.wait_until_ready(BOOT_DEADLINE).await;
+        let ready = guest
+            .console
+            .lock()
+            .await
+            .wait_until_ready(BOOT_DEADLINE)
+            .await;
         ready.map_err(|source| guest.console_error(source))?;
         guest.name(&config.name).await?;
         Ok(guest)
@@ -200,7 +216,11 @@ impl Guest {
     /// # Errors
     ///
     /// When the guest does not answer.
-    pub async fn run_within(&self, script: &str, deadline: Duration) -> Result<CommandOutput, GuestError> {
+    pub async fn run_within(
+        &self,
+        script: &str,
+        deadline: Duration,
+    ) -> Result<CommandOutput, GuestError> {
         let result = self.console.lock().await.run(script, deadline).await;
         result.map_err(|source| self.console_error(source))
     }
@@ -211,11 +231,19 @@ impl Guest {
     ///
     /// When it ends with another status than 0, or the guest does not answer.
     pub async fn ok(&self, script: &str) -> Result<String, GuestError> {
-        let CommandOutput { status, stdout, stderr } = self.run(script).await?;
+        let CommandOutput {
+            status,
+            stdout,
+            stderr,
+        } = self.run(script).await?;
         if status == 0 {
             return Ok(stdout.trim_end().to_owned());
         }
-        Err(GuestError::Failed { command: script.to_owned(), status, stderr })
+        Err(GuestError::Failed {
+            command: script.to_owned(),
+            status,
+            stderr,
+        })
     }
 
     /// The value of a sysctl as sysctl(8) reads it, which shares no code with the agent.
@@ -233,7 +261,9 @@ impl Guest {
     ///
     /// When the kernel refuses it.
     pub async fn set_sysctl(&self, name: &str, value: &str) -> Result<(), GuestError> {
-        self.ok(&format!("sysctl -q -w {name}={value}")).await.map(drop)
+        self.ok(&format!("sysctl -q -w {name}={value}"))
+            .await
+            .map(drop)
     }
 
     /// Loads a module that is in the image, and what it depends on.
@@ -244,7 +274,9 @@ impl Guest {
     pub async fn load_module(&self, name: &str) -> Result<(), GuestError> {
         let found = self.load_order.iter().find(|(module, _)| module == name);
         let (_, files) = found.ok_or_else(|| GuestError::NotPacked(name.to_owned()))?;
-        self.ok(&format!("load_modules {}", files.join(" "))).await.map(drop)
+        self.ok(&format!("load_modules {}", files.join(" ")))
+            .await
+            .map(drop)
     }
 
     /// Everything that the guest's kernel has said on its console.
@@ -269,7 +301,10 @@ impl Guest {
     fn console_error(&self, source: ConsoleError) -> GuestError {
         // What QEMU itself has to say is mostly nothing, or that it could not start.
         let qemu = std::fs::read_to_string(self.dir.path().join(QEMU_LOG)).unwrap_or_default();
-        GuestError::Console { source, kernel_log: format!("{}\n{}", self.qemu.tail(), qemu.trim()) }
+        GuestError::Console {
+            source,
+            kernel_log: format!("{}\n{}", self.qemu.tail(), qemu.trim()),
+        }
     }
 }
 
@@ -282,23 +317,52 @@ type LoadOrder = Vec<(String, Vec<String>)>;
 fn prepare(config: &GuestConfig, dir: &Path) -> Result<(Command, LoadOrder), GuestError> {
     debian::install_programs()?;
     let kernel = debian::kernel()?;
-    let qemu = debian::find_program("qemu-system-x86_64")
-        .ok_or(GuestError::NoProgram { program: "qemu-system-x86_64", package: "qemu-system-x86" })?;
-    let busybox = debian::find_program("busybox")
-        .ok_or(GuestError::NoProgram { program: "busybox", package: "busybox-static" })?;
+    let qemu = debian::find_program("qemu-system-x86_64").ok_or(GuestError::NoProgram {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+    })?;
+    let busybox = debian::find_program("busybox").ok_or(GuestError::NoProgram {
+        program: "busybox",
+        package: "busybox-static",
+    })?;
     let initramfs = dir.join("initramfs");
     let load_order = image::write(config, &kernel, &busybox, &initramfs)?;
 
     let mut command = command(qemu);
-    let messages = File::create(dir.join(QEMU_LOG)).map_err(|source| GuestError::Io { attempt: "create a log", source })?;
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(messages);
+    let messages = File::create(dir.join(QEMU_LOG)).map_err(|source| GuestError::Io {
+        attempt: "create a log",
+        source,
+    })?;
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(messages);
     // Always TCG: KVM inside of a virtual machine may hang.
-    command.args(["-machine", "accel=tcg", "-cpu", "max", "-nographic", "-nodefaults", "-no-reboot"]);
-    command.args(["-smp", &config.cpus.to_string(), "-m", &config.memory_mib.to_string()]);
+    command.args([
+        "-machine",
+        "accel=tcg",
+        "-cpu",
+        "max",
+        "-nographic",
+        "-nodefaults",
+        "-no-reboot",
+    ]);
+    command.args([
+        "-smp",
+        &config.cpus.to_string(),
+        "-m",
+        &config.memory_mib.to_string(),
+    ]);
     // The first line is the kernel's, the second the console of commands: they never mix.
-    command.arg("-serial").arg(format!("file:{}", dir.join(KERNEL_LOG).display()));
+    command
+        .arg("-serial")
+        .arg(format!("file:{}", dir.join(KERNEL_LOG).display()));
     command.args(["-serial", "stdio"]);
-    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs);
+    command
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(initramfs);
     command.args(["-append", "console=ttyS0 quiet panic=-1"]);
     if let Some(port) = config.api_server_port {
         command.args(network(port, &busybox));
@@ -308,7 +372,10 @@ fn prepare(config: &GuestConfig, dir: &Path) -> Result<(Command, LoadOrder), Gue
 
 /// No network but one address, behind which QEMU runs a netcat to the API server for each connection.
 fn network(port: u16, busybox: &Path) -> [String; 4] {
-    let forward = format!("tcp:{API_SERVER_ADDRESS}:{API_SERVER_PORT}-cmd:{} nc 127.0.0.1 {port}", busybox.display());
+    let forward = format!(
+        "tcp:{API_SERVER_ADDRESS}:{API_SERVER_PORT}-cmd:{} nc 127.0.0.1 {port}",
+        busybox.display()
+    );
     [
         "-netdev".to_owned(),
         format!("user,id=n,restrict=on,guestfwd={forward}"),
@@ -318,5 +385,8 @@ fn network(port: u16, busybox: &Path) -> [String; 4] {
 }
 
 fn lost(source: io::Error) -> GuestError {
-    GuestError::Io { attempt: "prepare the guest", source }
+    GuestError::Io {
+        attempt: "prepare the guest",
+        source,
+    }
 }

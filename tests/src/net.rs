@@ -11,7 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 ///
 /// When the system has no port to give.
 pub fn free_port() -> io::Result<u16> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr().map(|address| address.port())
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()
+        .map(|address| address.port())
 }
 
 /// A page that a daemon of ours served.
@@ -30,14 +32,24 @@ pub struct Page {
 /// When the connection fails or the answer is no HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> io::Result<Page> {
     let mut stream = tokio::net::TcpStream::connect(address).await?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
+        .await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{address}{path}: no HTTP answer")))
+    parse(&answer).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{address}{path}: no HTTP answer"),
+        )
+    })
 }
 
 fn parse(answer: &str) -> Option<Page> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split_whitespace().nth(1)?.parse().ok()?;
-    Some(Page { status, body: body.to_owned() })
+    Some(Page {
+        status,
+        body: body.to_owned(),
+    })
 }

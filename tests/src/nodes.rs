@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeSpec as Spec, NodeStatus, NodeSystemInfo};
+use k8s_openapi::api::core::v1::{
+    Node, NodeAddress, NodeCondition, NodeSpec as Spec, NodeStatus, NodeSystemInfo,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -97,10 +99,16 @@ impl NodeSpec {
     fn status(&self) -> NodeStatus {
         let resources = BTreeMap::from([
             ("cpu".to_owned(), Quantity(self.cpus.to_string())),
-            ("memory".to_owned(), Quantity(format!("{}Ki", self.memory_kib))),
+            (
+                "memory".to_owned(),
+                Quantity(format!("{}Ki", self.memory_kib)),
+            ),
             ("pods".to_owned(), Quantity(self.pods.to_string())),
         ]);
-        let address = |type_: &str, address: &String| NodeAddress { address: address.clone(), type_: type_.to_owned() };
+        let address = |type_: &str, address: &String| NodeAddress {
+            address: address.clone(),
+            type_: type_.to_owned(),
+        };
         let internal = self.internal_ips.iter().map(|ip| address("InternalIP", ip));
         NodeStatus {
             addresses: Some(internal.chain([address("Hostname", &self.name)]).collect()),
@@ -128,7 +136,11 @@ fn ready_condition(ready: bool) -> NodeCondition {
     let now = Some(Time(k8s_openapi::jiff::Timestamp::now()));
     let (status, reason, message) = match ready {
         true => ("True", "KubeletReady", "kubelet is posting ready status"),
-        false => ("False", "KubeletNotReady", "container runtime network not ready"),
+        false => (
+            "False",
+            "KubeletNotReady",
+            "container runtime network not ready",
+        ),
     };
     NodeCondition {
         type_: "Ready".to_owned(),
@@ -146,7 +158,9 @@ fn ready_condition(ready: bool) -> NodeCondition {
 ///
 /// What the API server said.
 pub async fn create(client: &kube::Client, node: &NodeSpec) -> kube::Result<Node> {
-    Api::all(client.clone()).create(&PostParams::default(), &node.node()).await
+    Api::all(client.clone())
+        .create(&PostParams::default(), &node.node())
+        .await
 }
 
 /// Creates Nodes, many requests at once.
@@ -154,9 +168,16 @@ pub async fn create(client: &kube::Client, node: &NodeSpec) -> kube::Result<Node
 /// # Errors
 ///
 /// The first thing that the API server refused; some of the others may have been created.
-pub async fn create_many(client: &kube::Client, nodes: impl IntoIterator<Item = NodeSpec>) -> kube::Result<()> {
+pub async fn create_many(
+    client: &kube::Client,
+    nodes: impl IntoIterator<Item = NodeSpec>,
+) -> kube::Result<()> {
     let create = |node: NodeSpec| async move { create(client, &node).await.map(drop) };
-    stream::iter(nodes).map(create).buffer_unordered(CONCURRENCY).try_collect().await
+    stream::iter(nodes)
+        .map(create)
+        .buffer_unordered(CONCURRENCY)
+        .try_collect()
+        .await
 }
 
 /// Deletes Nodes by name; one that is gone already is no error.
@@ -164,7 +185,10 @@ pub async fn create_many(client: &kube::Client, nodes: impl IntoIterator<Item = 
 /// # Errors
 ///
 /// The first other thing that the API server refused.
-pub async fn delete_many(client: &kube::Client, names: impl IntoIterator<Item = String>) -> kube::Result<()> {
+pub async fn delete_many(
+    client: &kube::Client,
+    names: impl IntoIterator<Item = String>,
+) -> kube::Result<()> {
     let nodes: &Api<Node> = &Api::all(client.clone());
     let delete = |name: String| async move {
         match nodes.delete(&name, &DeleteParams::default()).await {
@@ -172,7 +196,11 @@ pub async fn delete_many(client: &kube::Client, names: impl IntoIterator<Item = 
             result => result.map(drop),
         }
     };
-    stream::iter(names).map(delete).buffer_unordered(CONCURRENCY).try_collect().await
+    stream::iter(names)
+        .map(delete)
+        .buffer_unordered(CONCURRENCY)
+        .try_collect()
+        .await
 }
 
 /// Writes a Node's status as its kubelet would after something changed: kernel, boot id, capacity, readiness.
@@ -182,7 +210,9 @@ pub async fn delete_many(client: &kube::Client, names: impl IntoIterator<Item = 
 /// What the API server said.
 pub async fn update_status(client: &kube::Client, node: &NodeSpec) -> kube::Result<Node> {
     let patch = Patch::Merge(json!({"status": node.status()}));
-    Api::all(client.clone()).patch_status(&node.name, &PatchParams::default(), &patch).await
+    Api::all(client.clone())
+        .patch_status(&node.name, &PatchParams::default(), &patch)
+        .await
 }
 
 /// Sets a label, or takes it away where the value is `None`.
@@ -190,7 +220,14 @@ pub async fn update_status(client: &kube::Client, node: &NodeSpec) -> kube::Resu
 /// # Errors
 ///
 /// What the API server said.
-pub async fn label(client: &kube::Client, node: &str, key: &str, value: Option<&str>) -> kube::Result<Node> {
+pub async fn label(
+    client: &kube::Client,
+    node: &str,
+    key: &str,
+    value: Option<&str>,
+) -> kube::Result<Node> {
     let patch = Patch::Merge(json!({"metadata": {"labels": {key: value}}}));
-    Api::all(client.clone()).patch(node, &PatchParams::default(), &patch).await
+    Api::all(client.clone())
+        .patch(node, &PatchParams::default(), &patch)
+        .await
 }

@@ -6,14 +6,17 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process, kill_process_group};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::wait::{TimedOut, eventually};
 
@@ -109,8 +112,11 @@ impl Process {
     pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self, ProcessError> {
         let log_file = || File::options().create(true).append(true).open(log);
         let both = log_file().and_then(|out| Ok((out.try_clone()?, out)));
-        let (out, err) =
-            both.map_err(|source| ProcessError::Log { name: name.to_owned(), path: log.to_path_buf(), source })?;
+        let (out, err) = both.map_err(|source| ProcessError::Log {
+            name: name.to_owned(),
+            path: log.to_path_buf(),
+            source,
+        })?;
         command.stdout(out).stderr(err);
         Self::start_piped(name, command, log)
     }
@@ -123,8 +129,15 @@ impl Process {
     pub fn start_piped(name: &str, mut command: Command, log: &Path) -> Result<Self, ProcessError> {
         command.process_group(0);
         let line = command_line(&command);
-        let child = spawn(command).map_err(|source| ProcessError::Spawn { command: line, source })?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_path_buf() })
+        let child = spawn(command).map_err(|source| ProcessError::Spawn {
+            command: line,
+            source,
+        })?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_path_buf(),
+        })
     }
 
     /// The name it was started under.
@@ -142,7 +155,9 @@ impl Process {
     /// Everything it has said so far.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        std::fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// Where that is kept.
@@ -156,9 +171,16 @@ impl Process {
         self.child.stdin.take()
     }
 
-    /// Takes the pipe from its standard output, if it has one.
-    pub fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
-        self.child.stdout.take()
+    /// The lines that come from those of its standard output and error that are pipes, until it closes them.
+    pub fn take_lines(&mut self) -> UnboundedReceiver<String> {
+        let (sender, lines) = unbounded_channel();
+        if let Some(stdout) = self.child.stdout.take() {
+            pass_on_lines(stdout, sender.clone());
+        }
+        if let Some(stderr) = self.child.stderr.take() {
+            pass_on_lines(stderr, sender);
+        }
+        lines
     }
 
     /// `None` while it runs.
@@ -167,7 +189,9 @@ impl Process {
     ///
     /// When the system cannot say.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>, ProcessError> {
-        self.child.try_wait().map_err(|source| self.control("wait for", source))
+        self.child
+            .try_wait()
+            .map_err(|source| self.control("wait for", source))
     }
 
     /// An error when it has ended, with the end of its log.
@@ -187,15 +211,27 @@ impl Process {
         }
     }
 
-    /// Sends a signal.
+    /// Sends a signal to it alone.
     ///
     /// # Errors
     ///
     /// When it has ended already.
     pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
-        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
-        let sent = pid.ok_or(rustix::io::Errno::SRCH).and_then(|pid| kill_process(pid, signal));
+        let sent = self.pid().and_then(|pid| kill_process(pid, signal));
         sent.map_err(|errno| self.control("signal", errno.into()))
+    }
+
+    /// Sends a signal to it and to those it has started in its process group.
+    fn signal_group(&self, signal: Signal) -> Result<(), ProcessError> {
+        let sent = self.pid().and_then(|pid| kill_process_group(pid, signal));
+        sent.map_err(|errno| self.control("signal", errno.into()))
+    }
+
+    fn pid(&self) -> rustix::io::Result<Pid> {
+        i32::try_from(self.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(rustix::io::Errno::SRCH)
     }
 
     /// Ends it: SIGTERM, and SIGKILL when that has no effect within 8 s. Returns how it ended.
@@ -211,7 +247,7 @@ impl Process {
         if let Some(status) = self.exit_status()? {
             return Ok(status);
         }
-        self.signal(Signal::TERM)?;
+        self.signal_group(Signal::TERM)?;
         match self.wait(deadline)? {
             Some(status) => Ok(status),
             None => self.kill(),
@@ -224,8 +260,10 @@ impl Process {
     ///
     /// When it cannot be signalled or waited for.
     pub fn kill(&mut self) -> Result<ExitStatus, ProcessError> {
-        self.child.kill().map_err(|source| self.control("kill", source))?;
-        self.child.wait().map_err(|source| self.control("wait for", source))
+        self.signal_group(Signal::KILL)?;
+        self.child
+            .wait()
+            .map_err(|source| self.control("wait for", source))
     }
 
     /// Waits until it ends by itself, at most for `deadline`.
@@ -268,7 +306,11 @@ impl Process {
         });
         match found.await {
             Ok(result) => result,
-            Err(source) => Err(ProcessError::Silent { name: self.name.clone(), tail: self.tail(), source }),
+            Err(source) => Err(ProcessError::Silent {
+                name: self.name.clone(),
+                tail: self.tail(),
+                source,
+            }),
         }
     }
 
@@ -281,7 +323,12 @@ impl Process {
     }
 
     fn control(&self, attempt: &'static str, source: io::Error) -> ProcessError {
-        ProcessError::Control { attempt, name: self.name.clone(), pid: self.id(), source }
+        ProcessError::Control {
+            attempt,
+            name: self.name.clone(),
+            pid: self.id(),
+            source,
+        }
     }
 }
 
@@ -289,12 +336,30 @@ impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // The temporary folder with the whole log is about to go; libtest shows this with the failed test.
-            eprintln!("--- the end of the log of {} ---\n{}", self.name, self.tail());
+            eprintln!(
+                "--- the end of the log of {} ---\n{}",
+                self.name,
+                self.tail()
+            );
         }
         if let Err(error) = self.stop() {
             eprintln!("{error}");
         }
     }
+}
+
+/// Reads on a thread of its own, which ends when the other side closes the pipe or nobody listens any more.
+fn pass_on_lines(pipe: impl Read + Send + 'static, sender: UnboundedSender<String>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            if sender
+                .send(String::from_utf8_lossy(&line).trim_end().to_owned())
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
 }
 
 /// A command that the kernel kills when this process is gone, and that reads nothing.
@@ -309,7 +374,10 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 #[must_use]
 pub fn command_line(command: &Command) -> String {
     let words = command.get_args().skip(TETHER.len());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]

@@ -37,7 +37,10 @@ impl Program {
     /// # Errors
     ///
     /// When it ends or does not say where it listens.
-    pub async fn operator(control_plane: &ControlPlane, args: &[&str]) -> Result<Self, ProgramError> {
+    pub async fn operator(
+        control_plane: &ControlPlane,
+        args: &[&str],
+    ) -> Result<Self, ProgramError> {
         Self::operator_as(control_plane, control_plane.kubeconfig(), args).await
     }
 
@@ -52,7 +55,13 @@ impl Program {
         args: &[&str],
     ) -> Result<Self, ProgramError> {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        Self::start("nettune-operator", args, kubeconfig, &control_plane.dir().join("operator.log")).await
+        Self::start(
+            "nettune-operator",
+            args,
+            kubeconfig,
+            &control_plane.dir().join("operator.log"),
+        )
+        .await
     }
 
     /// Starts an agent over a directory node as the administrator; `args` are more of its flags.
@@ -66,7 +75,14 @@ impl Program {
         node: &DirectoryNode,
         args: &[&str],
     ) -> Result<Self, ProgramError> {
-        Self::agent_as(control_plane, control_plane.kubeconfig(), node_name, node, args).await
+        Self::agent_as(
+            control_plane,
+            control_plane.kubeconfig(),
+            node_name,
+            node,
+            args,
+        )
+        .await
     }
 
     /// Starts an agent over a directory node with this kubeconfig.
@@ -91,14 +107,26 @@ impl Program {
         Self::start("nettune-agent", all, kubeconfig, &log).await
     }
 
-    async fn start(name: &str, args: Vec<String>, kubeconfig: &Path, log: &Path) -> Result<Self, ProgramError> {
+    async fn start(
+        name: &str,
+        args: Vec<String>,
+        kubeconfig: &Path,
+        log: &Path,
+    ) -> Result<Self, ProgramError> {
         let mut command = command(binary(name)?);
-        command.args(["--listen", "127.0.0.1:0", "--kubeconfig"]).arg(kubeconfig).args(args);
+        command
+            .args(["--listen", "127.0.0.1:0", "--kubeconfig"])
+            .arg(kubeconfig)
+            .args(args);
         // What it logged before a restart is kept, and is not taken for what it says now.
-        let said_before = std::fs::read_to_string(log).map(|text| text.lines().count()).unwrap_or_default();
+        let said_before = std::fs::read_to_string(log)
+            .map(|text| text.lines().count())
+            .unwrap_or_default();
         let mut process = Process::start(name, command, log)?;
         let what = "the address it listens on";
-        let address = process.wait_for_line(what, START_DEADLINE, said_before, listen_address).await?;
+        let address = process
+            .wait_for_line(what, START_DEADLINE, said_before, listen_address)
+            .await?;
         Ok(Self { process, address })
     }
 
@@ -133,7 +161,9 @@ impl Program {
 fn listen_address(line: &str) -> Option<SocketAddr> {
     let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':');
     line.contains("listening").then_some(())?;
-    line.split(|c| !is_part(c)).filter_map(|word| word.parse().ok()).find(|address: &SocketAddr| address.port() != 0)
+    line.split(|c| !is_part(c))
+        .filter_map(|word| word.parse().ok())
+        .find(|address: &SocketAddr| address.port() != 0)
 }
 
 #[cfg(test)]
@@ -143,8 +173,17 @@ mod tests {
     #[test]
     fn the_address_is_read_from_a_log_line() {
         let json = r#"{"timestamp":"2026-11-22T15:04:05.123Z","level":"INFO","fields":{"message":"listening","address":"127.0.0.1:41234"}}"#;
-        assert_eq!(listen_address(json), Some("127.0.0.1:41234".parse().unwrap()));
-        assert_eq!(listen_address("INFO listening on 127.0.0.1:80"), Some("127.0.0.1:80".parse().unwrap()));
-        assert_eq!(listen_address(r#"{"message":"cannot reach 127.0.0.1:6443"}"#), None);
+        assert_eq!(
+            listen_address(json),
+            Some("127.0.0.1:41234".parse().unwrap())
+        );
+        assert_eq!(
+            listen_address("INFO listening on 127.0.0.1:80"),
+            Some("127.0.0.1:80".parse().unwrap())
+        );
+        assert_eq!(
+            listen_address(r#"{"message":"cannot reach 127.0.0.1:6443"}"#),
+            None
+        );
     }
 }

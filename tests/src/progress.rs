@@ -34,9 +34,15 @@ impl Progress {
             Display::Bar(bar(&what, expected))
         } else {
             eprintln!("{what}");
-            Display::Plain { last_line: Mutex::new(started) }
+            Display::Plain {
+                last_line: Mutex::new(started),
+            }
         };
-        Self { what, started, display }
+        Self {
+            what,
+            started,
+            display,
+        }
     }
 
     /// Shows what the work is at just now.
@@ -60,7 +66,11 @@ impl Progress {
 
     /// Ends the display with the time it took.
     pub fn done(self) {
-        let line = format!("{}: done in {}", self.what, in_words(self.started.elapsed()));
+        let line = format!(
+            "{}: done in {}",
+            self.what,
+            in_words(self.started.elapsed())
+        );
         match &self.display {
             Display::Bar(bar) => {
                 bar.finish_and_clear();
@@ -73,7 +83,11 @@ impl Progress {
     fn plain_line(&self, last_line: &mut Instant, step: &str) {
         if last_line.elapsed() >= PLAIN_LINE_EVERY {
             *last_line = Instant::now();
-            eprintln!("{}: {} so far {step}", self.what, in_words(self.started.elapsed()));
+            eprintln!(
+                "{}: {} so far {step}",
+                self.what,
+                in_words(self.started.elapsed())
+            );
         }
     }
 }
@@ -89,7 +103,9 @@ impl Drop for Progress {
 fn bar(what: &str, expected: Duration) -> ProgressBar {
     let bar = ProgressBar::new(expected.as_secs().max(1));
     let template = "{spinner} {prefix} [{bar:24}] {elapsed} {wide_msg}";
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
     bar.set_prefix(what.to_owned());
     bar.enable_steady_tick(Duration::from_millis(200));
     bar

@@ -61,7 +61,9 @@ impl Tools {
     pub fn get() -> Result<Self, ToolsError> {
         // Tests of one binary all ask; the answer stays the same.
         static FOUND: Mutex<Option<Tools>> = Mutex::new(None);
-        let mut found = FOUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut found = FOUND
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(tools) = &*found {
             return Ok(tools.clone());
         }
@@ -75,7 +77,11 @@ impl Tools {
             Some(missing) => Err(missing),
             None => {
                 let [etcd, kube_apiserver, kubectl] = NAMES.map(|name| dir.join(name));
-                Ok(Self { etcd, kube_apiserver, kubectl })
+                Ok(Self {
+                    etcd,
+                    kube_apiserver,
+                    kubectl,
+                })
             }
         }
     }
@@ -94,22 +100,46 @@ fn find_or_build() -> Result<Tools, ToolsError> {
 /// All three, from PATH, if they fit: another version's kubectl alone is of no use.
 fn in_path() -> Option<Tools> {
     let path = std::env::var_os("PATH")?;
-    let find = |name: &str| std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
-    let [Some(etcd), Some(kube_apiserver), Some(kubectl)] = NAMES.map(find) else { return None };
-    let version = Command::new(&kube_apiserver).arg("--version").output().ok()?;
+    let find = |name: &str| {
+        std::env::split_paths(&path)
+            .map(|dir| dir.join(name))
+            .find(|file| file.is_file())
+    };
+    let [Some(etcd), Some(kube_apiserver), Some(kubectl)] = NAMES.map(find) else {
+        return None;
+    };
+    let version = Command::new(&kube_apiserver)
+        .arg("--version")
+        .output()
+        .ok()?;
     let minor = minor_version(&String::from_utf8_lossy(&version.stdout))?;
-    (minor >= OLDEST_MINOR).then_some(Tools { etcd, kube_apiserver, kubectl })
+    (minor >= OLDEST_MINOR).then_some(Tools {
+        etcd,
+        kube_apiserver,
+        kubectl,
+    })
 }
 
 /// The 37 of `Kubernetes v1.37.1`.
 fn minor_version(output: &str) -> Option<u32> {
-    output.trim().strip_prefix("Kubernetes v1.")?.split('.').next()?.parse().ok()
+    output
+        .trim()
+        .strip_prefix("Kubernetes v1.")?
+        .split('.')
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn build() -> Result<Tools, ToolsError> {
-    let etcd = go::build(&go::ETCD).map_err(|source| ToolsError::Build { what: go::ETCD.what, source })?;
-    let kubernetes =
-        go::build(&go::KUBERNETES).map_err(|source| ToolsError::Build { what: go::KUBERNETES.what, source })?;
+    let etcd = go::build(&go::ETCD).map_err(|source| ToolsError::Build {
+        what: go::ETCD.what,
+        source,
+    })?;
+    let kubernetes = go::build(&go::KUBERNETES).map_err(|source| ToolsError::Build {
+        what: go::KUBERNETES.what,
+        source,
+    })?;
     Ok(Tools {
         etcd: etcd.join("etcd"),
         kube_apiserver: kubernetes.join("kube-apiserver"),

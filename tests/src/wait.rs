@@ -25,7 +25,11 @@ pub struct TimedOut {
 /// # Errors
 ///
 /// [`TimedOut`] when the deadline has passed.
-pub async fn eventually<T, E, F, Fut>(what: &str, deadline: Duration, mut probe: F) -> Result<T, TimedOut>
+pub async fn eventually<T, E, F, Fut>(
+    what: &str,
+    deadline: Duration,
+    mut probe: F,
+) -> Result<T, TimedOut>
 where
     E: Display,
     F: FnMut() -> Fut,
@@ -42,7 +46,11 @@ where
         }
         tokio::time::sleep(POLL).await;
     }
-    Err(TimedOut { what: what.to_owned(), waited: started.elapsed(), last })
+    Err(TimedOut {
+        what: what.to_owned(),
+        waited: started.elapsed(),
+        last,
+    })
 }
 
 #[cfg(test)]
@@ -51,14 +59,24 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_reason_is_in_the_error() {
-        let result = eventually("rain", Duration::from_millis(120), || async { Err::<(), _>("sunshine") }).await;
+        let result = eventually("rain", Duration::from_millis(120), || async {
+            Err::<(), _>("sunshine")
+        })
+        .await;
         let message = result.unwrap_err().to_string();
-        assert!(message.contains("rain") && message.ends_with("sunshine"), "{message}");
+        assert!(
+            message.contains("rain") && message.ends_with("sunshine"),
+            "{message}"
+        );
     }
 
     #[tokio::test]
     async fn a_probe_that_hangs_is_cut_off() {
-        let hang = eventually("an answer", Duration::from_millis(120), std::future::pending::<Result<(), String>>);
+        let hang = eventually(
+            "an answer",
+            Duration::from_millis(120),
+            std::future::pending::<Result<(), String>>,
+        );
         assert!(hang.await.unwrap_err().last.starts_with("no answer"));
     }
 }

@@ -29,7 +29,11 @@ pub fn root() -> PathBuf {
 /// [`MissingBinary`] when there is no such file.
 pub fn binary(name: &str) -> Result<PathBuf, MissingBinary> {
     let path = bin_dir().join(name);
-    if path.is_file() { Ok(path) } else { Err(MissingBinary { path }) }
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(MissingBinary { path })
+    }
 }
 
 fn bin_dir() -> PathBuf {

@@ -7,8 +7,13 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 /// Names the API server answers to. The last one is its address as a guest sees it.
-const SERVER_NAMES: [&str; 5] =
-    ["127.0.0.1", "localhost", "kubernetes.default.svc", "10.0.0.1", crate::guest::API_SERVER_ADDRESS];
+const SERVER_NAMES: [&str; 5] = [
+    "127.0.0.1",
+    "localhost",
+    "kubernetes.default.svc",
+    "10.0.0.1",
+    crate::guest::API_SERVER_ADDRESS,
+];
 
 /// A bearer token that the API server knows from its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,17 +30,29 @@ impl StaticToken {
     /// A token of `user`, in no group.
     #[must_use]
     pub fn of(user: &str, token: &str) -> Self {
-        Self { token: token.to_owned(), user: user.to_owned(), groups: Vec::new() }
+        Self {
+            token: token.to_owned(),
+            user: user.to_owned(),
+            groups: Vec::new(),
+        }
     }
 
     /// One that may do everything.
     #[must_use]
     pub fn admin(token: &str) -> Self {
-        Self { groups: vec!["system:masters".to_owned()], ..Self::of("admin", token) }
+        Self {
+            groups: vec!["system:masters".to_owned()],
+            ..Self::of("admin", token)
+        }
     }
 
     fn line(&self, id: usize) -> String {
-        format!("{},{},{id},\"{}\"\n", self.token, self.user, self.groups.join(","))
+        format!(
+            "{},{},{id},\"{}\"\n",
+            self.token,
+            self.user,
+            self.groups.join(",")
+        )
     }
 }
 
@@ -79,10 +96,13 @@ impl Credentials {
         let server_key = key_pair("API server's key")?;
         let (certificate, authority) = certificate(&server_key)?;
         let service_account = key_pair("service accounts' key")?;
-        let lines = tokens.iter().enumerate().fold(String::new(), |mut lines, (id, token)| {
-            let _ = write!(lines, "{}", token.line(id));
-            lines
-        });
+        let lines = tokens
+            .iter()
+            .enumerate()
+            .fold(String::new(), |mut lines, (id, token)| {
+                let _ = write!(lines, "{}", token.line(id));
+                lines
+            });
         Ok(Self {
             certificate: write(dir, "apiserver.crt", &certificate)?,
             key: write(dir, "apiserver.key", &server_key.serialize_pem())?,
@@ -100,16 +120,24 @@ fn certificate(server_key: &KeyPair) -> Result<(String, String), CredentialsErro
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages.push(KeyUsagePurpose::KeyCertSign);
-    authority.distinguished_name.push(DnType::CommonName, "nettune test authority");
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "nettune test authority");
     let authority_key = key_pair("authority's key")?;
-    let authority_certificate = authority.self_signed(&authority_key).map_err(failed("authority's certificate"))?;
+    let authority_certificate = authority
+        .self_signed(&authority_key)
+        .map_err(failed("authority's certificate"))?;
     let issuer = Issuer::new(authority, authority_key);
 
     let names = SERVER_NAMES.map(str::to_owned).to_vec();
     let mut server = CertificateParams::new(names).map_err(failed("API server's names"))?;
-    server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    server
+        .distinguished_name
+        .push(DnType::CommonName, "kube-apiserver");
     server.use_authority_key_identifier_extension = true;
-    let signed = server.signed_by(server_key, &issuer).map_err(failed("API server's certificate"))?;
+    let signed = server
+        .signed_by(server_key, &issuer)
+        .map_err(failed("API server's certificate"))?;
     Ok((signed.pem(), authority_certificate.pem()))
 }
 

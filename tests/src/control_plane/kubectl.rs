@@ -48,7 +48,11 @@ impl ControlPlane {
     /// # Errors
     ///
     /// When it cannot be run.
-    pub async fn kubectl_reading(&self, args: &[&str], input: &str) -> Result<Output, KubectlError> {
+    pub async fn kubectl_reading(
+        &self,
+        args: &[&str],
+        input: &str,
+    ) -> Result<Output, KubectlError> {
         let line = format!("kubectl {}", args.join(" "));
         let mut kubectl = self.kubectl_command();
         kubectl.args(args);
@@ -56,7 +60,10 @@ impl ControlPlane {
         let output = tokio::task::spawn_blocking(move || output_with_input(kubectl, &input)).await;
         output
             .unwrap_or_else(|error| Err(error.into()))
-            .map_err(|source| KubectlError::Run { command: line, source })
+            .map_err(|source| KubectlError::Run {
+                command: line,
+                source,
+            })
     }
 
     /// What kubectl prints when it succeeds.
@@ -85,35 +92,66 @@ impl ControlPlane {
     /// When one is refused or does not become established.
     pub async fn install_crds(&self) -> Result<(), ControlPlaneError> {
         let manifests = workspace::root().join("crds/manifests");
-        self.kubectl_ok(&["apply", "--server-side", "-f", &manifests.display().to_string()]).await?;
+        self.kubectl_ok(&[
+            "apply",
+            "--server-side",
+            "-f",
+            &manifests.display().to_string(),
+        ])
+        .await?;
         let timeout = format!("--timeout={}s", CRD_DEADLINE.as_secs());
-        self.kubectl_ok(&["wait", "crd", "--all", "--for=condition=Established", &timeout]).await?;
+        self.kubectl_ok(&[
+            "wait",
+            "crd",
+            "--all",
+            "--for=condition=Established",
+            &timeout,
+        ])
+        .await?;
         self.wait_until_served().await
     }
 
     /// Established is said before the resource is in discovery, which `kubectl get nnt` needs.
     async fn wait_until_served(&self) -> Result<(), ControlPlaneError> {
-        let served = crate::eventually("nettune.dev in the API server's discovery", CRD_DEADLINE, || async {
-            let listed = self.kubectl_ok(&["api-resources", "--api-group=nettune.dev", "-o", "name"]).await;
-            listed.map_err(|error| error.to_string()).and_then(|names| match names.lines().count() {
-                0 => Err("not listed".to_owned()),
-                _ => Ok(()),
+        let served = crate::eventually(
+            "nettune.dev in the API server's discovery",
+            CRD_DEADLINE,
+            || async {
+                let listed = self
+                    .kubectl_ok(&["api-resources", "--api-group=nettune.dev", "-o", "name"])
+                    .await;
+                listed.map_err(|error| error.to_string()).and_then(|names| {
+                    match names.lines().count() {
+                        0 => Err("not listed".to_owned()),
+                        _ => Ok(()),
+                    }
+                })
+            },
+        );
+        served
+            .await
+            .map_err(|source: TimedOut| ControlPlaneError::NotReady {
+                tail: String::new(),
+                source,
             })
-        });
-        served.await.map_err(|source: TimedOut| ControlPlaneError::NotReady { tail: String::new(), source })
     }
 
     /// kubectl with the administrator's kubeconfig and a cache folder that goes with this control plane.
     #[must_use]
     pub fn kubectl_command(&self) -> Command {
         let mut kubectl = command(&self.tools.kubectl);
-        kubectl.env("KUBECONFIG", &self.admin_kubeconfig).env("KUBECACHEDIR", self.dir.path().join("kubectl-cache"));
+        kubectl
+            .env("KUBECONFIG", &self.admin_kubeconfig)
+            .env("KUBECACHEDIR", self.dir.path().join("kubectl-cache"));
         kubectl
     }
 }
 
 fn output_with_input(mut command: Command, input: &str) -> io::Result<Output> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = spawn(command)?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes())?;
@@ -126,5 +164,8 @@ fn succeeded(args: &[&str], output: Output) -> Result<String, KubectlError> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(KubectlError::Failed { command: format!("kubectl {}", args.join(" ")), stderr })
+    Err(KubectlError::Failed {
+        command: format!("kubectl {}", args.join(" ")),
+        stderr,
+    })
 }

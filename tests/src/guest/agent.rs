@@ -27,7 +27,9 @@ impl Guest {
              </dev/null >>{LOG} 2>&1 & echo $! >{PID}"
         );
         self.ok(&script).await?;
-        let listens = eventually("the agent in the guest", START_DEADLINE, || self.agent_page("healthz"));
+        let listens = eventually("the agent in the guest", START_DEADLINE, || {
+            self.agent_page("healthz")
+        });
         match listens.await {
             Ok(_) => Ok(()),
             Err(timed_out) => Err(GuestError::Failed {
@@ -44,8 +46,12 @@ impl Guest {
     ///
     /// When it is not there, or does not end within 5 s.
     pub async fn stop_agent(&self) -> Result<(), GuestError> {
-        let gone = format!("for i in $(seq 50); do [ -e /proc/$(cat {PID}) ] || exit 0; usleep 100000; done; exit 1");
-        self.ok(&format!("kill $(cat {PID}) && {gone}")).await.map(drop)
+        let gone = format!(
+            "for i in $(seq 50); do [ -e /proc/$(cat {PID}) ] || exit 0; usleep 100000; done; exit 1"
+        );
+        self.ok(&format!("kill $(cat {PID}) && {gone}"))
+            .await
+            .map(drop)
     }
 
     /// Ends the agent with SIGKILL, as a crash does.
@@ -72,7 +78,8 @@ impl Guest {
     ///
     /// When it does not answer with 200.
     pub async fn agent_page(&self, name: &str) -> Result<String, GuestError> {
-        self.ok(&format!("wget -q -O - http://{LISTEN}/{name}")).await
+        self.ok(&format!("wget -q -O - http://{LISTEN}/{name}"))
+            .await
     }
 
     /// What a kubelet in the guest would say of it: a worker with its kernel, boot id, memory and processors.
@@ -86,7 +93,11 @@ impl Guest {
         let worker = NodeSpec::worker(name, index);
         let facts: Vec<&str> = printed.lines().collect();
         let [boot_id, kernel, cpus, memory] = facts[..] else {
-            return Err(GuestError::Failed { command: "facts of the node".to_owned(), status: 0, stderr: printed });
+            return Err(GuestError::Failed {
+                command: "facts of the node".to_owned(),
+                status: 0,
+                stderr: printed,
+            });
         };
         Ok(NodeSpec {
             boot_id: boot_id.to_owned(),

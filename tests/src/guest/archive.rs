@@ -17,7 +17,11 @@ pub(super) struct Archive<W> {
 
 impl<W: Write> Archive<W> {
     pub(super) fn new(out: W) -> Self {
-        Self { out, folders: BTreeSet::new(), inode: 0 }
+        Self {
+            out,
+            folders: BTreeSet::new(),
+            inode: 0,
+        }
     }
 
     /// Adds a folder and those above it; `path` is absolute.
@@ -55,10 +59,13 @@ impl<W: Write> Archive<W> {
         // magic, inode, mode, uid, gid, links, mtime, size, major and minor of the device, of the special file, name
         // size, checksum
         let fields = [self.inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
-        let header = fields.iter().fold(String::from("070701"), |header, field| format!("{header}{field:08X}"));
+        let header = fields.iter().fold(String::from("070701"), |header, field| {
+            format!("{header}{field:08X}")
+        });
         self.out.write_all(header.as_bytes())?;
         self.out.write_all(name.as_bytes())?;
-        self.out.write_all(padding(header.len() + name.len() + 1, 1))?;
+        self.out
+            .write_all(padding(header.len() + name.len() + 1, 1))?;
         self.out.write_all(content)?;
         self.out.write_all(padding(content.len(), 0))
     }
@@ -81,7 +88,13 @@ mod tests {
         archive.file("/etc/a/two", 0o644, b"22").unwrap();
         archive.finish().unwrap();
         let text = String::from_utf8_lossy(&bytes);
-        let names = ["etc\0", "etc/a\0", "etc/a/one\0", "etc/a/two\0", "TRAILER!!!\0"];
+        let names = [
+            "etc\0",
+            "etc/a\0",
+            "etc/a/one\0",
+            "etc/a/two\0",
+            "TRAILER!!!\0",
+        ];
         let places: Vec<_> = names.iter().map(|name| text.find(name).unwrap()).collect();
         assert!(places.is_sorted(), "{places:?}");
         assert_eq!(text.matches("070701").count(), names.len());

@@ -2,13 +2,13 @@
 //!
 //! `init.sh` is the other end; it says how requests and answers look.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::process::{ChildStdin, ChildStdout};
+use std::io::{self, Write as _};
+use std::process::ChildStdin;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
 /// The guest kills a script at its deadline; this is how long its answer may then take.
@@ -56,36 +56,56 @@ pub(super) struct Console {
 }
 
 impl Console {
-    pub(super) fn new(stdin: ChildStdin, stdout: ChildStdout) -> Self {
-        let (sender, lines) = unbounded_channel();
-        // Ends with QEMU, whose end closes the pipe.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-                if sender.send(String::from_utf8_lossy(&line).trim().to_owned()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { stdin, lines, last_id: 0 }
+    pub(super) fn new(stdin: ChildStdin, lines: UnboundedReceiver<String>) -> Self {
+        Self {
+            stdin,
+            lines,
+            last_id: 0,
+        }
     }
 
-    pub(super) async fn wait_until_ready(&mut self, deadline: Duration) -> Result<(), ConsoleError> {
-        self.collect_until("@ready", "it boots", deadline).await.map(drop)
+    pub(super) async fn wait_until_ready(
+        &mut self,
+        deadline: Duration,
+    ) -> Result<(), ConsoleError> {
+        self.collect_until("@ready", "it boots", deadline)
+            .await
+            .map(drop)
     }
 
-    pub(super) async fn run(&mut self, script: &str, deadline: Duration) -> Result<CommandOutput, ConsoleError> {
+    pub(super) async fn run(
+        &mut self,
+        script: &str,
+        deadline: Duration,
+    ) -> Result<CommandOutput, ConsoleError> {
         // An answer that came too late has another id, and is passed over.
         self.last_id += 1;
         let id = self.last_id;
-        let request = format!("{id} {} {}\n", deadline.as_secs().max(1), STANDARD.encode(script));
-        self.stdin.write_all(request.as_bytes()).and_then(|()| self.stdin.flush()).map_err(ConsoleError::Send)?;
+        let request = format!(
+            "{id} {} {}\n",
+            deadline.as_secs().max(1),
+            STANDARD.encode(script)
+        );
+        self.stdin
+            .write_all(request.as_bytes())
+            .and_then(|()| self.stdin.flush())
+            .map_err(ConsoleError::Send)?;
 
         let waiting_for = format!("it runs `{script}`");
         let deadline = deadline + GRACE;
-        self.collect_until(&format!("@{id} stdout"), &waiting_for, deadline).await?;
-        let (stdout, _) = self.collect_until(&format!("@{id} stderr"), &waiting_for, deadline).await?;
-        let (stderr, status) = self.collect_until(&format!("@{id} status "), &waiting_for, deadline).await?;
-        Ok(CommandOutput { status: status.parse().unwrap_or(-1), stdout: decode(&stdout), stderr: decode(&stderr) })
+        self.collect_until(&format!("@{id} stdout"), &waiting_for, deadline)
+            .await?;
+        let (stdout, _) = self
+            .collect_until(&format!("@{id} stderr"), &waiting_for, deadline)
+            .await?;
+        let (stderr, status) = self
+            .collect_until(&format!("@{id} status "), &waiting_for, deadline)
+            .await?;
+        Ok(CommandOutput {
+            status: status.parse().unwrap_or(-1),
+            stdout: decode(&stdout),
+            stderr: decode(&stderr),
+        })
     }
 
     /// The lines before the one that starts with `mark`, joined, and what follows the mark.
@@ -109,12 +129,17 @@ impl Console {
         match timeout(deadline, collect).await {
             Ok(Some(found)) => Ok(found),
             Ok(None) => Err(ConsoleError::Gone { waiting_for }),
-            Err(_) => Err(ConsoleError::NoAnswer { waiting_for, deadline }),
+            Err(_) => Err(ConsoleError::NoAnswer {
+                waiting_for,
+                deadline,
+            }),
         }
     }
 }
 
 fn decode(base64: &str) -> String {
-    let bytes = STANDARD.decode(base64).unwrap_or_else(|error| format!("<not base64: {error}>").into_bytes());
+    let bytes = STANDARD
+        .decode(base64)
+        .unwrap_or_else(|error| format!("<not base64: {error}>").into_bytes());
     String::from_utf8_lossy(&bytes).into_owned()
 }

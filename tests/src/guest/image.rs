@@ -13,8 +13,17 @@ use crate::process::{command, output_of};
 const INIT: &str = include_str!("init.sh");
 /// The network card's driver, and the bus it is found on.
 const NETWORK_MODULES: [&str; 2] = ["virtio_pci", "virtio_net"];
-const FOLDERS: [&str; 9] =
-    ["/proc", "/sys", "/dev", "/tmp", "/run", "/var/log", "/var/lib/nettune", "/etc/nettune", "/modules"];
+const FOLDERS: [&str; 9] = [
+    "/proc",
+    "/sys",
+    "/dev",
+    "/tmp",
+    "/run",
+    "/var/log",
+    "/var/lib/nettune",
+    "/etc/nettune",
+    "/modules",
+];
 
 /// Why an initramfs could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -55,11 +64,19 @@ pub(super) fn write(
     let (later, load_order) = later(config, &modules)?;
     let programs = with_libraries(config, busybox)?;
 
-    let failed = |source| ImageError::Io { attempt: "write", path: path.to_path_buf(), source };
+    let failed = |source| ImageError::Io {
+        attempt: "write",
+        path: path.to_path_buf(),
+        source,
+    };
     let mut archive = Archive::new(BufWriter::new(File::create(path).map_err(failed)?));
     fill(&mut archive, config, &at_boot, &later).map_err(failed)?;
     for (name, source) in programs {
-        let content = fs::read(&source).map_err(|error| ImageError::Io { attempt: "read", path: source, source: error })?;
+        let content = fs::read(&source).map_err(|error| ImageError::Io {
+            attempt: "read",
+            path: source,
+            source: error,
+        })?;
         archive.file(&name, 0o755, &content).map_err(failed)?;
     }
     archive.finish().map_err(failed)?;
@@ -79,27 +96,43 @@ fn fill<W: io::Write>(
     let mut packed: Vec<&str> = Vec::new();
     for module in at_boot.iter().chain(later) {
         if !packed.contains(&module.name.as_str()) {
-            archive.file(&format!("/modules/{}.ko", module.name), 0o644, &module.content)?;
+            archive.file(
+                &format!("/modules/{}.ko", module.name),
+                0o644,
+                &module.content,
+            )?;
             packed.push(&module.name);
         }
     }
-    archive.file("/modules/at_boot", 0o644, names(at_boot).join(" ").as_bytes())?;
+    archive.file(
+        "/modules/at_boot",
+        0o644,
+        names(at_boot).join(" ").as_bytes(),
+    )?;
     if config.api_server_port.is_some() {
         archive.file("/modules/network", 0o644, b"")?;
     }
-    config.files.iter().try_for_each(|(path, content)| archive.file(path, 0o644, content))
+    config
+        .files
+        .iter()
+        .try_for_each(|(path, content)| archive.file(path, 0o644, content))
 }
 
 fn at_boot(config: &GuestConfig, modules: &Modules) -> Result<Vec<Module>, ModulesError> {
     let mut loaded = Vec::new();
-    let network = NETWORK_MODULES.into_iter().filter(|_| config.api_server_port.is_some());
+    let network = NETWORK_MODULES
+        .into_iter()
+        .filter(|_| config.api_server_port.is_some());
     for name in network.chain(config.modules.iter().map(String::as_str)) {
         modules.resolve(name, &mut loaded)?;
     }
     Ok(loaded)
 }
 
-fn later(config: &GuestConfig, modules: &Modules) -> Result<(Vec<Module>, LoadOrder), ModulesError> {
+fn later(
+    config: &GuestConfig,
+    modules: &Modules,
+) -> Result<(Vec<Module>, LoadOrder), ModulesError> {
     let mut packed = Vec::new();
     let mut load_order = Vec::new();
     for name in &config.more_modules {
@@ -116,13 +149,21 @@ fn names(modules: &[Module]) -> Vec<String> {
 }
 
 /// Path in the guest and file on the host of busybox, the programs and their libraries, each once.
-fn with_libraries(config: &GuestConfig, busybox: &Path) -> Result<Vec<(String, PathBuf)>, ImageError> {
+fn with_libraries(
+    config: &GuestConfig,
+    busybox: &Path,
+) -> Result<Vec<(String, PathBuf)>, ImageError> {
     let mut files = vec![("/bin/busybox".to_owned(), busybox.to_path_buf())];
     for program in &config.programs {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         files.push((format!("/bin/{name}"), program.clone()));
     }
-    for program in config.programs.iter().map(PathBuf::as_path).chain([busybox]) {
+    for program in config
+        .programs
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([busybox])
+    {
         for library in libraries(program)? {
             if !files.iter().any(|(name, _)| *name == library) {
                 files.push((library.clone(), PathBuf::from(library)));
@@ -136,10 +177,20 @@ fn with_libraries(config: &GuestConfig, busybox: &Path) -> Result<Vec<(String, P
 fn libraries(program: &Path) -> Result<Vec<String>, ImageError> {
     let mut ldd = command("ldd");
     ldd.arg(program);
-    let output = output_of(ldd)
-        .map_err(|source| ImageError::Io { attempt: "run ldd on", path: program.to_path_buf(), source })?;
-    let missing = |library: &str| ImageError::NoLibrary { program: program.to_path_buf(), library: library.to_owned() };
-    String::from_utf8_lossy(&output.stdout).lines().filter_map(library).map(|line| line.map_err(missing)).collect()
+    let output = output_of(ldd).map_err(|source| ImageError::Io {
+        attempt: "run ldd on",
+        path: program.to_path_buf(),
+        source,
+    })?;
+    let missing = |library: &str| ImageError::NoLibrary {
+        program: program.to_path_buf(),
+        library: library.to_owned(),
+    };
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(library)
+        .map(|line| line.map_err(missing))
+        .collect()
 }
 
 /// The path in `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)` or `/lib64/ld-linux-x86-64.so.2 (0x…)`; the name
@@ -150,7 +201,8 @@ fn library(line: &str) -> Option<Result<String, &str>> {
     if path.starts_with("not found") {
         return Some(Err(name.trim()));
     }
-    path.starts_with('/').then(|| Ok(path.split(" (").next().unwrap_or(path).to_owned()))
+    path.starts_with('/')
+        .then(|| Ok(path.split(" (").next().unwrap_or(path).to_owned()))
 }
 
 #[cfg(test)]
@@ -160,9 +212,15 @@ mod tests {
     #[test]
     fn libraries_are_read_from_what_ldd_prints() {
         let libc = "\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f0000000000)";
-        assert_eq!(library(libc), Some(Ok("/lib/x86_64-linux-gnu/libc.so.6".to_owned())));
+        assert_eq!(
+            library(libc),
+            Some(Ok("/lib/x86_64-linux-gnu/libc.so.6".to_owned()))
+        );
         let loader = "\t/lib64/ld-linux-x86-64.so.2 (0x00007f0000000000)";
-        assert_eq!(library(loader), Some(Ok("/lib64/ld-linux-x86-64.so.2".to_owned())));
+        assert_eq!(
+            library(loader),
+            Some(Ok("/lib64/ld-linux-x86-64.so.2".to_owned()))
+        );
         assert_eq!(library("\tlinux-vdso.so.1 (0x00007ffc00000000)"), None);
         assert_eq!(library("\tlibx.so.1 => not found"), Some(Err("libx.so.1")));
     }

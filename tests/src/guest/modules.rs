@@ -67,8 +67,15 @@ impl Modules {
         collect(&dir.join("kernel"), &mut files)?;
         // A kernel without this file has no module that is built in and asked for by name.
         let list = fs::read_to_string(dir.join("modules.builtin")).unwrap_or_default();
-        let built_in = list.lines().filter_map(|line| module_name(Path::new(line))).collect();
-        Ok(Self { dir: dir.to_path_buf(), files, built_in })
+        let built_in = list
+            .lines()
+            .filter_map(|line| module_name(Path::new(line)))
+            .collect();
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            files,
+            built_in,
+        })
     }
 
     /// Adds `name` to `loaded`, after what it depends on and that is not there yet.
@@ -77,7 +84,10 @@ impl Modules {
         if self.built_in.contains(&name) || loaded.iter().any(|module| module.name == name) {
             return Ok(());
         }
-        let unknown = || ModulesError::Unknown { name: name.clone(), dir: self.dir.clone() };
+        let unknown = || ModulesError::Unknown {
+            name: name.clone(),
+            dir: self.dir.clone(),
+        };
         let content = read(self.files.get(&name).ok_or_else(unknown)?)?;
         for dependency in depends(&content) {
             self.resolve(&dependency, loaded)?;
@@ -88,7 +98,10 @@ impl Modules {
 }
 
 fn collect(dir: &Path, files: &mut HashMap<String, PathBuf>) -> Result<(), ModulesError> {
-    let failed = |source| ModulesError::Read { path: dir.to_path_buf(), source };
+    let failed = |source| ModulesError::Read {
+        path: dir.to_path_buf(),
+        source,
+    };
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.is_dir() {
@@ -111,26 +124,49 @@ fn read(path: &Path) -> Result<Vec<u8>, ModulesError> {
     let program = match path.extension().and_then(|extension| extension.to_str()) {
         Some("xz") => "xz",
         Some("zst") => "zstd",
-        _ => return fs::read(path).map_err(|source| ModulesError::Read { path: path.to_path_buf(), source }),
+        _ => {
+            return fs::read(path).map_err(|source| ModulesError::Read {
+                path: path.to_path_buf(),
+                source,
+            });
+        }
     };
-    let failed = |source| ModulesError::Decompress { path: path.to_path_buf(), program, source };
-    let found = find_program(program).ok_or_else(|| failed(io::Error::other("it is not installed")))?;
+    let failed = |source| ModulesError::Decompress {
+        path: path.to_path_buf(),
+        program,
+        source,
+    };
+    let found =
+        find_program(program).ok_or_else(|| failed(io::Error::other("it is not installed")))?;
     let mut decompress = command(found);
     decompress.arg("-dc").arg(path);
     let output = output_of(decompress).map_err(failed)?;
     match output.status.success() {
         true => Ok(output.stdout),
-        false => Err(failed(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))),
+        false => Err(failed(io::Error::other(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ))),
     }
 }
 
 /// What the `depends=` entry of a module's `.modinfo` names.
 fn depends(module: &[u8]) -> Vec<String> {
     const ENTRY: &[u8] = b"\0depends=";
-    let Some(start) = module.windows(ENTRY.len()).position(|window| window == ENTRY) else { return Vec::new() };
-    let list = module[start + ENTRY.len()..].split(|&byte| byte == 0).next().unwrap_or_default();
+    let Some(start) = module
+        .windows(ENTRY.len())
+        .position(|window| window == ENTRY)
+    else {
+        return Vec::new();
+    };
+    let list = module[start + ENTRY.len()..]
+        .split(|&byte| byte == 0)
+        .next()
+        .unwrap_or_default();
     let list = String::from_utf8_lossy(list);
-    list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    list.split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -142,7 +178,11 @@ mod tests {
         fs::create_dir(dir.path().join("kernel")).unwrap();
         for (name, depends) in files {
             let content = format!("ELF\0license=GPL\0depends={depends}\0name={name}\0");
-            fs::write(dir.path().join("kernel").join(format!("{name}.ko")), content).unwrap();
+            fs::write(
+                dir.path().join("kernel").join(format!("{name}.ko")),
+                content,
+            )
+            .unwrap();
         }
         fs::write(dir.path().join("modules.builtin"), built_in).unwrap();
         let modules = Modules::in_dir(dir.path()).unwrap();
@@ -151,7 +191,11 @@ mod tests {
 
     #[test]
     fn dependencies_go_in_first_and_once() {
-        let files = [("ip_vs", "nf-conntrack,libcrc32c"), ("nf-conntrack", "libcrc32c"), ("libcrc32c", "")];
+        let files = [
+            ("ip_vs", "nf-conntrack,libcrc32c"),
+            ("nf-conntrack", "libcrc32c"),
+            ("libcrc32c", ""),
+        ];
         let (_dir, modules) = modules(&files, "");
         let mut loaded = Vec::new();
         modules.resolve("ip_vs", &mut loaded).unwrap();
@@ -166,6 +210,12 @@ mod tests {
         let mut loaded = Vec::new();
         modules.resolve("virtio_net", &mut loaded).unwrap();
         assert!(loaded.is_empty());
-        assert!(modules.resolve("ip_vs", &mut loaded).unwrap_err().to_string().contains("ip_vs"));
+        assert!(
+            modules
+                .resolve("ip_vs", &mut loaded)
+                .unwrap_err()
+                .to_string()
+                .contains("ip_vs")
+        );
     }
 }

@@ -24,7 +24,12 @@ fn a_dropped_process_is_gone() {
 #[test]
 fn a_process_that_ignores_the_request_is_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut process = Process::start("stubborn", shell("trap '' TERM; while :; do sleep 1; done"), &dir.path().join("log")).unwrap();
+    let mut process = Process::start(
+        "stubborn",
+        shell("trap '' TERM; while :; do sleep 1; done"),
+        &dir.path().join("log"),
+    )
+    .unwrap();
     let started = Instant::now();
     let status = process.stop_within(Duration::from_millis(300)).unwrap();
     assert!(!status.success() && started.elapsed() < TERM_DEADLINE);
@@ -33,17 +38,34 @@ fn a_process_that_ignores_the_request_is_killed() {
 #[tokio::test]
 async fn a_process_that_ends_early_says_what_it_logged() {
     let dir = tempfile::tempdir().unwrap();
-    let mut process = Process::start("short", shell("echo no such flag >&2; exit 3"), &dir.path().join("log")).unwrap();
-    let result = process.wait_for_line("its port", Duration::from_secs(5), 0, |_| None::<u16>).await;
+    let mut process = Process::start(
+        "short",
+        shell("echo no such flag >&2; exit 3"),
+        &dir.path().join("log"),
+    )
+    .unwrap();
+    let result = process
+        .wait_for_line("its port", Duration::from_secs(5), 0, |_| None::<u16>)
+        .await;
     let message = result.unwrap_err().to_string();
-    assert!(message.contains("short ended with exit status: 3"), "{message}");
+    assert!(
+        message.contains("short ended with exit status: 3"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
 async fn a_line_of_the_log_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let mut process = Process::start("talker", shell("sleep 0.2; echo port 4711; exec sleep 60"), &dir.path().join("log")).unwrap();
-    let port = process.wait_for_line("its port", Duration::from_secs(5), 0, |line| line.strip_prefix("port ")?.parse::<u16>().ok());
+    let mut process = Process::start(
+        "talker",
+        shell("sleep 0.2; echo port 4711; exec sleep 60"),
+        &dir.path().join("log"),
+    )
+    .unwrap();
+    let port = process.wait_for_line("its port", Duration::from_secs(5), 0, |line| {
+        line.strip_prefix("port ")?.parse::<u16>().ok()
+    });
     assert_eq!(port.await.unwrap(), 4711);
 }
 
@@ -53,8 +75,15 @@ async fn a_line_of_the_log_is_waited_for() {
 fn a_child_dies_with_a_parent_that_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut parent = Command::new(std::env::current_exe().unwrap());
-    parent.args(["--exact", "process::tests::parent_that_will_be_killed", "--nocapture"]);
-    parent.env(LOG_OF_THE_CHILD, dir.path().join("log")).stdout(Stdio::null()).stderr(Stdio::null());
+    parent.args([
+        "--exact",
+        "process::tests::parent_that_will_be_killed",
+        "--nocapture",
+    ]);
+    parent
+        .env(LOG_OF_THE_CHILD, dir.path().join("log"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let mut parent = parent.spawn().unwrap();
     let pid = loop {
         match std::fs::read_to_string(dir.path().join("log")) {
@@ -74,9 +103,13 @@ const LOG_OF_THE_CHILD: &str = "NETTUNE_TEST_LOG_OF_THE_CHILD";
 /// Not a test of its own: the parent in [`a_child_dies_with_a_parent_that_is_killed`].
 #[test]
 fn parent_that_will_be_killed() {
-    let Some(log) = std::env::var_os(LOG_OF_THE_CHILD) else { return };
+    let Some(log) = std::env::var_os(LOG_OF_THE_CHILD) else {
+        return;
+    };
     // The test's own thread ends before the process does: the child must outlive the one and not the other.
-    let child = std::thread::spawn(move || Process::start("child", shell("echo $$; exec sleep 60"), Path::new(&log)));
+    let child = std::thread::spawn(move || {
+        Process::start("child", shell("echo $$; exec sleep 60"), Path::new(&log))
+    });
     let _child = child.join().unwrap().unwrap();
     sleep(Duration::from_secs(60));
 }

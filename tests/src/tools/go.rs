@@ -39,7 +39,10 @@ pub(super) const ETCD: Module = Module {
 pub(super) const KUBERNETES: Module = Module {
     dir: "kubernetes",
     what: "kube-apiserver and kubectl",
-    packages: &[("k8s.io/kubernetes/cmd/kube-apiserver", None), ("k8s.io/kubernetes/cmd/kubectl", None)],
+    packages: &[
+        ("k8s.io/kubernetes/cmd/kube-apiserver", None),
+        ("k8s.io/kubernetes/cmd/kubectl", None),
+    ],
     expected: Duration::from_secs(9 * 60),
     stamp: Some("k8s.io/kubernetes"),
 };
@@ -88,35 +91,57 @@ pub enum BuildError {
 pub(super) fn build(module: &Module) -> Result<PathBuf, CacheError<BuildError>> {
     let dir = workspace::root().join("tests/tools").join(module.dir);
     let key = key(&dir).map_err(CacheError::Fill)?;
-    cache::entry(&format!("tools/{}-{key}", module.dir), |target| build_into(module, &dir, target))
+    cache::entry(&format!("tools/{}-{key}", module.dir), |target| {
+        build_into(module, &dir, target)
+    })
 }
 
 /// Names what decides about the binaries: the modules' versions and the compiler.
 fn key(dir: &Path) -> Result<String, BuildError> {
     let read = |name| {
         let path = dir.join(name);
-        fs::read(&path).map_err(|source| BuildError::File { attempt: "read", path, source })
+        fs::read(&path).map_err(|source| BuildError::File {
+            attempt: "read",
+            path,
+            source,
+        })
     };
-    Ok(cache::key(&[&read("go.mod")?, &read("go.sum")?, go_version()?.as_bytes()]))
+    Ok(cache::key(&[
+        &read("go.mod")?,
+        &read("go.sum")?,
+        go_version()?.as_bytes(),
+    ]))
 }
 
 fn go_version() -> Result<String, BuildError> {
-    let no_go = |source| BuildError::NoGo { command: "go env GOVERSION".to_owned(), source };
-    let output = Command::new("go").args(["env", "GOVERSION"]).output().map_err(no_go)?;
+    let no_go = |source| BuildError::NoGo {
+        command: "go env GOVERSION".to_owned(),
+        source,
+    };
+    let output = Command::new("go")
+        .args(["env", "GOVERSION"])
+        .output()
+        .map_err(no_go)?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn build_into(module: &Module, dir: &Path, target: &Path) -> Result<(), BuildError> {
     let progress = Progress::start(&format!("building {}, once", module.what), module.expected);
     let go_mod = dir.join("go.mod");
-    let text = fs::read_to_string(&go_mod)
-        .map_err(|source| BuildError::File { attempt: "read", path: go_mod, source })?;
+    let text = fs::read_to_string(&go_mod).map_err(|source| BuildError::File {
+        attempt: "read",
+        path: go_mod,
+        source,
+    })?;
     run(go_build(module, &text, dir, target), dir, &progress)?;
     for (package, name) in module.packages {
         let built = target.join(package_binary(package));
         let Some(name) = name else { continue };
-        fs::rename(&built, target.join(name))
-            .map_err(|source| BuildError::File { attempt: "rename", path: built, source })?;
+        fs::rename(&built, target.join(name)).map_err(|source| BuildError::File {
+            attempt: "rename",
+            path: built,
+            source,
+        })?;
     }
     progress.done();
     Ok(())
@@ -126,7 +151,15 @@ fn go_build(module: &Module, go_mod: &str, dir: &Path, target: &Path) -> Command
     let mut go = command("go");
     go.current_dir(dir).env("CGO_ENABLED", "0");
     // -v names each package on standard error as it is compiled.
-    go.args(["build", "-v", "-trimpath", "-ldflags", &ldflags(module, go_mod), "-o"]).arg(target);
+    go.args([
+        "build",
+        "-v",
+        "-trimpath",
+        "-ldflags",
+        &ldflags(module, go_mod),
+        "-o",
+    ])
+    .arg(target);
     go.args(module.packages.iter().map(|(package, _)| package));
     go
 }
@@ -137,7 +170,10 @@ fn ldflags(module: &Module, go_mod: &str) -> String {
         return "-s -w".to_owned();
     };
     let mut numbers = version.trim_start_matches('v').split('.');
-    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    let (major, minor) = (
+        numbers.next().unwrap_or_default(),
+        numbers.next().unwrap_or_default(),
+    );
     let stamp = "k8s.io/component-base/version.git";
     format!("-s -w -X {stamp}Version={version} -X {stamp}Major={major} -X {stamp}Minor={minor}")
 }
@@ -145,21 +181,36 @@ fn ldflags(module: &Module, go_mod: &str) -> String {
 /// The version of a module that go.mod requires.
 fn required_version<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
     go_mod.lines().find_map(|line| {
-        let mut words = line.trim().trim_start_matches("require ").split_whitespace();
-        (words.next() == Some(module)).then(|| words.next()).flatten().filter(|version| version.starts_with('v'))
+        let mut words = line
+            .trim()
+            .trim_start_matches("require ")
+            .split_whitespace();
+        (words.next() == Some(module))
+            .then(|| words.next())
+            .flatten()
+            .filter(|version| version.starts_with('v'))
     })
 }
 
 /// Go names a binary after the last part of the package's path that is no major version.
 fn package_binary(package: &str) -> &str {
-    let is_version = |part: &&str| part.strip_prefix('v').is_some_and(|n| n.parse::<u32>().is_ok());
-    package.rsplit('/').find(|part| !is_version(part)).unwrap_or(package)
+    let is_version = |part: &&str| {
+        part.strip_prefix('v')
+            .is_some_and(|n| n.parse::<u32>().is_ok())
+    };
+    package
+        .rsplit('/')
+        .find(|part| !is_version(part))
+        .unwrap_or(package)
 }
 
 fn run(mut go: Command, dir: &Path, progress: &Progress) -> Result<(), BuildError> {
     let line = command_line(&go);
     go.stdout(Stdio::null()).stderr(Stdio::piped());
-    let no_go = |source| BuildError::NoGo { command: line.clone(), source };
+    let no_go = |source| BuildError::NoGo {
+        command: line.clone(),
+        source,
+    };
     let mut child = spawn(go).map_err(no_go)?;
     let mut tail = Vec::new();
     if let Some(stderr) = child.stderr.take() {
@@ -173,7 +224,12 @@ fn run(mut go: Command, dir: &Path, progress: &Progress) -> Result<(), BuildErro
     if status.success() {
         return Ok(());
     }
-    Err(BuildError::Failed { command: line, dir: dir.to_path_buf(), status, tail: tail.join("\n") })
+    Err(BuildError::Failed {
+        command: line,
+        dir: dir.to_path_buf(),
+        status,
+        tail: tail.join("\n"),
+    })
 }
 
 #[cfg(test)]
@@ -184,7 +240,12 @@ mod tests {
     fn binaries_are_stamped_with_the_version_that_go_mod_requires() {
         let go_mod = "require (\n\tk8s.io/api v0.37.1\n\tk8s.io/kubernetes v1.37.1\n)\n\nreplace k8s.io/api => k8s.io/api v0.37.1\n";
         let flags = ldflags(&KUBERNETES, go_mod);
-        assert!(flags.contains("gitVersion=v1.37.1 ") && flags.contains("gitMajor=1 ") && flags.ends_with("gitMinor=37"), "{flags}");
+        assert!(
+            flags.contains("gitVersion=v1.37.1 ")
+                && flags.contains("gitMajor=1 ")
+                && flags.ends_with("gitMinor=37"),
+            "{flags}"
+        );
     }
 
     #[test]

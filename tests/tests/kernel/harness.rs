@@ -8,9 +8,17 @@ use nettune_tests::{ControlPlane, Guest, GuestConfig};
 async fn a_guest_has_a_kernel_of_its_own() -> anyhow::Result<()> {
     let guest = Guest::boot(GuestConfig::default()).await?;
 
-    assert_eq!(guest.sysctl("net.ipv4.neigh.default.gc_thresh3").await?, "1024");
-    guest.set_sysctl("net.ipv4.neigh.default.gc_thresh3", "2048").await?;
-    assert_eq!(guest.sysctl("net.ipv4.neigh.default.gc_thresh3").await?, "2048");
+    assert_eq!(
+        guest.sysctl("net.ipv4.neigh.default.gc_thresh3").await?,
+        "1024"
+    );
+    guest
+        .set_sysctl("net.ipv4.neigh.default.gc_thresh3", "2048")
+        .await?;
+    assert_eq!(
+        guest.sysctl("net.ipv4.neigh.default.gc_thresh3").await?,
+        "2048"
+    );
     assert_eq!(guest.sysctl("net.ipv4.vs.conn_reuse_mode").await?, "1");
 
     let here = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
@@ -34,11 +42,23 @@ async fn a_module_left_out_at_boot_can_be_loaded_later() -> anyhow::Result<()> {
 async fn a_script_in_the_guest_tells_its_status_and_all_it_prints() -> anyhow::Result<()> {
     let guest = Guest::boot(GuestConfig::default()).await?;
 
-    let output = guest.run("printf 'two\\nlines'; echo '@1 status 0' >&2; exit 3").await?;
-    assert_eq!((output.status, output.stdout.as_str(), output.stderr.as_str()), (3, "two\nlines", "@1 status 0\n"));
+    let output = guest
+        .run("printf 'two\\nlines'; echo '@1 status 0' >&2; exit 3")
+        .await?;
+    assert_eq!(
+        (
+            output.status,
+            output.stdout.as_str(),
+            output.stderr.as_str()
+        ),
+        (3, "two\nlines", "@1 status 0\n")
+    );
 
     let long = guest.ok("seq 20000").await?;
-    assert_eq!((long.lines().count(), long.lines().last()), (20_000, Some("20000")));
+    assert_eq!(
+        (long.lines().count(), long.lines().last()),
+        (20_000, Some("20000"))
+    );
 
     let script = format!("echo {}", "x".repeat(30_000));
     assert_eq!(guest.ok(&script).await?.len(), 30_000);
@@ -52,11 +72,15 @@ async fn a_script_in_the_guest_tells_its_status_and_all_it_prints() -> anyhow::R
 #[tokio::test]
 async fn a_guest_reaches_the_api_server_of_the_host() -> anyhow::Result<()> {
     let control_plane = ControlPlane::shared().await?;
-    let config = GuestConfig { api_server_port: Some(control_plane.port()), ..GuestConfig::default() };
+    let config = GuestConfig {
+        api_server_port: Some(control_plane.port()),
+        ..GuestConfig::default()
+    };
     let guest = Guest::boot(config).await?;
 
     // Busybox has no TLS that the server takes; the server answers plain HTTP with a sentence of its own.
-    let ask = "printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 10.0.2.100 6443 | grep -c 'to an HTTPS server'";
+    let ask =
+        "printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 10.0.2.100 6443 | grep -c 'to an HTTPS server'";
     let at_once = format!("for i in 1 2 3; do ({ask}) & done; wait");
     assert_eq!(guest.ok(&at_once).await?, "1\n1\n1");
     Ok(())

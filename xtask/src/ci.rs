@@ -1,0 +1,86 @@
+//! `cargo xtask ci`: what a change has to pass. Every step runs, whatever the ones before it found.
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use crate::cargo::{cargo, finish};
+use crate::test::{self, Count};
+use crate::{deny, generate, imports};
+
+pub(crate) async fn run() -> anyhow::Result<ExitCode> {
+    let mut count = Count::default();
+    count += step("format", by(cargo(["fmt", "--all", "--check"]))).await;
+    let clippy = [
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    count += step("clippy", by(cargo(clippy))).await;
+    let mut doc = cargo([
+        "doc",
+        "--quiet",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+    ]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    count += step("docs", by(doc)).await;
+    count += step("generated files are current", by(generate::command(true))).await;
+    count += step("imports between crates", imports_are_allowed()).await;
+    count += step("dependencies", dependencies()).await;
+    let started = Instant::now();
+    count += test::run_all().await?;
+    println!("tests: {:.1} s", started.elapsed().as_secs_f32());
+    println!("{count}");
+    Ok(if count.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs one step, prints how it went and how long it took, and counts it like a test.
+async fn step(name: &str, work: impl Future<Output = anyhow::Result<String>>) -> Count {
+    let started = Instant::now();
+    let result = work.await;
+    let seconds = started.elapsed().as_secs_f32();
+    match result {
+        Ok(remark) if remark.is_empty() => println!("{name}: ok in {seconds:.1} s"),
+        Ok(remark) => println!("{name}: ok in {seconds:.1} s; {remark}"),
+        Err(error) => {
+            println!("{name}: failed in {seconds:.1} s\n{error:#}");
+            return Count {
+                failed: 1,
+                ..Count::default()
+            };
+        }
+    }
+    Count {
+        passed: 1,
+        ..Count::default()
+    }
+}
+
+async fn by(command: Command) -> anyhow::Result<String> {
+    let line = nettune_tests::process::command_line(&command);
+    finish(command, |_| ()).await?.succeeded(&line)?;
+    Ok(String::new())
+}
+
+async fn imports_are_allowed() -> anyhow::Result<String> {
+    let violations = imports::violations().await?;
+    anyhow::ensure!(violations.is_empty(), "{}", violations.join("\n"));
+    Ok(String::new())
+}
+
+async fn dependencies() -> anyhow::Result<String> {
+    let lines = deny::check().await?.succeeded("cargo deny check")?;
+    Ok(lines
+        .into_iter()
+        .find(|line| line.starts_with("advisories not checked"))
+        .unwrap_or_default())
+}

@@ -1,0 +1,99 @@
+//! cargo-deny: licences, duplicate versions, sources and, where they can be had, advisories.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nettune_tests::cache::{self, CacheError};
+use nettune_tests::process::{command, output_of};
+use nettune_tests::progress::Progress;
+use nettune_tests::workspace;
+
+use crate::cargo::{Finished, finish};
+
+/// One version for everybody: a newer one may judge differently.
+const VERSION: &str = "0.20.2";
+const INSTALL: Duration = Duration::from_secs(6 * 60);
+
+/// Checks the dependencies; the first line of the result says so where advisories could not be had.
+pub(crate) async fn check() -> anyhow::Result<Finished> {
+    let program = tokio::task::spawn_blocking(installed).await??;
+    let advisories = finish(deny(&program, &["fetch", "db"]), |_| ())
+        .await?
+        .status
+        .success();
+    let mut checks = vec![
+        "check",
+        "--hide-inclusion-graph",
+        "licenses",
+        "bans",
+        "sources",
+    ];
+    if advisories {
+        checks.push("advisories");
+    }
+    let mut finished = finish(deny(&program, &checks), |_| ()).await?;
+    if !advisories {
+        finished.lines.insert(
+            0,
+            "advisories not checked: their database cannot be reached".to_owned(),
+        );
+    }
+    Ok(finished)
+}
+
+fn deny(program: &Path, args: &[&str]) -> Command {
+    let mut deny = command(program);
+    deny.args(args).current_dir(workspace::root());
+    deny
+}
+
+/// The program in the cache folder, installed there the first time.
+fn installed() -> anyhow::Result<PathBuf> {
+    let dir =
+        cache::entry(&format!("tools/cargo-deny-{VERSION}"), install).map_err(
+            |error| match error {
+                CacheError::Fill(InstallError(text)) => anyhow::anyhow!(text),
+                other => other.into(),
+            },
+        )?;
+    Ok(dir.join("bin/cargo-deny"))
+}
+
+#[derive(Debug)]
+struct InstallError(String);
+
+impl std::fmt::Display for InstallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InstallError {}
+
+fn install(dir: &Path) -> Result<(), InstallError> {
+    let progress = Progress::start(&format!("building cargo-deny {VERSION}, once"), INSTALL);
+    let mut install = command("cargo");
+    install
+        .args([
+            "install",
+            "--locked",
+            "--quiet",
+            "cargo-deny",
+            "--version",
+            VERSION,
+            "--root",
+        ])
+        .arg(dir);
+    let failed = |text: &dyn std::fmt::Display| {
+        InstallError(format!(
+            "`cargo install --locked cargo-deny --version {VERSION}`: {text}"
+        ))
+    };
+    let output = output_of(install).map_err(|error| failed(&error))?;
+    if !output.status.success() {
+        return Err(failed(&String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    progress.done();
+    Ok(())
+}

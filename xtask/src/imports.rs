@@ -1,0 +1,132 @@
+//! Which crate of the workspace may depend on which: the layers of the design, checked.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::cargo::{cargo, finish};
+
+/// Each crate and those of ours that it may import. The crates that are missing here may import all.
+const MAY_IMPORT: [(&str, &[&str]); 7] = [
+    ("nettune-sizing", &[]),
+    ("nettune-daemon", &[]),
+    ("nettune-crds", &["nettune-sizing"]),
+    ("nettune-planner", &["nettune-sizing", "nettune-crds"]),
+    (
+        "nettune-operator",
+        &[
+            "nettune-sizing",
+            "nettune-crds",
+            "nettune-planner",
+            "nettune-daemon",
+        ],
+    ),
+    (
+        "nettune-agent",
+        &["nettune-sizing", "nettune-crds", "nettune-daemon"],
+    ),
+    (
+        "kubectl-nettune",
+        &["nettune-sizing", "nettune-crds", "nettune-planner"],
+    ),
+];
+/// They test and build all others, so none of those may need them.
+const MAY_IMPORT_ALL: [&str; 2] = ["nettune-tests", "xtask"];
+
+/// Reads the dependencies from cargo and returns what breaks a rule, one sentence each.
+pub(crate) async fn violations() -> anyhow::Result<Vec<String>> {
+    let metadata = cargo(["metadata", "--quiet", "--format-version", "1", "--no-deps"]);
+    let lines = finish(metadata, |_| ())
+        .await?
+        .succeeded("cargo metadata")?;
+    let json = lines
+        .iter()
+        .find(|line| line.starts_with('{'))
+        .context("cargo metadata printed no JSON")?;
+    Ok(check(&ours(&serde_json::from_str(json)?)))
+}
+
+/// Each package of the workspace with those that it depends on, for whatever purpose.
+fn ours(metadata: &Value) -> BTreeMap<String, Vec<String>> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
+    let packages = list(&metadata["packages"]);
+    let names: Vec<String> = packages.iter().map(name).collect();
+    let imports = |package: &Value| {
+        list(&package["dependencies"])
+            .iter()
+            .map(name)
+            .filter(|n| names.contains(n))
+            .collect()
+    };
+    packages
+        .iter()
+        .map(|package| (name(package), imports(package)))
+        .collect()
+}
+
+fn check(packages: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    packages
+        .iter()
+        .flat_map(|(name, imports)| check_one(name, imports))
+        .collect()
+}
+
+fn check_one(name: &str, imports: &[String]) -> Vec<String> {
+    if MAY_IMPORT_ALL.contains(&name) {
+        return Vec::new();
+    }
+    let Some((_, allowed)) = MAY_IMPORT.iter().find(|(package, _)| *package == name) else {
+        return vec![format!(
+            "{name} is new: say in xtask/src/imports.rs what it may import"
+        )];
+    };
+    let forbidden = imports
+        .iter()
+        .filter(|import| !allowed.contains(&import.as_str()));
+    forbidden
+        .map(|import| format!("{name} must not import {import}; it may import {allowed:?}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(packages: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        packages
+            .iter()
+            .map(|&(name, imports)| (name.to_owned(), owned(imports)))
+            .collect()
+    }
+
+    #[test]
+    fn the_planner_must_not_import_the_daemon() {
+        let found = check(&names(&[
+            ("nettune-planner", &["nettune-sizing", "nettune-daemon"]),
+            ("xtask", &["nettune-tests"]),
+        ]));
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].starts_with("nettune-planner must not import nettune-daemon"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_crate_without_a_rule_is_asked_for_one() {
+        assert!(check(&names(&[("nettune-new", &[])]))[0].starts_with("nettune-new is new"));
+    }
+
+    #[test]
+    fn foreign_dependencies_are_nobodys_business() {
+        let metadata = serde_json::json!({"packages": [
+            {"name": "nettune-sizing", "dependencies": [{"name": "serde"}]},
+            {"name": "nettune-crds", "dependencies": [{"name": "nettune-sizing"}, {"name": "kube"}]},
+        ]});
+        assert_eq!(ours(&metadata)["nettune-crds"], ["nettune-sizing"]);
+        assert!(check(&ours(&metadata)).is_empty());
+    }
+}

@@ -1,0 +1,157 @@
+//! `cargo xtask test`: builds once, then runs the tiers, cheapest first, and counts.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nettune_tests::workspace::BIN_DIR_VARIABLE;
+use tempfile::TempDir;
+
+use self::binaries::TestBinary;
+pub(crate) use self::count::Count;
+use self::tier::Tier;
+use crate::cargo::{cargo, finish};
+
+mod binaries;
+mod count;
+mod tier;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run these tiers only
+    #[arg(long, value_delimiter = ',', default_values = ["pure", "host", "control-plane", "kernel"])]
+    tier: Vec<Tier>,
+}
+
+/// What killed processes leave open must be closed before their folder can go.
+const AFTER_A_KILL: Duration = Duration::from_millis(300);
+
+pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let count = run_tiers(&args.tier).await?;
+    println!("{count}");
+    Ok(if count.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// All tiers, for `cargo xtask ci`.
+pub(crate) async fn run_all() -> anyhow::Result<Count> {
+    run_tiers(&Tier::ALL).await
+}
+
+async fn run_tiers(tiers: &[Tier]) -> anyhow::Result<Count> {
+    let folder = TemporaryFolder::new()?;
+    let binaries = binaries::build().await?;
+    let mut total = Count::default();
+    for tier in Tier::ALL.into_iter().filter(|tier| tiers.contains(tier)) {
+        let started = Instant::now();
+        let count = run_tier(tier, &binaries, &folder).await?;
+        println!(
+            "{tier}: {count} in {:.1} s",
+            started.elapsed().as_secs_f32()
+        );
+        total += count;
+    }
+    Ok(total)
+}
+
+async fn run_tier(
+    tier: Tier,
+    binaries: &[TestBinary],
+    folder: &TemporaryFolder,
+) -> anyhow::Result<Count> {
+    let of_tier: Vec<_> = binaries
+        .iter()
+        .filter(|binary| binary.tier == tier)
+        .collect();
+    if let Err(reason) = tier.prepare().await {
+        return cannot_run(tier, &reason, &of_tier).await;
+    }
+    let mut count = Count::default();
+    for binary in of_tier {
+        count += run_binary(binary, folder).await?;
+    }
+    if tier == Tier::Pure {
+        count += run_doc_tests().await?;
+    }
+    Ok(count)
+}
+
+/// A tier that cannot run is skipped, aloud; in CI it has failed.
+async fn cannot_run(
+    tier: Tier,
+    reason: &anyhow::Error,
+    binaries: &[&TestBinary],
+) -> anyhow::Result<Count> {
+    let mut tests = 0;
+    for binary in binaries {
+        tests += binary.list().await?;
+    }
+    println!("{tier}: cannot run: {reason:#}");
+    let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    Ok(if is_ci {
+        Count {
+            failed: tests.max(1),
+            ..Count::default()
+        }
+    } else {
+        Count {
+            skipped: tests,
+            ..Count::default()
+        }
+    })
+}
+
+async fn run_binary(binary: &TestBinary, folder: &TemporaryFolder) -> anyhow::Result<Count> {
+    let mut command = binary.command();
+    command
+        .env("TMPDIR", folder.path())
+        .env(BIN_DIR_VARIABLE, binaries::bin_dir(binary));
+    let finished = finish(command, |_| ()).await?;
+    let count = Count::of_run(&finished.lines, finished.status.success());
+    if count.failed > 0 {
+        println!("{} failed:\n{}", binary.name, finished.text());
+    }
+    Ok(count)
+}
+
+async fn run_doc_tests() -> anyhow::Result<Count> {
+    let finished = finish(cargo(["test", "--quiet", "--workspace", "--doc"]), |_| ()).await?;
+    let count = Count::of_run(&finished.lines, finished.status.success());
+    if count.failed > 0 {
+        println!("doc tests failed:\n{}", finished.text());
+    }
+    Ok(count)
+}
+
+/// Where the tests put their temporary files: it goes also when they were killed and could not clean up.
+struct TemporaryFolder(Option<TempDir>);
+
+impl TemporaryFolder {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self(Some(
+            tempfile::Builder::new()
+                .prefix("nettune-tests-")
+                .tempdir()?,
+        )))
+    }
+
+    fn path(&self) -> &std::path::Path {
+        self.0
+            .as_ref()
+            .map_or(std::path::Path::new("/tmp"), TempDir::path)
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        let Some(folder) = self.0.take() else { return };
+        if std::fs::read_dir(folder.path()).is_ok_and(|mut entries| entries.next().is_some()) {
+            std::thread::sleep(AFTER_A_KILL);
+        }
+        if let Err(error) = folder.close() {
+            eprintln!("cannot remove the tests' temporary folder: {error}");
+        }
+    }
+}

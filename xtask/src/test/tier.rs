@@ -1,0 +1,71 @@
+//! The tiers, cheapest that can fail first, and what each needs of the machine.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use nettune_tests::debian;
+use nettune_tests::tools::Tools;
+
+/// A tier of tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Tier {
+    /// Functions: no file, no network, no clock
+    Pure,
+    /// The agent over a directory that stands for /proc
+    Host,
+    /// A real etcd and kube-apiserver
+    ControlPlane,
+    /// A real Linux kernel in QEMU
+    Kernel,
+}
+
+impl Tier {
+    pub(super) const ALL: [Self; 4] = [Self::Pure, Self::Host, Self::ControlPlane, Self::Kernel];
+
+    /// The tier of a test binary, by its package and the name of its target.
+    pub(super) fn of(package: &str, target: &str) -> anyhow::Result<Self> {
+        match (package, target) {
+            ("node-agent", _) => Ok(Self::Host),
+            ("tests", "nettune_tests") => Ok(Self::Pure),
+            ("tests", "control_plane") => Ok(Self::ControlPlane),
+            ("tests", "kernel") => Ok(Self::Kernel),
+            ("tests", other) => anyhow::bail!(
+                "tests/tests/{other} belongs to no tier; name it in {}",
+                file!()
+            ),
+            _ => Ok(Self::Pure),
+        }
+    }
+
+    /// Gets what the tier needs; the error is the reason why it cannot run.
+    pub(super) async fn prepare(self) -> anyhow::Result<()> {
+        tokio::task::spawn_blocking(move || match self {
+            Self::Pure | Self::Host => Ok(()),
+            Self::ControlPlane => control_plane(),
+            Self::Kernel => control_plane().and_then(|()| guest()),
+        })
+        .await?
+    }
+}
+
+fn control_plane() -> anyhow::Result<()> {
+    Tools::get()?;
+    Ok(())
+}
+
+fn guest() -> anyhow::Result<()> {
+    debian::install_programs()?;
+    debian::kernel()?;
+    Ok(())
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pure => "pure",
+            Self::Host => "host",
+            Self::ControlPlane => "control-plane",
+            Self::Kernel => "kernel",
+        })
+    }
+}
