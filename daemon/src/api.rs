@@ -86,7 +86,6 @@ pub async fn wait_until_reachable(client: &Client, outage: &Outage) {
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Pauses between tries: 250 ms, doubling, each made longer by chance, up to 30 s.
-#[must_use]
 pub fn pauses() -> impl Iterator<Item = Duration> + Send + 'static {
     ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(250))
