@@ -1,2 +1,66 @@
-//! placeholder
-fn main() {}
+//! `nettune-operator`: sizes every node that a NodeNetworkTuning selects.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Parser;
+use nettune_daemon::serve::{Endpoint, Health};
+use nettune_daemon::{api, logging, metrics::register_build_info, shutdown, tls};
+use nettune_operator::Metrics;
+use prometheus_client::registry::Registry;
+use tracing::{error, info};
+
+/// Sizes the kernel network tables of every node that a NodeNetworkTuning selects, and writes a
+/// NodeNetworkProfile for each, which the node's agent applies.
+///
+/// Logs go to stderr (RUST_LOG sets the level). Ends within two seconds on SIGTERM.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Where metrics and health are served; port 0 takes a free one and logs it
+    #[arg(long, default_value = "0.0.0.0:9465", value_name = "ADDRESS")]
+    listen: SocketAddr,
+
+    /// A kubeconfig; left out, the pod's service account
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    logging::init();
+    tls::install();
+    match operate(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{failure:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn operate(arguments: Arguments) -> anyhow::Result<()> {
+    let shutdown = shutdown::signal()?;
+    let mut registry = Registry::default();
+    register_build_info(&mut registry, "nettune-operator", env!("CARGO_PKG_VERSION"));
+    let metrics = Metrics::register(&mut registry);
+    let health = Health::new();
+    let endpoint = Endpoint::bind(arguments.listen)?;
+    let client = api::client(arguments.kubeconfig.as_deref()).await?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        "nettune-operator starts"
+    );
+    let served = endpoint.run(Arc::new(registry), health.clone(), shutdown.clone());
+    let operated = nettune_operator::run(client, metrics, health, shutdown);
+    // Both end when shutdown is asked for; the first that fails ends the other.
+    tokio::try_join!(
+        async { served.await.context("serving metrics and health") },
+        async { operated.await.context("operating") },
+    )?;
+    Ok(())
+}

@@ -232,6 +232,15 @@ impl Reported {
     }
 }
 
+/// Whether what came is older than what is known: the answer to a write can overtake the watch.
+/// Resource versions of one resource compare as numbers (KEP-5504); others are taken as they come.
+fn is_older(came: &str, known: &str) -> bool {
+    match (came.parse::<u64>(), known.parse::<u64>()) {
+        (Ok(came), Ok(known)) => came < known,
+        _ => false,
+    }
+}
+
 /// The three kinds of objects that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -293,15 +302,27 @@ impl Watched {
         self.world.nodes.insert(name, PlannedNode::new(node));
     }
 
-    /// A tuning as it is now.
+    /// A tuning as it is now, unless a newer one is known.
     pub fn tuning(&mut self, name: &str, tuning: PlannedTuning) {
         let name = self.seen(Kind::Tuning, name);
+        let known = self.world.tunings.get(&name);
+        if known.is_some_and(|known| {
+            known.uid == tuning.uid && is_older(&tuning.resource_version, &known.resource_version)
+        }) {
+            return;
+        }
         self.world.tunings.insert(name, tuning);
     }
 
-    /// A profile as it is now.
+    /// A profile as it is now, unless a newer one is known.
     pub fn profile(&mut self, name: &str, mut profile: PlannedProfile) {
         let name = self.seen(Kind::Profile, name);
+        let known = self.world.profiles.get(&name);
+        if known.is_some_and(|known| {
+            known.uid == profile.uid && is_older(&profile.resource_version, &known.resource_version)
+        }) {
+            return;
+        }
         // Neighbours in the order of names are mostly of one group.
         let beside = self.world.profiles.range(Arc::clone(&name)..).next();
         let beside = beside.or_else(|| self.world.profiles.range(..Arc::clone(&name)).next_back());

@@ -1,0 +1,81 @@
+//! The operator's metrics: bounded labels, per tuning and never per node.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// How a write ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Outcome {
+    Ok,
+    /// The object had changed since; decided anew.
+    Overtaken,
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabels {
+    outcome: Outcome,
+}
+
+/// Handles to all of them; cloning shares them.
+#[derive(Clone)]
+pub struct Metrics {
+    writes: Family<WriteLabels, Counter>,
+    /// Writes that wait for their turn.
+    pub(crate) queue: Gauge,
+    /// Nodes in the world.
+    pub(crate) nodes: Gauge,
+    /// Tunings in the world.
+    pub(crate) tunings: Gauge,
+    decide: Histogram,
+}
+
+impl Metrics {
+    /// Makes all of them and registers each.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            writes: Family::default(),
+            queue: Gauge::default(),
+            nodes: Gauge::default(),
+            tunings: Gauge::default(),
+            decide: Histogram::new(exponential_buckets(0.000_1, 4.0, 8)),
+        };
+        let m = metrics.clone();
+        registry.register(
+            "nettune_operator_writes",
+            "Writes to the API, by outcome",
+            m.writes,
+        );
+        registry.register(
+            "nettune_operator_write_queue",
+            "Writes that wait for their turn",
+            m.queue,
+        );
+        registry.register("nettune_operator_nodes", "Nodes that are known", m.nodes);
+        registry.register(
+            "nettune_operator_tunings",
+            "Tunings that are known",
+            m.tunings,
+        );
+        registry.register(
+            "nettune_operator_decide_duration_seconds",
+            "Time that one decision over the whole cluster took",
+            m.decide,
+        );
+        metrics
+    }
+
+    pub(crate) fn written(&self, outcome: Outcome) {
+        self.writes.get_or_create(&WriteLabels { outcome }).inc();
+    }
+
+    pub(crate) fn decided(&self, took: Duration) {
+        self.decide.observe(took.as_secs_f64());
+    }
+}
