@@ -147,8 +147,8 @@ fn routed_or_overlay(
 /// Every pod has an address on the nodes' network, and a node may talk to each.
 ///
 /// This counts the nodes and pods of today (or `sizeForNodes`), not those that the cluster may
-/// grow to: every address is the most that can be, the next power of four is 2.5 times it on the
-/// average, and gc_thresh3 twice that.
+/// grow to: every address is the most that can be, the next power of four is about twice that on
+/// the average, and gc_thresh3 twice again.
 fn flat(nodes: Nodes, factors: &Factors, cluster: &ClusterFacts, node: &NodeFacts) -> Demand {
     let near = nodes.on_the_same_network(node);
     let pods_today = cluster.pods.max(u64::from(node.pods));

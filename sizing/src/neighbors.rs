@@ -21,9 +21,8 @@ const ENTRY_BYTES: u64 = 528;
 /// One hundredth of the memory may become neighbour entries.
 const MEMORY_SHARE: u64 = 100;
 
-/// gc_thresh3 is at most this where a node's memory is not known: 528 MiB when full. It is enough
-/// for every pod of the largest supported cluster (150,000) on one network, and a node that could
-/// not bear it would have to be attacked with as many addresses first.
+/// gc_thresh3 is at most this where a node's memory is not known: 528 MiB when full, and twice what
+/// 150,000 pods, the most that Kubernetes supports, get on one flat network.
 const MOST_WITHOUT_MEMORY: u64 = 1 << 20;
 
 /// The highest power of two that the kernel takes (INT_MAX, neigh_sysctl_template in net/core/neighbour.c).

@@ -94,18 +94,6 @@ fn a_demo_of_three_nodes_grows_to_605() {
 }
 
 #[test]
-fn sixty_flat_nodes_with_two_thousand_pods_do_not_hit_the_wall_of_kops_4533() {
-    let case = Case {
-        nodes: 60,
-        pods: 34,
-        network: PodNetwork::Flat,
-        ..Case::default()
-    };
-    let [_, thresh2, _] = thresholds(&case.size());
-    assert!(thresh2 > 60 + 60 * 34, "{thresh2}");
-}
-
-#[test]
 fn nodes_of_a_cloud_provider_keep_no_stale_entry() {
     let case = Case {
         cloud: true,
