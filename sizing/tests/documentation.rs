@@ -1,5 +1,11 @@
 //! The tables of docs/sizing.md hold what the model gives.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper of tests may fail them"
+)]
+
 mod cluster;
 
 use cluster::{Case, thresholds, value};

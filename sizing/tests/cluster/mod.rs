@@ -1,5 +1,10 @@
 //! One node of one cluster, with all that its sizes depend on, and how to read its sizes.
-#![allow(dead_code, unreachable_pub)] // each test crate uses its part
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of tests may fail them"
+)]
 
 use nettune_sizing::{
     ClusterFacts, ConnReuseMode, ConntrackPolicy, EntryBounds, Factors, IpvsPolicy, KernelVersion,
