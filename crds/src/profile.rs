@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::{Mode, ReleasePolicy};
 
 /// What one node shall hold: written by the operator alone.
-#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(
+    CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize,
+)]
 #[kube(
     group = "nettune.dev",
     version = "v1alpha1",

@@ -309,7 +309,8 @@ pub enum ConnReuseMode {
 #[x_kube(
     validation = Rule::new(rules::name_is_allowed()).message(Message::Expression(rules::NAME_NOT_ALLOWED.to_owned())),
     validation = Rule::new(rules::name_is_free()).message(Message::Expression(rules::NAME_OF_A_BLOCK.to_owned())),
-    validation = Rule::new("self.value.matches('[^ \\t]')").message("value is empty: write what the kernel shall hold, in quotes, like \"4096\"")
+    validation = Rule::new("self.value.matches('[^ \\t]')").message("value is empty: write what the kernel shall hold, in quotes, like \"4096\""),
+    validation = Rule::new("self.value.matches('^[ -~\\t]*$')").message("value must be one line of printable ASCII")
 )]
 pub struct SysctlEntry {
     /// Its name with dots, as sysctl(8) prints it. For one interface, with the interface's own dots

@@ -71,7 +71,7 @@ pub(crate) fn find(
             pod_network: PodNetwork::Overlay,
             pod_links: PodLinks::Bridge,
             pod_cidr_bounds_pods: false,
-            source: "no evidence, the larger guess",
+            source: "no evidence, so the larger guess",
         },
     }
 }

@@ -341,7 +341,7 @@ fn listed(group: &Group) -> SizeGroup {
                 .kernel
                 .as_ref()
                 .map_or_else(|| "unknown".to_owned(), ToString::to_string),
-            pod_network: format!("{network}, from {}", group.evidence),
+            pod_network: format!("{network}: {}", group.evidence),
             pod_links: match facts.pod_links {
                 PodLinks::Bridge => "Bridge",
                 PodLinks::PointToPoint => "PointToPoint",

@@ -1,6 +1,6 @@
 //! Everything that is known of the cluster, and the proof that it is complete.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -26,6 +26,7 @@ pub struct World {
     pub(crate) nodes: BTreeMap<Arc<str>, PlannedNode>,
     pub(crate) tunings: BTreeMap<Arc<str>, PlannedTuning>,
     pub(crate) profiles: BTreeMap<Arc<str>, PlannedProfile>,
+    specs: SharedSpecs,
 }
 
 impl World {
@@ -36,7 +37,7 @@ impl World {
         tunings: impl IntoIterator<Item = &'a NodeNetworkTuning>,
         profiles: impl IntoIterator<Item = &'a NodeNetworkProfile>,
     ) -> Self {
-        Self {
+        let mut world = Self {
             nodes: nodes
                 .into_iter()
                 .map(|node| (name(&node.metadata), PlannedNode::new(node)))
@@ -45,11 +46,17 @@ impl World {
                 .into_iter()
                 .map(|tuning| (name(&tuning.metadata), PlannedTuning::new(tuning)))
                 .collect(),
-            profiles: profiles
-                .into_iter()
-                .map(|profile| (name(&profile.metadata), PlannedProfile::new(profile)))
-                .collect(),
+            ..Self::default()
+        };
+        for profile in profiles {
+            world.insert_profile(name(&profile.metadata), PlannedProfile::new(profile));
         }
+        world
+    }
+
+    fn insert_profile(&mut self, name: Arc<str>, mut profile: PlannedProfile) {
+        profile.behaviour = profile.behaviour.map(|spec| self.specs.share(spec));
+        self.profiles.insert(name, profile);
     }
 
     /// How many tunings there are.
@@ -197,12 +204,28 @@ impl PlannedProfile {
             facts: None,
         }
     }
+}
 
-    /// Lets equal specs share their memory: nodes of a group have the same one.
-    pub fn share_with(&mut self, other: &Arc<NodeNetworkProfileSpec>) {
-        if self.behaviour.as_ref().is_some_and(|own| own == other) {
-            self.behaviour = Some(Arc::clone(other));
+/// Specs of profiles, each kept once: the nodes of a group have the same one, and comparing two of
+/// them is then comparing two pointers.
+#[derive(Debug, Default)]
+struct SharedSpecs {
+    specs: HashSet<Arc<NodeNetworkProfileSpec>>,
+    /// When this many are there, those that nobody uses any more are dropped.
+    sweep_at: usize,
+}
+
+impl SharedSpecs {
+    fn share(&mut self, spec: Arc<NodeNetworkProfileSpec>) -> Arc<NodeNetworkProfileSpec> {
+        if let Some(known) = self.specs.get(&spec) {
+            return Arc::clone(known);
         }
+        if self.specs.len() >= self.sweep_at {
+            self.specs.retain(|spec| Arc::strong_count(spec) > 1);
+            self.sweep_at = 64 + 2 * self.specs.len();
+        }
+        self.specs.insert(Arc::clone(&spec));
+        spec
     }
 }
 
@@ -315,7 +338,7 @@ impl Watched {
     }
 
     /// A profile as it is now, unless a newer one is known.
-    pub fn profile(&mut self, name: &str, mut profile: PlannedProfile) {
+    pub fn profile(&mut self, name: &str, profile: PlannedProfile) {
         let name = self.seen(Kind::Profile, name);
         let known = self.world.profiles.get(&name);
         if known.is_some_and(|known| {
@@ -323,13 +346,7 @@ impl Watched {
         }) {
             return;
         }
-        // Neighbours in the order of names are mostly of one group.
-        let beside = self.world.profiles.range(Arc::clone(&name)..).next();
-        let beside = beside.or_else(|| self.world.profiles.range(..Arc::clone(&name)).next_back());
-        if let Some(shared) = beside.and_then(|(_, beside)| beside.behaviour.as_ref()) {
-            profile.share_with(shared);
-        }
-        self.world.profiles.insert(name, profile);
+        self.world.insert_profile(name, profile);
     }
 
     /// An object that is gone.

@@ -1,0 +1,153 @@
+//! `cargo xtask bench plan`: one decision over 15,000 nodes and 3 tunings, on one core.
+//!
+//! Prints the median of several runs beside its goal, and beside sizing each node by itself in the
+//! same run: what grouping saves. With `--check` it exits with 1 where the goal is missed.
+
+#![allow(clippy::print_stdout, reason = "a report is what it is for")]
+
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use nettune_crds::{NodeNetworkProfile, NodeNetworkTuning};
+use nettune_planner::{ObservedNode, World, Write, decide};
+use serde_json::json;
+
+const NODES: usize = 15_000;
+const GOAL: Duration = Duration::from_millis(10);
+const RUNS: usize = 21;
+
+fn main() -> ExitCode {
+    let nodes: Vec<ObservedNode> = (0..NODES).map(node).collect();
+    let tunings: Vec<NodeNetworkTuning> = (0..3).map(tuning).collect();
+    let fresh = World::of(&nodes, &tunings, []);
+    let profiles = profiles(&fresh);
+    let settled = World::of(&nodes, &tunings, &profiles);
+
+    println!(
+        "{NODES} nodes, {} tunings, median of {RUNS} runs, one core",
+        tunings.len()
+    );
+    let all = row(
+        "decide: no profile yet, all to be written",
+        Some(GOAL),
+        || decide(&fresh, Timestamp::UNIX_EPOCH).writes.len(),
+    );
+    let idle = row(
+        "decide: all profiles there, nothing to write",
+        Some(GOAL),
+        || decide(&settled, Timestamp::UNIX_EPOCH).writes.len(),
+    );
+    row(
+        "baseline: the same nodes, each sized by itself",
+        None,
+        || one_by_one(&nodes),
+    );
+    let missed = all > GOAL || idle > GOAL;
+    if missed {
+        println!("goal missed");
+    }
+    let check = std::env::args().any(|argument| argument == "--check");
+    if missed && check {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn row<T>(what: &str, goal: Option<Duration>, run: impl Fn() -> T) -> Duration {
+    let mut times: Vec<Duration> = (0..RUNS)
+        .map(|_| {
+            let start = Instant::now();
+            black_box(run());
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    let median = times.get(RUNS / 2).copied().unwrap_or_default();
+    let goal = goal.map_or(String::new(), |goal| format!("   goal ≤ {goal:?}"));
+    println!("{what:<50} {:>9.3} ms{goal}", median.as_secs_f64() * 1e3);
+    median
+}
+
+/// A world of one node for each: no group is shared.
+fn one_by_one(nodes: &[ObservedNode]) -> usize {
+    let tunings = [tuning(0)];
+    nodes
+        .iter()
+        .map(|node| {
+            decide(&World::of([node], &tunings, []), Timestamp::UNIX_EPOCH)
+                .writes
+                .len()
+        })
+        .sum()
+}
+
+/// The profiles that a fresh cluster's decision asks for, as the API server would hold them.
+fn profiles(world: &World) -> Vec<NodeNetworkProfile> {
+    let writes = decide(world, Timestamp::UNIX_EPOCH).writes;
+    let created = writes.into_iter().filter_map(|write| match write {
+        Write::CreateProfile {
+            node,
+            node_uid,
+            spec,
+        } => {
+            let mut profile = NodeNetworkProfile::new(&node, (*spec).clone());
+            let owner =
+                json!([{"apiVersion": "v1", "kind": "Node", "name": &*node, "uid": &*node_uid}]);
+            profile.metadata.owner_references = serde_json::from_value(owner).ok();
+            Some(profile)
+        }
+        _ => None,
+    });
+    created.collect()
+}
+
+/// Labels and sizes like a real cluster's: three pools, four machine types, two kernels.
+fn node(index: usize) -> ObservedNode {
+    let pool = ["general", "batch", "edge"][index % 3];
+    let memory = ["16Gi", "32Gi", "64Gi", "128Gi"][index % 4];
+    let kernel = ["6.1.0-18-amd64", "5.15.0-1053-aws"][index / 7 % 2];
+    let name = format!("ip-10-{}-{}-{}", index >> 16, index >> 8 & 255, index & 255);
+    let value = json!({
+        "metadata": {
+            "name": name, "uid": format!("uid-{index}"),
+            "labels": {
+                "beta.kubernetes.io/arch": "amd64", "beta.kubernetes.io/os": "linux",
+                "failure-domain.beta.kubernetes.io/region": "eu-west-1",
+                "failure-domain.beta.kubernetes.io/zone": "eu-west-1a",
+                "kubernetes.io/arch": "amd64", "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux", "node.kubernetes.io/instance-type": "m5.4xlarge",
+                "topology.kubernetes.io/region": "eu-west-1",
+                "topology.kubernetes.io/zone": "eu-west-1a", "pool": pool
+            },
+            "annotations": {"flannel.alpha.coreos.com/backend-type": "vxlan"}
+        },
+        "spec": {"podCIDR": "10.244.0.0/24", "providerID": format!("aws:///eu-west-1a/i-{index:017x}")},
+        "status": {
+            "allocatable": {"pods": "110"},
+            "capacity": {"cpu": "16", "memory": memory, "pods": "110"},
+            "nodeInfo": {
+                "architecture": "amd64", "bootID": format!("boot-{index}"), "containerRuntimeVersion": "",
+                "kernelVersion": kernel, "kubeProxyVersion": "", "kubeletVersion": "v1.37.1",
+                "machineID": "", "operatingSystem": "linux", "osImage": "", "systemUUID": ""
+            }
+        }
+    });
+    serde_json::from_value(value).unwrap_or_default()
+}
+
+/// One for all nodes, and one for each of two pools with a higher priority.
+fn tuning(index: usize) -> NodeNetworkTuning {
+    let selector = ["", "general", "batch"][index];
+    let mut spec = json!({"priority": index, "neighbors": {}, "conntrack": {}, "ipvs": {},
+        "sysctls": [{"name": "net.core.somaxconn", "value": "4096"}]});
+    if !selector.is_empty() {
+        spec["nodeSelector"] = json!({"matchLabels": {"pool": selector}});
+    }
+    NodeNetworkTuning::new(
+        &format!("tuning-{index}"),
+        serde_json::from_value(spec).unwrap_or_default(),
+    )
+}
