@@ -1,2 +1,64 @@
-//! placeholder
-fn main() {}
+//! `kubectl nettune`: what nettune would do, and why.
+//!
+//! The sizes come from the operator's own code, so that a plan cannot disagree with it.
+
+mod args;
+mod input;
+mod plan;
+mod report;
+mod schema;
+mod table;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use args::{Args, Command, Output};
+
+fn main() -> ExitCode {
+    let args = match args::parse() {
+        Ok(args) => args,
+        Err(exit) => return exit,
+    };
+    let Args {
+        command: Command::Plan(args),
+    } = args;
+    let printed = plan::plan(&args)
+        .map_err(|error| (2, Box::from(error)))
+        .and_then(|plan| print(args.output, &plan).map_err(|error| (1, error)));
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, error)) => {
+            eprintln!("error: {}", chain(&*error));
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn print(output: Output, plan: &report::Plan) -> Result<(), Box<dyn Error>> {
+    let text = match output {
+        Output::Text => table::draw(plan),
+        Output::Json => serde_json::to_string_pretty(plan)? + "\n",
+        Output::Yaml => serde_saphyr::to_string(plan)?,
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // `| head` has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// An error with its causes, on one line, none of them twice.
+fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !line.ends_with(&told) {
+            line += ": ";
+            line += &told;
+        }
+        cause = error.source();
+    }
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}

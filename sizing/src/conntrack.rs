@@ -67,7 +67,7 @@ pub(crate) fn size(policy: &ConntrackPolicy, node: &NodeFacts, sizes: &mut Sizes
 fn cut(node: &NodeFacts, cap: u64, max: Option<u64>) -> String {
     let most = max.unwrap_or(MOST);
     if cap < most {
-        format!("3 % of {} memory bears {cap}", Bytes(node.memory))
+        format!("3% of {} memory bears {cap}", Bytes(node.memory))
     } else if max.is_some() {
         format!("conntrack.maxEntries is {most}")
     } else {

@@ -132,7 +132,7 @@ fn memory_cap(memory: u64) -> u64 {
 fn bearing(node: &NodeFacts) -> String {
     match node.memory {
         0 => "a node of unknown memory".to_owned(),
-        memory => format!("1 % of {} memory", Bytes(memory)),
+        memory => format!("1% of {} memory", Bytes(memory)),
     }
 }
 

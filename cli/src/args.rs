@@ -1,0 +1,244 @@
+//! The command line, from raw arguments to values.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand, ValueEnum};
+use nettune_sizing::KernelVersion;
+
+/// What was asked for.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-nettune",
+    bin_name = "kubectl nettune",
+    version,
+    about = "What nettune would do to the kernel network tables of a cluster's nodes, and why",
+    max_term_width = 100
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print every value that nodes would get, with its reason; needs no cluster
+    Plan(PlanArgs),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  A cluster of 605 nodes with up to 30 pods each:
+    kubectl nettune plan --nodes 605 --pods-per-node 30
+
+  The same on the kernel of its day, where VXLAN's entries still counted:
+    kubectl nettune plan --nodes 605 --pods-per-node 30 --kernel 4.14
+
+  Pods with addresses of the VPC (AWS, Azure):
+    kubectl nettune plan --nodes 1000 --pods-per-node 58 --pod-network flat --cloud
+
+  The cluster that kubectl talks to, with a tuning before it is applied:
+    kubectl get nodes -o json | kubectl nettune plan --nodes-from - -f tuning.yaml
+
+Each value has a rule. AtLeast: a limit; what is higher already stays. Exact: this value and no
+other. The model is explained in docs/sizing.md.";
+
+/// What to plan for.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, after_long_help = EXAMPLES)]
+pub(crate) struct PlanArgs {
+    /// Nodes of the cluster
+    #[arg(long, value_name = "N", default_value_t = 3, help_heading = "Cluster")]
+    #[arg(value_parser = count::<u32>)]
+    pub(crate) nodes: u32,
+
+    /// Pods that each node can run (a Node's status.allocatable.pods)
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 110,
+        help_heading = "Cluster"
+    )]
+    #[arg(value_parser = count::<u32>)]
+    pub(crate) pods_per_node: u32,
+
+    /// How pods of different nodes reach each other [default: overlay, the larger guess]
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "Cluster")]
+    pub(crate) pod_network: Option<PodNetwork>,
+
+    /// How a node's pods are linked to it [default: bridge, the larger guess]
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "Cluster")]
+    pub(crate) pod_links: Option<PodLinks>,
+
+    /// Memory of each node, as Kubernetes writes it: 16Gi, 512Mi
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "16Gi",
+        help_heading = "Cluster"
+    )]
+    #[arg(value_parser = memory)]
+    pub(crate) memory: u64,
+
+    /// Logical processors of each node
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Cluster")]
+    #[arg(value_parser = count::<u32>)]
+    pub(crate) cores: u32,
+
+    /// Kernel of each node, as uname -r prints it or just its first numbers
+    #[arg(
+        long,
+        value_name = "RELEASE",
+        default_value = "6.12",
+        help_heading = "Cluster"
+    )]
+    #[arg(value_parser = KernelVersion::parse)]
+    pub(crate) kernel: KernelVersion,
+
+    /// The nodes belong to a cloud provider, where addresses are soon used again
+    #[arg(long, help_heading = "Cluster")]
+    pub(crate) cloud: bool,
+
+    /// The cluster's own Nodes instead of the flags above: what `kubectl get nodes -o json` (or
+    /// yaml) prints; - reads it from stdin
+    #[arg(long, value_name = "FILE", help_heading = "Input and output")]
+    #[arg(conflicts_with_all = [
+        "nodes", "pods_per_node", "pod_network", "pod_links", "memory", "cores", "kernel", "cloud",
+    ])]
+    pub(crate) nodes_from: Option<PathBuf>,
+
+    /// Size for at least this many nodes from the first day; replaces neighbors.sizeForNodes
+    #[arg(long, value_name = "N", help_heading = "Tuning")]
+    #[arg(value_parser = count::<i64>)]
+    pub(crate) size_for_nodes: Option<i64>,
+
+    /// The NodeNetworkTuning to plan, or several where there is --nodes-from; - reads it from
+    /// stdin [default: all blocks with their defaults]
+    #[arg(short = 'f', long, value_name = "TUNING.yaml", help_heading = "Tuning")]
+    pub(crate) filename: Option<PathBuf>,
+
+    /// The form of what is printed
+    #[arg(short, long, value_enum, default_value_t = Output::Text, help_heading = "Input and output")]
+    pub(crate) output: Output,
+}
+
+/// Forms of output.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Output {
+    /// A table for people
+    Text,
+    Json,
+    Yaml,
+}
+
+/// How pods of different nodes reach each other.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PodNetwork {
+    /// VXLAN or the like: Flannel, Cilium
+    Overlay,
+    /// Routes on the nodes' network: host-gw, kube-router, Calico BGP
+    Routed,
+    /// Pod addresses on the nodes' network: AWS VPC CNI, Azure CNI, macvlan
+    Flat,
+}
+
+/// How pods are linked to their node.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PodLinks {
+    /// One Linux bridge: Flannel, kube-router
+    Bridge,
+    /// A veth pair and a route for each pod: Calico, Cilium, AWS
+    PointToPoint,
+}
+
+/// Parses the command line. What cannot be parsed is one line on stderr and the exit code 2; help
+/// and version go to stdout with 0.
+pub(crate) fn parse() -> Result<Args, ExitCode> {
+    Args::try_parse().map_err(|error| {
+        let wordy = matches!(
+            error.kind(),
+            ErrorKind::DisplayHelp
+                | ErrorKind::DisplayVersion
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        );
+        if wordy {
+            // Nothing can be done about a stdout that is closed.
+            let _ = error.print();
+        } else {
+            eprintln!("{}", one_line(&error.to_string()));
+        }
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    })
+}
+
+/// clap's message without the usage, which `--help` has.
+fn one_line(message: &str) -> String {
+    let before_usage = message.split("\n\nUsage:").next().unwrap_or_default();
+    let before_hint = before_usage
+        .split("\n\nFor more")
+        .next()
+        .unwrap_or_default();
+    before_hint.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Parses a number of nodes, pods or cores: 1 to 100000, as `sizeForNodes` in a tuning.
+fn count<T: From<u32>>(text: &str) -> Result<T, String> {
+    match text.parse::<u32>() {
+        Ok(count @ 1..=100_000) => Ok(count.into()),
+        _ => Err("write a whole number from 1 to 100000".to_owned()),
+    }
+}
+
+/// Parses a size of memory in bytes.
+fn memory(text: &str) -> Result<u64, String> {
+    let wrong = || "write a size such as 16Gi, 512Mi or a number of bytes".to_owned();
+    let digits = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let factor: u64 = match suffix {
+        "" => 1,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    // `as` saturates, and no memory comes near 2^53 bytes, from where a float is not exact.
+    let bytes = (number * factor as f64) as u64;
+    (bytes > 0).then_some(bytes).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_does_not_contradict_itself() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn memory_is_read_as_kubernetes_writes_it() {
+        for (text, bytes) in [
+            ("16Gi", 16 << 30),
+            ("1.5Gi", 3 << 29),
+            ("512Mi", 512 << 20),
+            ("16G", 16_000_000_000),
+            ("1024", 1024),
+        ] {
+            assert_eq!(memory(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "Gi", "16GB", "0", "-1Gi", "1.2.3Gi", "16 Gi"] {
+            assert!(memory(text).is_err(), "{text}");
+        }
+    }
+}
