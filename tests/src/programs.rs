@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::control_plane::ControlPlane;
 use crate::directory_node::DirectoryNode;
 use crate::net::{self, Page};
@@ -157,13 +159,12 @@ impl Program {
     }
 }
 
-/// The address in a line like `{"fields":{"message":"listening","address":"127.0.0.1:41234"},…}`.
+/// The address in a line like `{"message":"serving …","listen":"127.0.0.1:41234",…}`.
 fn listen_address(line: &str) -> Option<SocketAddr> {
-    let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':');
-    line.contains("listening").then_some(())?;
-    line.split(|c| !is_part(c))
-        .filter_map(|word| word.parse().ok())
-        .find(|address: &SocketAddr| address.port() != 0)
+    serde_json::from_str::<Value>(line).ok()?["listen"]
+        .as_str()?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -172,18 +173,15 @@ mod tests {
 
     #[test]
     fn the_address_is_read_from_a_log_line() {
-        let json = r#"{"timestamp":"2026-11-22T15:04:05.123Z","level":"INFO","fields":{"message":"listening","address":"127.0.0.1:41234"}}"#;
+        let line = r#"{"level":"INFO","message":"serving /metrics","listen":"127.0.0.1:41234"}"#;
         assert_eq!(
-            listen_address(json),
+            listen_address(line),
             Some("127.0.0.1:41234".parse().unwrap())
-        );
-        assert_eq!(
-            listen_address("INFO listening on 127.0.0.1:80"),
-            Some("127.0.0.1:80".parse().unwrap())
         );
         assert_eq!(
             listen_address(r#"{"message":"cannot reach 127.0.0.1:6443"}"#),
             None
         );
+        assert_eq!(listen_address("nettune-agent: no such flag"), None);
     }
 }

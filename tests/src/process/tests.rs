@@ -7,8 +7,13 @@ fn shell(script: &str) -> Command {
 }
 
 fn is_alive(pid: &str) -> bool {
-    // A zombie has no command line any more.
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.trim().chars().next());
+    // A zombie is dead, just not yet waited for.
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 #[test]

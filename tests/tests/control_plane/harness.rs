@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use nettune_tests::control_plane::StaticToken;
-use nettune_tests::{ControlPlane, ControlPlaneConfig, NodeSpec, nodes};
+use nettune_tests::{ControlPlane, ControlPlaneConfig, NodeSpec, Program, nodes};
 
 #[tokio::test]
 async fn a_node_that_was_made_is_seen_by_kubectl() -> anyhow::Result<()> {
@@ -71,5 +71,17 @@ async fn a_token_without_rights_is_refused() -> anyhow::Result<()> {
         status.is_forbidden() && status.message.contains("default:nobody"),
         "{status:?}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_says_where_it_listens_and_ends_when_told() -> anyhow::Result<()> {
+    let control_plane = ControlPlane::start(ControlPlaneConfig::default()).await?;
+    control_plane.install_crds().await?;
+
+    let mut operator = Program::operator(&control_plane, &[]).await?;
+    assert_eq!(operator.get("/healthz").await?.status, 200);
+    assert!(operator.get("/metrics").await?.body.ends_with("# EOF\n"));
+    assert!(operator.process_mut().stop()?.success());
     Ok(())
 }
