@@ -1,0 +1,323 @@
+//! The loop around [`step`]: look, step, one effect, look again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nettune_daemon::error::chain;
+use nettune_daemon::serve::Health;
+use nettune_daemon::shutdown::Shutdown;
+use nettune_sizing::SysctlKey;
+use rustix::io::Errno;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::counters::Counters;
+use crate::facts::{self, Identity};
+use crate::goal::{Goal, Revision, Source};
+use crate::live::{Content, Live};
+use crate::memory::{Memory, Persisted};
+use crate::metrics::Metrics;
+use crate::mono::Mono;
+use crate::procfs::{Roots, Sysctls};
+use crate::report::Findings;
+use crate::state::StateDir;
+use crate::step::{Drift, Effect, Step, keys_to_look_at, step};
+use crate::tables::Tables;
+
+/// How often all keys are looked at: the longest that a writer goes unnoticed.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How often the tables' counters are read where nothing else asks for it.
+const COUNT: Duration = Duration::from_secs(1);
+
+/// How often the node's facts are read.
+const FACTS: Duration = Duration::from_secs(30);
+
+/// A goal that needs more effects than this at a time has a fault in it; it goes on at the next look.
+const MOST_EFFECTS: usize = 2000;
+
+/// What the API server says this node shall hold.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// A profile.
+    Profile(Arc<Source>),
+    /// There is none.
+    NoProfile,
+}
+
+/// What an agent is made of.
+#[derive(Debug)]
+pub struct Setup {
+    /// The node's name.
+    pub node: String,
+    /// Where the kernel's files are.
+    pub roots: Roots,
+    /// The boot and the kernel.
+    pub identity: Arc<Identity>,
+    /// Where the state is kept.
+    pub state: StateDir,
+    /// Its metrics.
+    pub metrics: Metrics,
+    /// Where it says what it found.
+    pub findings: watch::Sender<Option<Arc<Findings>>>,
+}
+
+/// The agent of one node.
+#[derive(Debug)]
+pub struct Agent {
+    node: String,
+    roots: Roots,
+    identity: Arc<Identity>,
+    state: StateDir,
+    metrics: Metrics,
+    findings: watch::Sender<Option<Arc<Findings>>>,
+    started: Instant,
+    sysctls: Sysctls,
+    counters: Counters,
+    goal: Goal,
+    memory: Memory,
+    malformed: Option<(Revision, String)>,
+    tables: Tables,
+    facts: nettune_crds::ProfileFacts,
+    facts_read: Mono,
+    /// When to look at everything again although no key has changed.
+    due: Mono,
+}
+
+impl Agent {
+    /// Takes up what an earlier process left: the last goal is applied before the API is reached.
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        let loaded = setup.state.load();
+        if let Some(set_aside) = &loaded.set_aside {
+            tracing::error!(
+                node = setup.node,
+                error = chain(&set_aside.reason),
+                moved_to = set_aside.moved_to.as_ref().map(|path| path.display().to_string()),
+                "the state cannot be used: tuning goes on, originals are not known until the next boot"
+            );
+        }
+        let mut agent = Self {
+            sysctls: Sysctls::new(&setup.roots.sysctl),
+            counters: Counters::new(&setup.roots),
+            facts: facts::read(&setup.roots, &setup.identity, None),
+            node: setup.node,
+            roots: setup.roots,
+            identity: setup.identity,
+            state: setup.state,
+            metrics: setup.metrics,
+            findings: setup.findings,
+            started: Instant::now(),
+            goal: Goal::default(),
+            memory: Memory::new(loaded.persisted),
+            malformed: None,
+            tables: Tables::default(),
+            facts_read: Mono::default(),
+            due: Mono::default(),
+        };
+        if let Some(source) = agent.memory.persisted.source.clone() {
+            agent.take(Order::Profile(source));
+        }
+        agent.look_at_keys();
+        agent
+    }
+
+    /// Works until the end is asked for.
+    pub async fn run(
+        mut self,
+        mut orders: watch::Receiver<Option<Order>>,
+        health: Health,
+        mut shutdown: Shutdown,
+    ) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut may_order = true;
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                order = orders.changed(), if may_order => may_order = order.is_ok(),
+                _ = looks.tick() => {}
+            }
+            let order = orders.has_changed().is_ok().then(|| orders.borrow_and_update().clone());
+            if let Some(order) = order.flatten() {
+                self.take(order);
+            }
+            self.turn();
+            health.beat();
+            health.set_ready(true);
+        }
+    }
+
+    /// Takes a new order; one that is the same as before changes nothing.
+    pub fn take(&mut self, order: Order) {
+        let source = match order {
+            Order::Profile(source) => source,
+            Order::NoProfile => {
+                if self.goal.source.is_some() {
+                    tracing::info!(node = self.node, "the profile is gone: nothing is enforced any more");
+                    self.turn_to(Goal::default());
+                }
+                return;
+            }
+        };
+        let known = self.malformed.as_ref().map(|(revision, _)| revision);
+        if self.goal.source.as_ref() == Some(&source) || known == Some(&source.revision) {
+            return;
+        }
+        let revision = source.revision.clone();
+        match Goal::read(source) {
+            Ok(goal) => self.turn_to(goal),
+            Err(error) => {
+                let error = chain(&error);
+                let generation = revision.generation;
+                tracing::error!(node = self.node, generation, error, "the last goal is kept");
+                self.malformed = Some((revision, error));
+                self.due = Mono::default();
+            }
+        }
+    }
+
+    fn turn_to(&mut self, goal: Goal) {
+        if let Some(revision) = goal.revision() {
+            tracing::info!(
+                node = self.node,
+                tuning = goal.tuning,
+                generation = revision.generation,
+                task = ?goal.task,
+                sysctls = goal.wanted.len(),
+                "new goal"
+            );
+        }
+        self.goal = goal;
+        self.malformed = None;
+        self.due = Mono::default();
+        self.look_at_keys();
+    }
+
+    fn look_at_keys(&mut self) {
+        let mut keys = keys_to_look_at(&self.goal, &self.memory);
+        // For the use of the tables, whether they are managed or not.
+        keys.extend(TABLE_LIMITS.map(SysctlKey::clone));
+        self.sysctls.look_at(&keys);
+    }
+
+    /// Looks, and does what is to be done, until nothing is left.
+    pub fn turn(&mut self) {
+        let changed = self.sysctls.look();
+        if !changed && self.now() < self.due {
+            return;
+        }
+        for _ in 0..MOST_EFFECTS {
+            let now = self.now();
+            let live = self.live();
+            let step = step(&self.goal, &live, &self.memory, now);
+            self.notice(&step.drifts);
+            if let Effect::Rest { until } = step.effect {
+                self.due = until.min(now.after(COUNT));
+                self.rest(step, &live, now);
+                return;
+            }
+            let outcome = self.perform(&step.effect, &live);
+            self.memory = step.memory.learn(step.effect, outcome, self.now());
+            self.sysctls.look();
+        }
+        tracing::error!(node = self.node, "no end of effects; going on at the next look");
+    }
+
+    fn now(&self) -> Mono {
+        Mono::at(self.started.elapsed())
+    }
+
+    fn live(&self) -> Live {
+        Live {
+            initial_namespace: self.facts.initial_network_namespace,
+            keys: self.sysctls.seen(),
+            counts: self.counters.read(),
+            machine: self.identity.machine(),
+        }
+    }
+
+    fn perform(&mut self, effect: &Effect, live: &Live) -> Result<(), Errno> {
+        match effect {
+            Effect::Persist(persisted) => self.save(persisted),
+            Effect::Set(key, value) => self.write(key, &value.clone().into(), live),
+            Effect::Clear(key) => self.write(key, &Content::Empty, live),
+            Effect::Rest { .. } => Ok(()),
+        }
+    }
+
+    fn save(&mut self, persisted: &Persisted) -> Result<(), Errno> {
+        let saved = self.state.save(persisted);
+        self.metrics.save(saved.is_ok());
+        saved.map_err(|error| {
+            tracing::error!(node = self.node, error = chain(&error), "the state was not saved");
+            error.errno()
+        })
+    }
+
+    fn write(&mut self, key: &SysctlKey, content: &Content, live: &Live) -> Result<(), Errno> {
+        let written = self.sysctls.write(key, content);
+        self.metrics.write(written.is_ok());
+        let from = live.content(key).map_or("", Content::as_str);
+        let (node, tuning, key, to) = (&self.node, &self.goal.tuning, key.name(), content.as_str());
+        match written {
+            Ok(()) => tracing::info!(node, tuning, key, from, to, "set"),
+            Err(errno) => {
+                let error = std::io::Error::from(errno).to_string();
+                tracing::warn!(node, tuning, key, from, to, error, "refused");
+            }
+        }
+        written
+    }
+
+    fn notice(&self, drifts: &[Drift]) {
+        for drift in drifts {
+            self.metrics.drift(drift.key.name());
+            tracing::warn!(
+                node = self.node,
+                tuning = self.goal.tuning,
+                key = drift.key.name(),
+                found = drift.found.as_str(),
+                wanted = drift.wanted,
+                repaired = drift.repaired,
+                "somebody else has changed a sysctl"
+            );
+        }
+    }
+
+    /// Nothing is left to do: says what was found.
+    fn rest(&mut self, step: Step, live: &Live, now: Mono) {
+        self.memory = step.memory;
+        self.tables.observe(live, now);
+        if now.since(self.facts_read) >= FACTS {
+            self.facts = facts::read(&self.roots, &self.identity, self.facts.pod_links);
+            self.facts_read = now;
+        }
+        self.metrics.keys(&step.keys);
+        self.metrics.tables(&self.tables);
+        let findings = Findings {
+            revision: self.goal.revision().cloned(),
+            task: self.goal.task,
+            keys: step.keys,
+            released: step.released,
+            malformed: self.malformed.clone(),
+            tables: self.tables.in_bands(),
+            facts: self.facts.clone(),
+            identity: Arc::clone(&self.identity),
+        };
+        self.findings.send_if_modified(|last| {
+            let differs = last.as_deref() != Some(&findings);
+            if differs {
+                *last = Some(Arc::new(findings));
+            }
+            differs
+        });
+    }
+}
+
+/// The limits of the tables whose use is reported.
+static TABLE_LIMITS: [&SysctlKey; 3] = [
+    &nettune_sizing::keys::IPV4_GC_THRESH3,
+    &nettune_sizing::keys::IPV6_GC_THRESH3,
+    &nettune_sizing::keys::NF_CONNTRACK_MAX,
+];

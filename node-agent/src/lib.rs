@@ -1,0 +1,27 @@
+//! The agent of one node: it looks at the kernel, decides on one effect, performs it, and looks again.
+//!
+//! What knows how is pure: [`step::step`], with the rules it is made of beside it. Everything else
+//! fetches its input ([`procfs`], [`counters`], [`facts`], [`state`], [`link`]) or performs its
+//! effects ([`agent`]).
+
+pub mod agent;
+mod conntrack;
+pub mod counters;
+pub mod facts;
+pub mod goal;
+mod judge;
+pub mod link;
+pub mod live;
+pub mod memory;
+pub mod metrics;
+pub mod mono;
+mod order;
+pub mod patch;
+pub mod procfs;
+mod refusal;
+pub mod report;
+mod restore;
+mod routes;
+pub mod state;
+pub mod step;
+pub mod tables;

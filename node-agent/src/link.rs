@@ -1,0 +1,311 @@
+//! The API: the node's own profile is watched by its name, and its status is written when it differs.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, ResourceExt};
+use nettune_crds::{NodeNetworkProfile, NodeNetworkProfileStatus};
+use nettune_daemon::api::{Outage, pauses};
+use nettune_daemon::shutdown::Shutdown;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::agent::Order;
+use crate::goal::{Revision, Source};
+use crate::metrics::Metrics;
+use crate::patch::difference;
+use crate::report::Findings;
+
+/// How long a write of the status may take; the client repeats it for much longer by itself.
+const PATCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The least time between two writes of the status: a rival that never rests must not become a storm.
+const PATCH_PAUSE: Duration = Duration::from_secs(1);
+
+/// Watches live 25 to 50 minutes: when an API server restarts, all agents come at once, and this is
+/// what spreads them.
+const WATCH_LIFE: std::ops::RangeInclusive<u32> = 1500..=3000;
+
+/// The field manager of the status.
+const MANAGER: &str = "nettune-agent";
+
+/// The agent's way to its profile.
+pub struct Link {
+    api: Api<DynamicObject>,
+    node: String,
+    orders: watch::Sender<Option<Order>>,
+    findings: watch::Receiver<Option<Arc<Findings>>>,
+    metrics: Metrics,
+    outage: Outage,
+    profile: Option<Profile>,
+    /// What was written last: where the API server keeps less of it than was sent, sending it again
+    /// would change nothing.
+    acknowledged: Option<(Value, String)>,
+    /// Pauses between writes while they fail.
+    pauses: Option<Box<dyn Iterator<Item = Duration> + Send>>,
+}
+
+/// The profile as the API server has it.
+struct Profile {
+    revision: Revision,
+    resource_version: String,
+    status: Value,
+}
+
+type Patching = BoxFuture<'static, Result<DynamicObject, PatchError>>;
+
+/// A status that was sent, and what came of it.
+type Answer = (Value, Result<DynamicObject, PatchError>);
+
+/// The profile cannot be watched any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the watch of the profile of node {node} has ended for good")]
+pub struct WatchEnded {
+    node: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PatchError {
+    #[error("the status was not written")]
+    Api(#[source] Box<kube::Error>),
+    #[error("the status was not written within {} s", PATCH_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl Link {
+    /// A link for one node.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        node: &str,
+        orders: watch::Sender<Option<Order>>,
+        findings: watch::Receiver<Option<Arc<Findings>>>,
+        metrics: Metrics,
+    ) -> Self {
+        // Not typed: what cannot be read is reported and must not stop the watch.
+        let resource = ApiResource::erase::<NodeNetworkProfile>(&());
+        Self {
+            api: Api::all_with(client, &resource),
+            node: node.to_owned(),
+            orders,
+            findings,
+            metrics,
+            outage: Outage::default(),
+            profile: None,
+            acknowledged: None,
+            pauses: None,
+        }
+    }
+
+    /// Watches and reports until the end is asked for.
+    ///
+    /// # Errors
+    /// When the watch ends, which it never should: it begins anew by itself.
+    pub async fn run(mut self, mut shutdown: Shutdown) -> Result<(), WatchEnded> {
+        let config = watcher::Config::default()
+            .fields(&format!("metadata.name={}", self.node))
+            .timeout(watch_life());
+        let mut events = pin!(watcher(self.api.clone(), config).default_backoff());
+        let mut patching: Option<(Value, Patching)> = None;
+        let mut next_patch = Instant::now();
+        let mut listed = false;
+        let mut may_find = true;
+        loop {
+            if patching.is_none() && next_patch <= Instant::now() {
+                patching = self.patch();
+            }
+            let is_early = patching.is_none() && next_patch > Instant::now();
+            tokio::select! {
+                () = shutdown.requested() => return Ok(()),
+                event = events.next() => match event {
+                    Some(event) => self.watched(event, &mut listed),
+                    None => return Err(WatchEnded { node: self.node }),
+                },
+                found = self.findings.changed(), if may_find => may_find = found.is_ok(),
+                patched = patched(&mut patching) => {
+                    next_patch = Instant::now() + self.patched(patched);
+                }
+                () = sleep_until(next_patch), if is_early => {}
+            }
+        }
+    }
+
+    fn watched(
+        &mut self,
+        event: Result<watcher::Event<DynamicObject>, watcher::Error>,
+        listed: &mut bool,
+    ) {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.metrics.api_reachable(false);
+                return self.outage.noticed(&error);
+            }
+        };
+        match event {
+            watcher::Event::Init => {
+                *listed = false;
+                return;
+            }
+            watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
+                *listed = true;
+                self.take(&object);
+            }
+            watcher::Event::Delete(object) => {
+                let uid = object.metadata.uid.unwrap_or_default();
+                if self.profile.as_ref().is_some_and(|own| own.revision.uid == uid) {
+                    self.gone();
+                }
+            }
+            watcher::Event::InitDone if !*listed => self.gone(),
+            watcher::Event::InitDone => {}
+        }
+        self.outage.over();
+        self.metrics.api_reachable(true);
+    }
+
+    fn gone(&mut self) {
+        self.profile = None;
+        self.order(Order::NoProfile);
+    }
+
+    fn take(&mut self, object: &DynamicObject) {
+        if object.name_any() != self.node {
+            return;
+        }
+        let profile = Profile::of(object);
+        let source = Source {
+            revision: profile.revision.clone(),
+            spec: object.data.get("spec").cloned().unwrap_or(Value::Null),
+        };
+        self.profile = Some(profile);
+        self.order(Order::Profile(Arc::new(source)));
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.send_if_modified(|last| {
+            let differs = last.as_ref() != Some(&order);
+            *last = Some(order);
+            differs
+        });
+    }
+
+    /// The write that brings the status up to date; `None` where it is, or where what was found is
+    /// not about this profile.
+    fn patch(&mut self) -> Option<(Value, Patching)> {
+        let profile = self.profile.as_ref()?;
+        let findings = self.findings.borrow_and_update().clone()?;
+        if findings.speaks_of().map(|revision| &revision.uid) != Some(&profile.revision.uid) {
+            return None;
+        }
+        let previous: NodeNetworkProfileStatus =
+            serde_json::from_value(profile.status.clone()).unwrap_or_default();
+        let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
+        let status = serde_json::to_value(findings.status(&previous, now)).ok()?;
+        let changed = difference(&profile.status, &status)?;
+        let acknowledged = self.acknowledged.as_ref();
+        if acknowledged.is_some_and(|(written, version)| {
+            *written == status && *version == profile.resource_version
+        }) {
+            return None;
+        }
+        // With the version that it was compared with: the profile may be another one by now.
+        let version = &profile.resource_version;
+        let body = json!({"metadata": {"resourceVersion": version}, "status": changed});
+        let (api, node) = (self.api.clone(), self.node.clone());
+        let patching = async move {
+            let params = PatchParams {
+                field_manager: Some(MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            let patch = Patch::Merge(&body);
+            match timeout(PATCH_TIMEOUT, api.patch_status(&node, &params, &patch)).await {
+                Ok(patched) => patched.map_err(|error| PatchError::Api(Box::new(error))),
+                Err(_) => Err(PatchError::Timeout),
+            }
+        };
+        Some((status, patching.boxed()))
+    }
+
+    /// Takes the answer to a write, and says how long the next one has to wait.
+    fn patched(&mut self, (status, answer): Answer) -> Duration {
+        self.metrics.status_patch(answer.is_ok());
+        match answer {
+            Ok(object) => {
+                let profile = Profile::of(&object);
+                self.acknowledged = Some((status, profile.resource_version.clone()));
+                if self.profile.as_ref().is_some_and(|own| own.revision.uid == profile.revision.uid) {
+                    // The watch brings the spec.
+                    self.profile = Some(profile);
+                }
+                self.outage.over();
+                self.metrics.api_reachable(true);
+                self.pauses = None;
+                PATCH_PAUSE
+            }
+            // Another version is there, or none: the watch brings it.
+            Err(PatchError::Api(error)) if is_overtaken(&error) => PATCH_PAUSE,
+            Err(error) => {
+                self.outage.noticed(&error);
+                self.metrics.api_reachable(false);
+                let pauses = self.pauses.get_or_insert_with(|| Box::new(pauses()));
+                pauses.next().unwrap_or_default().max(PATCH_PAUSE)
+            }
+        }
+    }
+}
+
+/// Waits for a write that is under way; for ever where none is.
+async fn patched(patching: &mut Option<(Value, Patching)>) -> Answer {
+    let Some((_, under_way)) = patching else {
+        return std::future::pending().await;
+    };
+    let answer = under_way.await;
+    let status = patching.take().map(|(status, _)| status);
+    (status.unwrap_or_default(), answer)
+}
+
+fn is_overtaken(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
+}
+
+/// A number of seconds from the range, by the random keys of the standard library's hash maps: which
+/// one it is matters to nobody, only that agents differ.
+fn watch_life() -> u32 {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new().hash_one(0);
+    let width = u64::from(WATCH_LIFE.end() - WATCH_LIFE.start() + 1);
+    WATCH_LIFE.start() + u32::try_from(random % width).unwrap_or(0)
+}
+
+impl Profile {
+    fn of(object: &DynamicObject) -> Self {
+        Self {
+            revision: Revision {
+                uid: object.metadata.uid.clone().unwrap_or_default(),
+                generation: object.metadata.generation.unwrap_or(0),
+            },
+            resource_version: object.resource_version().unwrap_or_default(),
+            status: object.data.get("status").cloned().unwrap_or(Value::Null),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watches_live_25_to_50_minutes_and_differ() {
+        let lives: Vec<u32> = (0..100).map(|_| watch_life()).collect();
+        assert!(lives.iter().all(|life| WATCH_LIFE.contains(life)));
+        assert!(lives.iter().any(|life| *life != lives[0]));
+    }
+}

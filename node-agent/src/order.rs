@@ -1,0 +1,185 @@
+//! The order of the neighbour tables' thresholds, kept at every instant.
+//!
+//! The kernel does not check it. With gc_thresh2 above gc_thresh3 the first insertion past
+//! gc_thresh3 fails, with both equal every insertion collects garbage (net/core/neighbour.c).
+
+use std::collections::BTreeMap;
+
+use nettune_crds::KeyState;
+use nettune_sizing::{SysctlKey, Wanted, keys};
+
+use crate::goal::Goal;
+use crate::judge::{Plan, Verdict};
+use crate::live::{Content, Live, Seen};
+
+/// The most that the kernel takes for a threshold or for nf_conntrack_max.
+pub(crate) const HIGHEST: u64 = i32::MAX as u64;
+
+/// The thresholds of one table, from the lowest to the highest.
+#[derive(Debug)]
+pub(crate) struct Family {
+    pub(crate) keys: [&'static SysctlKey; 3],
+}
+
+/// Both tables; they know nothing of each other.
+pub(crate) static FAMILIES: [Family; 2] = [
+    Family {
+        keys: [
+            &keys::IPV4_GC_THRESH1,
+            &keys::IPV4_GC_THRESH2,
+            &keys::IPV4_GC_THRESH3,
+        ],
+    },
+    Family {
+        keys: [
+            &keys::IPV6_GC_THRESH1,
+            &keys::IPV6_GC_THRESH2,
+            &keys::IPV6_GC_THRESH3,
+        ],
+    },
+];
+
+impl Family {
+    /// Whether a goal manages any of it.
+    pub(crate) fn is_managed(&self, goal: &Goal) -> bool {
+        self.keys.iter().any(|key| goal.wanted.contains_key(*key))
+    }
+}
+
+/// Makes each threshold follow the one below it up, where that one stays too high for it: because
+/// somebody else raised it, or because the table is too full to lower it. Garbage collection needs
+/// room between the second and the third, hence twice the lower one.
+pub(crate) fn follow_up(plan: &mut Plan, goal: &Goal, live: &Live) {
+    for family in FAMILIES.iter().filter(|family| family.is_managed(goal)) {
+        let mut below: Option<(&SysctlKey, u64)> = None;
+        for (place, key) in (0..).zip(family.keys) {
+            let Some(now) = live.number(key) else {
+                continue;
+            };
+            let aim = match plan.get(key) {
+                Some(Verdict::Change { to }) => to.number().unwrap_or(now),
+                _ => now,
+            };
+            let highest = HIGHEST - 2 + place;
+            let settled = settle(aim, now, below.map(|(_, value)| value), highest);
+            if settled != aim {
+                let verdict = settled_verdict(goal, key, now, settled, below);
+                plan.insert(key.clone(), verdict);
+            }
+            below = Some((key, settled));
+        }
+    }
+}
+
+fn settle(aim: u64, now: u64, below: Option<u64>, highest: u64) -> u64 {
+    let Some(below) = below else {
+        return aim.min(highest);
+    };
+    let (least, roomy) = (below + 1, below.saturating_mul(2));
+    if aim >= least {
+        aim.min(highest)
+    } else if (least..=roomy.clamp(least, highest)).contains(&now) {
+        now
+    } else {
+        roomy.clamp(least, highest)
+    }
+}
+
+fn settled_verdict(
+    goal: &Goal,
+    key: &SysctlKey,
+    now: u64,
+    settled: u64,
+    below: Option<(&SysctlKey, u64)>,
+) -> Verdict {
+    if now != settled {
+        return Verdict::Change { to: settled.into() };
+    }
+    let why = match below {
+        Some((below, value)) => format!("it has to stay above {}, which is {value}", leaf(below)),
+        None => "the thresholds above it have to fit below the kernel's highest number".to_owned(),
+    };
+    match goal.wanted.get(key) {
+        Some(Wanted::Exact(value)) => Verdict::Kept {
+            state: KeyState::Waiting,
+            message: format!("{value} is wanted, but {why}"),
+            waits_for: Some("lower thresholds below it".to_owned()),
+        },
+        _ => Verdict::Holds { note: why },
+    }
+}
+
+/// The last part of a key's name.
+pub(crate) fn leaf(key: &SysctlKey) -> &str {
+    key.name().rsplit('.').next().unwrap_or_default()
+}
+
+/// The next write of a plan that breaks no rule of order; `None` where none is left.
+///
+/// Thresholds are raised from the top and then lowered from the bottom. Buckets go before
+/// nf_conntrack_max is raised and after it is lowered.
+pub(crate) fn next_write(plan: &Plan, live: &Live) -> Option<(SysctlKey, Content)> {
+    let changes: BTreeMap<&SysctlKey, &Content> = plan
+        .iter()
+        .filter_map(|(key, verdict)| match verdict {
+            Verdict::Change { to } => Some((key, to)),
+            _ => None,
+        })
+        .collect();
+    let pick = |key: &SysctlKey| changes.get(key).map(|to| (key.clone(), (*to).clone()));
+    FAMILIES
+        .iter()
+        .find_map(|family| next_of_family(family, &changes, live))
+        .or_else(|| {
+            let buckets = pick(&keys::NF_CONNTRACK_BUCKETS);
+            let raised = buckets.filter(|(key, to)| to.number() > live.number(key));
+            raised.or_else(|| pick(&keys::NF_CONNTRACK_MAX))
+        })
+        .or_else(|| {
+            let in_no_order = |key: &&SysctlKey| {
+                !FAMILIES.iter().any(|family| family.keys.contains(key))
+            };
+            changes.keys().copied().find(in_no_order).and_then(pick)
+        })
+}
+
+fn next_of_family(
+    family: &Family,
+    changes: &BTreeMap<&SysctlKey, &Content>,
+    live: &Live,
+) -> Option<(SysctlKey, Content)> {
+    let raises = [(2, true), (1, true), (0, true)];
+    let lowers = [(0, false), (1, false), (2, false)];
+    raises.into_iter().chain(lowers).find_map(|(place, raise)| {
+        let key = *family.keys.get(place)?;
+        let to = *changes.get(key)?;
+        let is_raise = to.number() > live.number(key);
+        let fits = is_raise == raise && keeps_order(family, place, to.number()?, live);
+        fits.then(|| (key.clone(), to.clone()))
+    })
+}
+
+/// Whether setting one threshold leaves every pair that is in order now in order.
+fn keeps_order(family: &Family, place: usize, to: u64, live: &Live) -> bool {
+    let in_order_after = |low: usize, high: usize| {
+        let value = |at: usize| family.keys.get(at).map(|key| live.seen(key));
+        let number = |seen: &Seen| match seen {
+            Seen::Content(content) => content.number(),
+            _ => None,
+        };
+        let (Some(low_seen), Some(high_seen)) = (value(low), value(high)) else {
+            return true;
+        };
+        if matches!(low_seen, Seen::Missing) || matches!(high_seen, Seen::Missing) {
+            return true;
+        }
+        let (Some(low_now), Some(high_now)) = (number(low_seen), number(high_seen)) else {
+            // What cannot be read cannot be kept in order.
+            return false;
+        };
+        let low_then = if low == place { to } else { low_now };
+        let high_then = if high == place { to } else { high_now };
+        low_now >= high_now || low_then < high_then
+    };
+    (place == 0 || in_order_after(place - 1, place)) && (place == 2 || in_order_after(place, place + 1))
+}

@@ -1,0 +1,217 @@
+//! What is reported: a profile's status, from what was found on the node.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use nettune_crds::conditions::{self, DRIFTED, READY, RELEASED, reasons};
+use nettune_crds::{KeyState, NodeNetworkProfileStatus, ProfileFacts, SysctlStatus, TablesUse};
+
+use crate::facts::Identity;
+use crate::goal::{Revision, Task};
+use crate::step::KeyReport;
+
+/// What was found on the node when there was nothing left to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Findings {
+    /// The version of the profile that the agent works on.
+    pub revision: Option<Revision>,
+    /// What it does with it.
+    pub task: Task,
+    /// Each key.
+    pub keys: Vec<KeyReport>,
+    /// Whether a release is over.
+    pub released: bool,
+    /// A later version of the profile that cannot be read, and why.
+    pub malformed: Option<(Revision, String)>,
+    /// Use of the tables.
+    pub tables: Option<TablesUse>,
+    /// What only the node can see.
+    pub facts: ProfileFacts,
+    /// The boot and the kernel.
+    pub identity: Arc<Identity>,
+}
+
+/// The most characters that a key's message may have, by the schema.
+const MOST_CHARACTERS: usize = 1024;
+
+impl Findings {
+    /// The version of the profile that a status made of this speaks of.
+    #[must_use]
+    pub fn speaks_of(&self) -> Option<&Revision> {
+        let malformed = self.malformed.as_ref().map(|(revision, _)| revision);
+        malformed.or(self.revision.as_ref())
+    }
+
+    /// The status of the profile. `previous` is the one that it has now: times of conditions that
+    /// have not turned stay, and so do conditions that are not the agent's.
+    #[must_use]
+    pub fn status(
+        &self,
+        previous: &NodeNetworkProfileStatus,
+        now: Timestamp,
+    ) -> NodeNetworkProfileStatus {
+        let observed_generation = self.speaks_of().map(|revision| revision.generation);
+        let mut conditions = previous.conditions.clone();
+        let mut set = |type_, (status, reason, message): (bool, &str, String)| {
+            let status = Some(status);
+            conditions::set(&mut conditions, type_, status, reason, message, observed_generation, now);
+        };
+        set(READY, self.ready());
+        set(DRIFTED, self.drifted());
+        if self.released {
+            set(RELEASED, self.release());
+        } else {
+            conditions.retain(|condition: &Condition| condition.type_ != RELEASED);
+        }
+        NodeNetworkProfileStatus {
+            observed_generation,
+            sysctls: self.keys.iter().map(sysctl).collect(),
+            tables: self.tables.clone(),
+            facts: Some(self.facts.clone()),
+            kernel_release: self.identity.kernel_release.clone(),
+            boot_id: self.identity.boot_id.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            conditions,
+        }
+    }
+
+    fn ready(&self) -> (bool, &'static str, String) {
+        if let Some((_, why)) = &self.malformed {
+            let message = format!("{why}; the last one that could be read is kept");
+            return (false, reasons::INVALID, message);
+        }
+        if self.task == Task::Release {
+            let (_, reason, message) = self.release();
+            return (self.count(KeyState::Failed) == 0, reason, message);
+        }
+        if let Some((first, more)) = self.first_in(KeyState::Failed) {
+            let reason = if self.all_failed_are_invalid() {
+                reasons::INVALID
+            } else {
+                reasons::FAILED
+            };
+            return (false, reason, format!("{}: {}{more}", first.name, first.message));
+        }
+        let (reason, message) = self.summary();
+        (true, reason, message)
+    }
+
+    /// How the keys stand, in one sentence, where none has failed.
+    fn summary(&self) -> (&'static str, String) {
+        let inapplicable = self.count(KeyState::NotApplicable);
+        let (all, hold) = (self.keys.len() - inapplicable, self.count(KeyState::Applied));
+        let (drifted, waiting) = (self.count(KeyState::Drifted), self.count(KeyState::Waiting));
+        let mut message = match (all, inapplicable) {
+            (0, 0) => "no sysctl is managed".to_owned(),
+            (0, _) => "no sysctl that is managed applies to this node".to_owned(),
+            _ if waiting > 0 => format!("{hold} {}", plural(hold, "holds", "hold")),
+            _ => format!("{hold} of {all} {}", plural(all, "sysctl holds", "sysctls hold")),
+        };
+        if waiting > 0 {
+            let waits = plural(waiting, "waits", "wait");
+            message.push_str(&format!(", {waiting} {waits} for {}", self.waits_for()));
+        }
+        if drifted > 0 {
+            let differ = plural(drifted, "differs", "differ");
+            let because = match self.task {
+                Task::Observe => "mode Observe writes nothing",
+                _ => "mode ApplyOnce leaves what was changed since",
+            };
+            message.push_str(&format!(", {drifted} {differ}: {because}"));
+        }
+        if inapplicable > 0 && all > 0 {
+            let does = plural(inapplicable, "does", "do");
+            message.push_str(&format!("; {inapplicable} {does} not apply to this node"));
+        }
+        let reason = match self.task {
+            Task::Observe => reasons::OBSERVED,
+            _ if waiting > 0 => reasons::WAITING,
+            _ => reasons::APPLIED,
+        };
+        (reason, message)
+    }
+
+    fn drifted(&self) -> (bool, &'static str, String) {
+        match self.first_in(KeyState::Drifted) {
+            Some((first, more)) => {
+                let message = format!("{}: {}{more}", first.name, first.message);
+                (true, reasons::VALUES_DIFFER, message)
+            }
+            None => (false, reasons::NO_DRIFT, String::new()),
+        }
+    }
+
+    fn release(&self) -> (bool, &'static str, String) {
+        let all = self.keys.len();
+        let back = self.count(KeyState::Applied);
+        if back == all {
+            let message = match all {
+                0 => "nothing was written in this boot: nothing had to go back".to_owned(),
+                _ => format!("all {all} sysctls are back"),
+            };
+            return (true, reasons::RESTORED, message);
+        }
+        let left = self.keys.iter().filter(|key| key.state != KeyState::Applied);
+        let left: Vec<String> = left
+            .map(|key| format!("{}: {}", key.name, key.message))
+            .collect();
+        let message = format!("{back} of {all} sysctls are back; {}", left.join("; "));
+        (true, reasons::PARTLY_RESTORED, shortened(&message, MOST_CHARACTERS))
+    }
+
+    fn count(&self, state: KeyState) -> usize {
+        self.keys.iter().filter(|key| key.state == state).count()
+    }
+
+    fn first_in(&self, state: KeyState) -> Option<(&KeyReport, String)> {
+        let mut of_state = self.keys.iter().filter(|key| key.state == state);
+        let first = of_state.next()?;
+        let more = match of_state.count() {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        Some((first, more))
+    }
+
+    fn all_failed_are_invalid(&self) -> bool {
+        let mut failed = self.keys.iter().filter(|key| key.state == KeyState::Failed);
+        failed.all(|key| key.invalid)
+    }
+
+    fn waits_for(&self) -> String {
+        let mut waits: Vec<&str> = self
+            .keys
+            .iter()
+            .filter(|key| key.state == KeyState::Waiting)
+            .map(|key| key.waits_for.as_deref().unwrap_or("the kernel"))
+            .collect();
+        waits.sort_unstable();
+        waits.dedup();
+        waits.join(" and ")
+    }
+}
+
+fn plural<'a>(count: usize, one: &'a str, more: &'a str) -> &'a str {
+    if count == 1 { one } else { more }
+}
+
+fn sysctl(key: &KeyReport) -> SysctlStatus {
+    SysctlStatus {
+        name: key.name.to_string(),
+        observed: key.observed.as_ref().map(|content| content.as_str().to_owned()),
+        original: key.original.as_ref().map(|content| content.as_str().to_owned()),
+        state: key.state,
+        message: shortened(&key.message, MOST_CHARACTERS),
+        drift_count: i64::try_from(key.drift_count).unwrap_or(i64::MAX),
+    }
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(most - 1).collect();
+    short.push('…');
+    short
+}

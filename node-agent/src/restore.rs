@@ -1,0 +1,114 @@
+//! The way back: which originals can be put back, and to what.
+
+use nettune_crds::KeyState;
+use nettune_sizing::{SysctlKey, keys};
+
+use crate::conntrack;
+use crate::judge::{self, Plan, Verdict};
+use crate::live::{Content, Live, Seen};
+use crate::memory::{Memory, Record};
+
+/// What kube-proxy sets at the least (`--conntrack-min`).
+const KUBE_PROXY_LEAST: u64 = 131_072;
+
+/// And for each core (`--conntrack-max-per-core`).
+const KUBE_PROXY_PER_CORE: u64 = 32_768;
+
+/// What is to be done to put the originals back.
+pub(crate) fn plan(live: &Live, memory: &Memory) -> Plan {
+    let mut plan = Plan::new();
+    let records = &memory.persisted.records;
+    for (key, record) in records {
+        if *key != keys::NF_CONNTRACK_BUCKETS {
+            plan.insert(key.clone(), judge(key, record, live, memory));
+        }
+    }
+    let buckets = &keys::NF_CONNTRACK_BUCKETS;
+    if let Some(record) = records.get(buckets) {
+        let verdict = judge(buckets, record, live, memory);
+        let verdict = buckets_verdict(verdict, &plan, live);
+        plan.insert(buckets.clone(), verdict);
+    }
+    plan
+}
+
+/// A value that stays as it is, and why.
+pub(crate) fn left(message: impl Into<String>) -> Verdict {
+    Verdict::kept(KeyState::NotApplicable, message)
+}
+
+fn judge(key: &SysctlKey, record: &Record, live: &Live, memory: &Memory) -> Verdict {
+    let now = match live.seen(key) {
+        Seen::Content(now) => now,
+        Seen::Missing => return left("left: it is not there any more"),
+        Seen::Unreadable(_) | Seen::Garbled(_) => {
+            return judge::unusable(key, live).unwrap_or_else(|| left("left: it cannot be read"));
+        }
+    };
+    let Some(original) = &record.original else {
+        return left(format!(
+            "left at {now}: its original is not known, because the agent's state was lost; it is \
+             the kernel's own again after the next boot"
+        ));
+    };
+    if now == original {
+        return Verdict::Holds {
+            note: "the original value".to_owned(),
+        };
+    }
+    let to = least_to_restore(key, original, live);
+    if *now == to {
+        return Verdict::Holds {
+            note: format!("what kube-proxy sets; the original, {original}, is below it"),
+        };
+    }
+    if !memory.owns(key, now) {
+        return left(format!("left at {now}: somebody else has set it since"));
+    }
+    if original.number() == Some(0) && *key == keys::NF_CONNTRACK_MAX {
+        return left(format!(
+            "left at {now}: it had no limit at all before, and that is never set here"
+        ));
+    }
+    if now.number() < to.number() && original.number() < now.number() {
+        return left(format!(
+            "left at {now}: its original, {original}, is below what kube-proxy sets"
+        ));
+    }
+    match judge::too_full_to_lower(key, now, &to, live) {
+        Some(Verdict::Kept { message, .. }) => left(format!("left at {now}: {message}")),
+        _ => Verdict::Change { to },
+    }
+}
+
+/// What goes back: the original, but nf_conntrack_max not below what kube-proxy would set. It did so
+/// once, at its start, and will not come back to raise it.
+fn least_to_restore(key: &SysctlKey, original: &Content, live: &Live) -> Content {
+    match original.number() {
+        Some(number) if *key == keys::NF_CONNTRACK_MAX => {
+            let cores = u64::from(live.machine.cores);
+            let kube_proxy = KUBE_PROXY_LEAST.max(cores.saturating_mul(KUBE_PROXY_PER_CORE));
+            number.max(kube_proxy).into()
+        }
+        _ => original.clone(),
+    }
+}
+
+fn buckets_verdict(verdict: Verdict, plan: &Plan, live: &Live) -> Verdict {
+    let key = &keys::NF_CONNTRACK_BUCKETS;
+    let (Verdict::Change { to }, Some(now)) = (&verdict, live.number(key)) else {
+        return verdict;
+    };
+    let buckets = to.number().unwrap_or(0);
+    let kernel = live.machine.kernel;
+    if let Some(max) = conntrack::max_after(plan, live)
+        && !conntrack::bears(kernel, buckets, max)
+        && buckets < now
+    {
+        return left(format!("left at {now}: {buckets} do not bear {max} entries"));
+    }
+    match conntrack::busy(live) {
+        Some(busy) => left(format!("left at {now}: {busy}")),
+        None => verdict,
+    }
+}

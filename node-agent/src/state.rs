@@ -1,0 +1,308 @@
+//! The state directory: what has to outlive the process, saved so that a kill at any moment leaves
+//! the old state or the new one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nettune_sizing::{SysctlKey, Value};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::goal::{Revision, Source};
+use crate::live::Content;
+use crate::memory::{AppliedOnce, Persisted, Record};
+use crate::procfs::errno;
+
+/// The state directory of one node in one boot.
+#[derive(Debug)]
+pub struct StateDir {
+    dir: PathBuf,
+    node: String,
+    boot_id: String,
+}
+
+/// What was found at the start.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is still true in this boot.
+    pub persisted: Persisted,
+    /// A state that could not be used.
+    pub set_aside: Option<SetAside>,
+}
+
+/// A state that could not be used, and was set aside to be looked at.
+#[derive(Debug)]
+pub struct SetAside {
+    /// Why.
+    pub reason: UnusableState,
+    /// Where it is now; `None` where it could not be moved.
+    pub moved_to: Option<PathBuf>,
+}
+
+/// Why a state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UnusableState {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is cut off, overwritten, or of something else.
+    #[error("{} is no state of a nettune agent", path.display())]
+    Foreign {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A later agent has written it.
+    #[error("{} has version {version}, and this agent knows {VERSION}", path.display())]
+    Newer {
+        /// Its path.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+}
+
+/// The state could not be saved.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {attempt} {}", path.display())]
+pub struct SaveError {
+    attempt: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl SaveError {
+    /// The system's error.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        errno(&self.source)
+    }
+}
+
+const FILE: &str = "state.json";
+const VERSION: u32 = 1;
+
+/// A profile has at most 128 keys with 2 KiB of text each, and each key a record.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// What every version of the file has.
+#[derive(Deserialize)]
+struct Header {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StateFile {
+    format: Format,
+    version: u32,
+    node: String,
+    boot_id: String,
+    originals_lost: bool,
+    source: Option<Source>,
+    records: BTreeMap<String, RecordFile>,
+    applied_once: Option<AppliedOnceFile>,
+    released: Option<Revision>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Format {
+    #[serde(rename = "nettune-agent-state")]
+    State,
+}
+
+/// An empty text is a sysctl that was empty.
+#[derive(Serialize, Deserialize)]
+struct RecordFile {
+    original: Option<String>,
+    before: Option<String>,
+    written: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AppliedOnceFile {
+    revision: Revision,
+    keys: BTreeSet<String>,
+}
+
+impl StateDir {
+    /// The state of a node in a boot, below a directory.
+    #[must_use]
+    pub fn new(dir: &Path, node: &str, boot_id: &str) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            node: node.to_owned(),
+            boot_id: boot_id.to_owned(),
+        }
+    }
+
+    /// Reads what an earlier process left. Of another boot, only the goal counts; of another node,
+    /// not even that. A state that cannot be used is set aside: then what the kernel holds now may be
+    /// nettune's own, and no original can be told in this boot.
+    #[must_use]
+    pub fn load(&self) -> Loaded {
+        let reason = match self.read() {
+            Ok(persisted) => {
+                return Loaded {
+                    persisted: persisted.unwrap_or_default(),
+                    set_aside: None,
+                };
+            }
+            Err(reason) => reason,
+        };
+        let path = self.dir.join(FILE);
+        let aside = self.dir.join("state.json.bad");
+        let moved = fs::rename(&path, &aside).is_ok();
+        Loaded {
+            persisted: Persisted {
+                originals_lost: true,
+                ..Persisted::default()
+            },
+            set_aside: Some(SetAside {
+                reason,
+                moved_to: moved.then_some(aside),
+            }),
+        }
+    }
+
+    fn read(&self) -> Result<Option<Persisted>, UnusableState> {
+        let path = self.dir.join(FILE);
+        let mut bytes = Vec::new();
+        let read = File::open(&path)
+            .and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
+        match read {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(UnusableState::Read { path, source }),
+        }
+        let foreign = |source| UnusableState::Foreign {
+            path: path.clone(),
+            source,
+        };
+        let header: Header = serde_json::from_slice(&bytes).map_err(foreign)?;
+        if header.version != VERSION {
+            let version = header.version;
+            return Err(UnusableState::Newer { path, version });
+        }
+        let file: StateFile = serde_json::from_slice(&bytes).map_err(foreign)?;
+        self.still_true(file).map(Some).map_err(foreign)
+    }
+
+    fn still_true(&self, file: StateFile) -> Result<Persisted, serde_json::Error> {
+        let source = file.source.filter(|_| file.node == self.node).map(Arc::new);
+        if file.boot_id != self.boot_id {
+            return Ok(Persisted {
+                source,
+                ..Persisted::default()
+            });
+        }
+        // Keys that this version's allow-list does not have cannot be written by it, nor restored.
+        let known = |name: &str| SysctlKey::parse(name).ok();
+        let mut records = BTreeMap::new();
+        for (name, record) in file.records {
+            let record = record.try_into()?;
+            records.extend(known(&name).map(|key| (key, record)));
+        }
+        let applied_once = file.applied_once.map(|done| AppliedOnce {
+            revision: done.revision,
+            keys: done.keys.iter().filter_map(|name| known(name)).collect(),
+        });
+        Ok(Persisted {
+            originals_lost: file.originals_lost,
+            source,
+            records,
+            applied_once,
+            released: file.released,
+        })
+    }
+
+    /// Saves durably: written beside the old state, flushed, put in its place in one step, and the
+    /// directory flushed.
+    ///
+    /// # Errors
+    /// When any of these fails; the old state is still there then.
+    pub fn save(&self, persisted: &Persisted) -> Result<(), SaveError> {
+        let failed = |attempt, path: &Path| {
+            let path = path.to_owned();
+            move |source| SaveError {
+                attempt,
+                path,
+                source,
+            }
+        };
+        let path = self.dir.join(FILE);
+        let beside = self.dir.join("state.json.new");
+        let bytes = serde_json::to_vec(&self.file(persisted))
+            .map_err(|error| failed("encode", &path)(error.into()))?;
+        fs::create_dir_all(&self.dir).map_err(failed("create", &self.dir))?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)
+            .map_err(failed("create", &beside))?;
+        file.write_all(&bytes).map_err(failed("write", &beside))?;
+        file.sync_all().map_err(failed("flush", &beside))?;
+        fs::rename(&beside, &path).map_err(failed("replace", &path))?;
+        let dir = File::open(&self.dir).map_err(failed("open", &self.dir))?;
+        dir.sync_all().map_err(failed("flush", &self.dir))
+    }
+
+    fn file(&self, persisted: &Persisted) -> StateFile {
+        let record = |(key, record): (&SysctlKey, &Record)| (key.name().to_owned(), record.into());
+        StateFile {
+            format: Format::State,
+            version: VERSION,
+            node: self.node.clone(),
+            boot_id: self.boot_id.clone(),
+            originals_lost: persisted.originals_lost,
+            source: persisted.source.as_deref().cloned(),
+            records: persisted.records.iter().map(record).collect(),
+            applied_once: persisted.applied_once.as_ref().map(|done| AppliedOnceFile {
+                revision: done.revision.clone(),
+                keys: done.keys.iter().map(|key| key.name().to_owned()).collect(),
+            }),
+            released: persisted.released.clone(),
+        }
+    }
+}
+
+impl From<&Record> for RecordFile {
+    fn from(record: &Record) -> Self {
+        Self {
+            original: record.original.as_ref().map(|content| content.as_str().to_owned()),
+            before: record.before.as_ref().map(ToString::to_string),
+            written: record.written.to_string(),
+        }
+    }
+}
+
+impl TryFrom<RecordFile> for Record {
+    type Error = serde_json::Error;
+
+    fn try_from(file: RecordFile) -> Result<Self, Self::Error> {
+        let value = |text: String| Value::parse(&text).map_err(serde::de::Error::custom);
+        let content = |text: String| match text.is_empty() {
+            true => Ok(Content::Empty),
+            false => value(text).map(Content::Value),
+        };
+        Ok(Self {
+            original: file.original.map(content).transpose()?,
+            before: file.before.map(value).transpose()?,
+            written: value(file.written)?,
+        })
+    }
+}

@@ -1,0 +1,445 @@
+//! The one function that decides what is done on a node.
+//!
+//! [`step`] is pure: no I/O, no clock, no async. It returns one effect; the caller performs it, tells
+//! the memory what came of it ([`Memory::learn`]), looks at the kernel again and calls it again. That
+//! thresholds keep their order, that an original is on disk before the first write, and that what is
+//! reported was read after the write, all follow from this loop; and the only places where the
+//! process can be killed are the gaps between two effects.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nettune_crds::KeyState;
+use nettune_sizing::{SysctlKey, Value, Wanted};
+
+use crate::conntrack;
+use crate::goal::{Goal, Revision, Task};
+use crate::judge::{self, Plan, Verdict};
+use crate::live::{Content, Live, Seen};
+use crate::memory::{AppliedOnce, Cause, Failure, Memory, Persisted, Record};
+use crate::mono::Mono;
+use crate::order::{self, FAMILIES};
+use crate::{refusal, restore};
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Save this, durably.
+    Persist(Persisted),
+    /// Write a value.
+    Set(SysctlKey, Value),
+    /// Write an empty line: the original of a list that nobody had set.
+    Clear(SysctlKey),
+    /// Nothing, until the kernel shows something else, the goal changes, or this moment comes.
+    Rest {
+        /// When to look again at the latest.
+        until: Mono,
+    },
+}
+
+/// The next effect, and what is known now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// What to do.
+    pub effect: Effect,
+    /// What to remember; [`Memory::learn`] adds what came of the effect.
+    pub memory: Memory,
+    /// Each key as it stands: complete when the effect is [`Effect::Rest`].
+    pub keys: Vec<KeyReport>,
+    /// Whether a release is over.
+    pub released: bool,
+    /// Values that somebody else was seen to have changed just now.
+    pub drifts: Vec<Drift>,
+}
+
+/// Where one key stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyReport {
+    /// Its name; of an entry that is not taken, the name as it was given.
+    pub name: Arc<str>,
+    /// What the kernel held when it was last read.
+    pub observed: Option<Content>,
+    /// What it held before the first write of this boot.
+    pub original: Option<Content>,
+    /// Its state.
+    pub state: KeyState,
+    /// Why, where the state does not say it all.
+    pub message: String,
+    /// What it waits for, in a few words.
+    pub waits_for: Option<String>,
+    /// Whether it is an entry that this agent does not take.
+    pub invalid: bool,
+    /// How often somebody else changed it since this agent was started.
+    pub drift_count: u64,
+}
+
+/// A value that somebody else has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drift {
+    /// The key.
+    pub key: SysctlKey,
+    /// What it was changed to.
+    pub found: Content,
+    /// What is wanted, in words.
+    pub wanted: String,
+    /// Whether it is put right.
+    pub repaired: bool,
+}
+
+/// How long to rest where nothing but the kernel can change anything.
+const REST: Duration = Duration::from_secs(10);
+
+/// How long to rest where a key waits for a table to empty.
+const REST_WAITING: Duration = Duration::from_secs(1);
+
+/// A write that two looks in a row do not show was changed by the kernel; after one look it may have
+/// been somebody else.
+const LOOKS_FOR_A_WRITE: u32 = 2;
+
+/// Decides what to do next.
+#[must_use]
+pub fn step(goal: &Goal, live: &Live, memory: &Memory, now: Mono) -> Step {
+    let mut memory = memory.clone();
+    memory.turn_to(goal);
+    let mut plan = match goal.task {
+        Task::Leave => Plan::new(),
+        Task::Release => restore::plan(live, &memory),
+        Task::Enforce | Task::ApplyOnce | Task::Observe => judge::plan(goal, live, &memory),
+    };
+    let mut drifts = notice(goal, live, &plan, &mut memory, now);
+    hold_back(&mut plan, goal, live, &memory, now);
+    for drift in &mut drifts {
+        drift.repaired = matches!(plan.get(&drift.key), Some(Verdict::Change { .. }));
+    }
+
+    let intent = intent(goal, live, &plan, &memory);
+    let write = order::next_write(&plan, live);
+    let effect = if intent != memory.persisted && may_persist(&memory, now) {
+        Effect::Persist(intent)
+    } else if let Some((key, content)) = write {
+        match content {
+            Content::Value(value) => Effect::Set(key, value),
+            Content::Empty => Effect::Clear(key),
+        }
+    } else {
+        return at_rest(goal, live, &plan, memory, drifts, now);
+    };
+    Step {
+        effect,
+        keys: reports(goal, live, &plan, &memory),
+        released: false,
+        memory,
+        drifts,
+    }
+}
+
+/// Nothing is left to write: what remains is to remember that it is done.
+fn at_rest(
+    goal: &Goal,
+    live: &Live,
+    plan: &Plan,
+    mut memory: Memory,
+    drifts: Vec<Drift>,
+    now: Mono,
+) -> Step {
+    let mut keys = reports(goal, live, plan, &memory);
+    let mut done = memory.persisted.clone();
+    if goal.task == Task::ApplyOnce && !memory.applied_once.is_empty() {
+        done.applied_once = goal.revision().map(|revision| AppliedOnce {
+            revision: revision.clone(),
+            keys: memory.applied_once.clone(),
+        });
+    }
+    let released = goal.task == Task::Release;
+    if released {
+        keys = memory.released.get_or_insert(keys).clone();
+        done.released = goal.revision().cloned();
+    }
+    let effect = if done != memory.persisted && may_persist(&memory, now) {
+        Effect::Persist(done)
+    } else {
+        let until = rest_until(&keys, &memory, now);
+        Effect::Rest { until }
+    };
+    Step {
+        effect,
+        memory,
+        keys,
+        released,
+        drifts,
+    }
+}
+
+/// Compares with what was seen before: what held and does not any more was changed by somebody, what
+/// was written and is not there was not taken.
+fn notice(
+    goal: &Goal,
+    live: &Live,
+    plan: &Plan,
+    memory: &mut Memory,
+    now: Mono,
+) -> Vec<Drift> {
+    let mut drifts = Vec::new();
+    for (key, verdict) in plan {
+        let Some(found) = live.content(key) else {
+            if let Some(known) = memory.keys.get_mut(key) {
+                known.held = None;
+                known.unseen = None;
+                if *live.seen(key) == Seen::Missing {
+                    known.failure = None;
+                }
+            }
+            continue;
+        };
+        let record = memory.persisted.records.get(key);
+        let is_written = record.is_some_and(|record| {
+            conntrack::took(key, &record.written.clone().into(), found)
+        });
+        let known = memory.keys.entry(key.clone()).or_default();
+        known.confirmed |= is_written;
+        if matches!(verdict, Verdict::Holds { .. }) {
+            known.held = Some(found.clone());
+            known.unseen = None;
+            known.failure = None;
+            if goal.task == Task::ApplyOnce && goal.wanted.contains_key(key) {
+                memory.applied_once.insert(key.clone());
+            }
+            continue;
+        }
+        if let Some(held) = known.held.take()
+            && held != *found
+        {
+            known.drift_count += 1;
+            drifts.push(Drift {
+                key: key.clone(),
+                found: found.clone(),
+                wanted: goal.wanted.get(key).map(in_words).unwrap_or_default(),
+                repaired: false,
+            });
+        }
+        if let Verdict::Change { to } = verdict
+            && let Some(unseen) = &known.unseen
+            && unseen.content == *to
+            && unseen.times >= LOOKS_FOR_A_WRITE
+        {
+            let cause = Cause::ReadBack {
+                wrote: to.clone(),
+                found: found.clone(),
+            };
+            known.failure = Some(Failure::after(known.failure.as_ref(), cause, now));
+            known.unseen = None;
+        }
+    }
+    drifts
+}
+
+/// Takes out of the plan what the mode, an earlier failure or a full disk forbid for now.
+fn hold_back(plan: &mut Plan, goal: &Goal, live: &Live, memory: &Memory, now: Mono) {
+    let over = memory.released.is_some() || memory.persisted.released.as_ref() == goal.revision();
+    for (key, verdict) in plan.iter_mut() {
+        let Verdict::Change { to } = &*verdict else {
+            continue;
+        };
+        let differs = || {
+            let found = live.content(key).map(ToString::to_string).unwrap_or_default();
+            let wanted = goal.wanted.get(key).map(in_words).unwrap_or_default();
+            format!("{found} is there, {wanted} is wanted")
+        };
+        let failure = memory.key(key).and_then(|known| known.failure.as_ref());
+        let failure = failure.filter(|failure| refusal::wrote(&failure.cause) == Some(to));
+        let unsaved = memory.persist_failure.as_ref();
+        let held = match goal.task {
+            Task::Observe => Some(Verdict::kept(KeyState::Drifted, differs())),
+            Task::ApplyOnce if is_done(goal, memory, key) => {
+                Some(Verdict::kept(KeyState::Drifted, differs()))
+            }
+            Task::Release if over => Some(restore::left("left: the release is over")),
+            Task::Release => failure.map(|failed| Verdict::failed(refusal::writing(key, &failed.cause))),
+            _ => failure
+                .filter(|failure| now < failure.retry_at)
+                .map(|failure| Verdict::failed(refusal::writing(key, &failure.cause))),
+        };
+        let held = held.or_else(|| {
+            let is_new = !memory.persisted.records.contains_key(key);
+            let failure = unsaved.filter(|failure| is_new && now < failure.retry_at)?;
+            Some(Verdict::failed(refusal::writing(key, &failure.cause)))
+        });
+        if let Some(held) = held {
+            *verdict = held;
+        }
+    }
+}
+
+/// Whether [`Task::ApplyOnce`] leaves a key alone: a threshold that is not managed itself is done
+/// with the others of its table.
+fn is_done(goal: &Goal, memory: &Memory, key: &SysctlKey) -> bool {
+    if goal.wanted.contains_key(key) {
+        return memory.is_done(goal, key);
+    }
+    let family = FAMILIES.iter().find(|family| family.keys.contains(&key));
+    family.is_none_or(|family| {
+        let mut managed = family.keys.iter().filter(|key| goal.wanted.contains_key(**key));
+        managed.all(|key| memory.is_done(goal, key))
+    })
+}
+
+/// What has to be on disk before the writes of a plan: the goal, the original of each key that is
+/// written for the first time, and what is written, so that a later process knows it for ours.
+fn intent(goal: &Goal, live: &Live, plan: &Plan, memory: &Memory) -> Persisted {
+    let mut intent = memory.persisted.clone();
+    intent.source.clone_from(&goal.source);
+    let is_current = |revision: &Revision| Some(revision) == goal.revision();
+    if !intent.released.as_ref().is_some_and(is_current) {
+        intent.released = None;
+    }
+    if !intent.applied_once.as_ref().is_some_and(|done| is_current(&done.revision)) {
+        intent.applied_once = None;
+    }
+    if goal.task == Task::Release {
+        return intent;
+    }
+    for (key, verdict) in plan {
+        if let Verdict::Change {
+            to: Content::Value(to),
+        } = verdict
+            && let Some(now) = live.content(key)
+        {
+            let record = record(memory, key, now, to);
+            intent.records.insert(key.clone(), record);
+        }
+    }
+    intent
+}
+
+fn record(memory: &Memory, key: &SysctlKey, now: &Content, to: &Value) -> Record {
+    let Some(known) = memory.persisted.records.get(key) else {
+        return Record {
+            original: (!memory.persisted.originals_lost).then(|| now.clone()),
+            before: None,
+            written: to.clone(),
+        };
+    };
+    if known.written == *to {
+        return known.clone();
+    }
+    let ours = match now {
+        Content::Value(now) if memory.owns(key, &now.clone().into()) => now.clone(),
+        _ => known.written.clone(),
+    };
+    Record {
+        original: known.original.clone(),
+        before: Some(ours),
+        written: to.clone(),
+    }
+}
+
+fn may_persist(memory: &Memory, now: Mono) -> bool {
+    let failure = memory.persist_failure.as_ref();
+    failure.is_none_or(|failure| now >= failure.retry_at)
+}
+
+fn reports(goal: &Goal, live: &Live, plan: &Plan, memory: &Memory) -> Vec<KeyReport> {
+    let keys: BTreeSet<&SysctlKey> = match goal.task {
+        Task::Release => plan.keys().collect(),
+        _ => goal.wanted.keys().collect(),
+    };
+    let invalid = goal.invalid.iter().map(|entry| KeyReport {
+        name: entry.name.as_str().into(),
+        observed: None,
+        original: None,
+        state: KeyState::Failed,
+        message: entry.message.clone(),
+        waits_for: None,
+        invalid: true,
+        drift_count: 0,
+    });
+    let room = MOST_REPORTS.saturating_sub(goal.invalid.len());
+    let taken = keys.into_iter().take(room);
+    taken
+        .map(|key| report(key, goal.task, live, plan.get(key), memory))
+        .chain(invalid)
+        .collect()
+}
+
+/// The most keys that a profile's status has room for.
+const MOST_REPORTS: usize = 128;
+
+fn report(
+    key: &SysctlKey,
+    task: Task,
+    live: &Live,
+    verdict: Option<&Verdict>,
+    memory: &Memory,
+) -> KeyReport {
+    // At rest, only what another threshold blocks is left to be written.
+    let blocked = |to: &Content| {
+        format!("{to} would turn the order of the thresholds round; another one has to be set first")
+    };
+    let (state, message, waits_for) = match verdict {
+        Some(Verdict::Holds { note }) => (KeyState::Applied, note.clone(), None),
+        Some(Verdict::Kept {
+            state,
+            message,
+            waits_for,
+        }) => (*state, message.clone(), waits_for.clone()),
+        Some(Verdict::Change { to }) if task == Task::Release => {
+            (KeyState::NotApplicable, format!("left: {}", blocked(to)), None)
+        }
+        Some(Verdict::Change { to }) => {
+            let waits_for = "another threshold".to_owned();
+            (KeyState::Waiting, blocked(to), Some(waits_for))
+        }
+        None => (KeyState::Waiting, String::new(), None),
+    };
+    let record = memory.persisted.records.get(key);
+    KeyReport {
+        name: key.name().into(),
+        observed: live.content(key).cloned(),
+        original: record.and_then(|record| record.original.clone()),
+        state,
+        message,
+        waits_for,
+        invalid: false,
+        drift_count: memory.key(key).map_or(0, |known| known.drift_count),
+    }
+}
+
+fn rest_until(keys: &[KeyReport], memory: &Memory, now: Mono) -> Mono {
+    let waits = keys.iter().any(|key| key.state == KeyState::Waiting);
+    let rest = now.after(if waits { REST_WAITING } else { REST });
+    let failures = memory.keys.values().filter_map(|known| known.failure.as_ref());
+    failures
+        .chain(&memory.persist_failure)
+        .map(|failure| failure.retry_at)
+        .filter(|retry_at| *retry_at > now)
+        .fold(rest, Mono::min)
+}
+
+fn in_words(wanted: &Wanted) -> String {
+    match wanted {
+        Wanted::Exact(value) => value.to_string(),
+        Wanted::AtLeast(bounds) => format!("at least {}", bounds.floor()),
+    }
+}
+
+/// The keys that have to be looked at for a goal: its own, the others of their table, what was
+/// written, and what the rules of conntrack compare with.
+#[must_use]
+pub fn keys_to_look_at(goal: &Goal, memory: &Memory) -> BTreeSet<SysctlKey> {
+    let own = goal.wanted.keys().chain(memory.persisted.records.keys());
+    let mut keys: BTreeSet<SysctlKey> = own.cloned().collect();
+    for family in &FAMILIES {
+        if family.keys.iter().any(|key| keys.contains(*key)) {
+            keys.extend(family.keys.iter().map(|key| (*key).clone()));
+        }
+    }
+    let [max, buckets] = [
+        &nettune_sizing::keys::NF_CONNTRACK_MAX,
+        &nettune_sizing::keys::NF_CONNTRACK_BUCKETS,
+    ];
+    if keys.contains(max) || keys.contains(buckets) {
+        keys.extend([max.clone(), buckets.clone()]);
+    }
+    keys
+}
