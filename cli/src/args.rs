@@ -114,8 +114,9 @@ pub(crate) struct PlanArgs {
     #[arg(value_parser = count::<i64>)]
     pub(crate) size_for_nodes: Option<i64>,
 
-    /// The NodeNetworkTuning to plan, or several where there is --nodes-from; - reads it from
-    /// stdin [default: all blocks with their defaults]
+    /// The NodeNetworkTuning to plan; - reads it from stdin. With --nodes-from there may be several,
+    /// and their nodeSelector decides; without it, it has all nodes [default: all blocks with their
+    /// defaults]
     #[arg(short = 'f', long, value_name = "TUNING.yaml", help_heading = "Tuning")]
     pub(crate) filename: Option<PathBuf>,
 
@@ -232,7 +233,10 @@ mod tests {
             ("16Gi", 16 << 30),
             ("1.5Gi", 3 << 29),
             ("512Mi", 512 << 20),
+            ("16393244Ki", 16_393_244 << 10),
+            ("2Ti", 2 << 40),
             ("16G", 16_000_000_000),
+            ("2000k", 2_000_000),
             ("1024", 1024),
         ] {
             assert_eq!(memory(text), Ok(bytes), "{text}");
