@@ -20,6 +20,9 @@ pub mod tools;
 pub mod wait;
 pub mod workspace;
 
+/// The client library whose types are in this one's signatures.
+pub use kube;
+
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
 pub use directory_node::DirectoryNode;
 pub use guest::{Guest, GuestConfig};

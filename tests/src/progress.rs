@@ -2,13 +2,25 @@
 //!
 //! On a terminal it is one line that moves; elsewhere (CI, a pipe) a plain line now and then.
 
-use std::io::IsTerminal as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// All bars of this process: they share one terminal.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Prints text and a newline on standard output, above the bars that are moving.
+///
+/// # Errors
+///
+/// When standard output is closed.
+pub fn print(text: &str) -> io::Result<()> {
+    BARS.suspend(|| writeln!(io::stdout(), "{text}"))
+}
 
 /// One piece of work whose progress is shown. Dropping it ends the display.
 #[derive(Debug)]
@@ -74,7 +86,7 @@ impl Progress {
         match &self.display {
             Display::Bar(bar) => {
                 bar.finish_and_clear();
-                eprintln!("{line}");
+                BARS.suspend(|| eprintln!("{line}"));
             }
             Display::Plain { .. } => eprintln!("{line}"),
         }
@@ -101,7 +113,7 @@ impl Drop for Progress {
 }
 
 fn bar(what: &str, expected: Duration) -> ProgressBar {
-    let bar = ProgressBar::new(expected.as_secs().max(1));
+    let bar = BARS.add(ProgressBar::new(expected.as_secs().max(1)));
     let template = "{spinner} {prefix} [{bar:24}] {elapsed} {wide_msg}";
     bar.set_style(
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),

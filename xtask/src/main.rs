@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 mod bench;
 mod cargo;
 mod ci;
+mod demo;
 mod deny;
 mod generate;
 mod imports;
@@ -34,6 +35,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show nettune on a real control plane and a real kernel, in two minutes
+    Demo(demo::Args),
     /// Run the tests, tier by tier, cheapest first
     Test(test::Args),
     /// Everything that a change has to pass, ending with all tests
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Demo(args) => demo::run(&args).await,
         Command::Test(args) => test::run(&args).await,
         Command::Ci => ci::run().await,
         Command::Generate(args) => generate::run(&args).await,

@@ -91,14 +91,21 @@ impl ControlPlane {
     ///
     /// When one is refused or does not become established.
     pub async fn install_crds(&self) -> Result<(), ControlPlaneError> {
-        let manifests = workspace::root().join("crds/manifests");
-        self.kubectl_ok(&[
-            "apply",
-            "--server-side",
-            "-f",
-            &manifests.display().to_string(),
-        ])
-        .await?;
+        let manifests = workspace::root()
+            .join("crds/manifests")
+            .display()
+            .to_string();
+        self.kubectl_ok(&["apply", "--server-side", "-f", &manifests])
+            .await?;
+        self.wait_for_crds().await
+    }
+
+    /// Waits until the API server serves all CRDs, after they were applied in another way.
+    ///
+    /// # Errors
+    ///
+    /// When one does not become established.
+    pub async fn wait_for_crds(&self) -> Result<(), ControlPlaneError> {
         let timeout = format!("--timeout={}s", CRD_DEADLINE.as_secs());
         self.kubectl_ok(&[
             "wait",
@@ -136,11 +143,13 @@ impl ControlPlane {
             })
     }
 
-    /// kubectl with the administrator's kubeconfig and a cache folder that goes with this control plane.
+    /// kubectl at the top of the workspace, with the administrator's kubeconfig and a cache folder that goes with
+    /// this control plane.
     #[must_use]
     pub fn kubectl_command(&self) -> Command {
         let mut kubectl = command(&self.tools.kubectl);
         kubectl
+            .current_dir(workspace::root())
             .env("KUBECONFIG", &self.admin_kubeconfig)
             .env("KUBECACHEDIR", self.dir.path().join("kubectl-cache"));
         kubectl

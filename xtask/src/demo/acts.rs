@@ -1,0 +1,137 @@
+//! What happens on the stage, one function an act.
+
+use std::time::{Duration, Instant};
+
+use nettune_tests::{NodeSpec, eventually, nodes};
+
+use super::show::{heading, note};
+use super::stage::{GROWN, KERNEL_NODE, NODES, PODS, Stage};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const THRESHOLD: &str = "net.ipv4.neigh.default.gc_thresh3";
+/// What the kernel itself says, by sysctl(8).
+const VALUES: &str = "sysctl net.ipv4.neigh.default.gc_thresh1 net.ipv4.neigh.default.gc_thresh2 \
+     net.ipv4.neigh.default.gc_thresh3 net.netfilter.nf_conntrack_max net.ipv4.vs.conn_reuse_mode";
+
+/// The values before and after `kubectl apply`.
+pub(super) async fn apply(stage: &Stage) -> anyhow::Result<()> {
+    heading("Apply a tuning: the kernel's own values before and after")?;
+    stage.in_guest(VALUES).await?;
+    let applied = Instant::now();
+    stage
+        .kubectl(&["apply", "-f", "examples/default.yaml"])
+        .await?;
+    stage
+        .kubectl(&[
+            "wait",
+            "nnt",
+            "default",
+            "--for=condition=Ready",
+            "--timeout=60s",
+        ])
+        .await?;
+    note(&format!(
+        "Ready {:.1} s after it was applied.",
+        applied.elapsed().as_secs_f32()
+    ))?;
+    stage.in_guest(VALUES).await?;
+    stage.kubectl(&["get", "nnt"]).await?;
+    stage.kubectl(&["get", "nnp"]).await
+}
+
+/// From 3 nodes to 605: the sizes move.
+pub(super) async fn grow(stage: &Stage) -> anyhow::Result<()> {
+    heading(&format!("Grow the cluster to {GROWN} nodes"))?;
+    let before = stage.guest.sysctl(THRESHOLD).await?;
+    let started = Instant::now();
+    let worker = |index| NodeSpec {
+        pods: PODS,
+        ..NodeSpec::worker(&format!("node-{index}"), index)
+    };
+    nodes::create_many(&stage.client, (NODES..GROWN).map(worker)).await?;
+    note(&format!(
+        "{} more Nodes made in {:.1} s.",
+        GROWN - NODES,
+        started.elapsed().as_secs_f32()
+    ))?;
+    eventually("another size in the guest's kernel", DEADLINE, || async {
+        match stage.guest.sysctl(THRESHOLD).await {
+            Ok(value) if value != before => Ok(()),
+            Ok(value) => Err(format!("{THRESHOLD} is still {value}")),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await?;
+    note(&format!(
+        "The guest's kernel has the new size {:.1} s after the first.",
+        started.elapsed().as_secs_f32()
+    ))?;
+    stage.in_guest(VALUES).await?;
+    stage.kubectl(&["get", "nnt"]).await
+}
+
+/// Somebody else in the guest writes a value: it is counted, reported and undone.
+pub(super) async fn lower_a_threshold(stage: &Stage) -> anyhow::Result<()> {
+    heading("Another process lowers gc_thresh3")?;
+    let before = stage.guest.sysctl(THRESHOLD).await?;
+    stage
+        .in_guest(&format!("sysctl -w {THRESHOLD}=1024"))
+        .await?;
+    let written = Instant::now();
+    eventually("the value to come back", DEADLINE, || async {
+        match stage.guest.sysctl(THRESHOLD).await {
+            Ok(value) if value == before => Ok(()),
+            Ok(value) => Err(format!("{THRESHOLD} is {value}")),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await?;
+    note(&format!(
+        "Undone within {:.1} s.",
+        written.elapsed().as_secs_f32()
+    ))?;
+    stage.in_guest(&format!("sysctl {THRESHOLD}")).await?;
+    wait_for_the_report(stage).await?;
+    stage
+        .kubectl(&["get", "nnp", KERNEL_NODE, "-o", DRIFTS])
+        .await
+}
+
+/// The columns that tell of drift; a comma separates columns, so this is one for each.
+const DRIFTS: &str = r#"jsonpath={range .status.sysctls[?(@.driftCount>0)]}{.name}{" drifted "}{.driftCount}{" times: "}{.message}{"\n"}{end}"#;
+
+async fn wait_for_the_report(stage: &Stage) -> anyhow::Result<()> {
+    eventually("the drift in the profile's status", DEADLINE, || async {
+        match stage
+            .control_plane
+            .kubectl_ok(&["get", "nnp", KERNEL_NODE, "-o", DRIFTS])
+            .await
+        {
+            Ok(text) if text.contains(THRESHOLD) => Ok(()),
+            Ok(_) => Err("no drift is reported".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// The API server refuses thresholds in the wrong order, with the sentence that helps.
+pub(super) async fn apply_what_is_wrong(stage: &Stage) -> anyhow::Result<()> {
+    heading("A tuning with thresholds in the wrong order never reaches a node")?;
+    let path = stage.control_plane.dir().join("wrong.yaml");
+    std::fs::write(&path, WRONG)?;
+    note(WRONG.trim_end())?;
+    stage
+        .kubectl_refused(&["apply", "-f", &path.display().to_string()])
+        .await
+}
+
+const WRONG: &str = "\
+apiVersion: nettune.dev/v1alpha1
+kind: NodeNetworkTuning
+metadata: {name: wrong}
+spec:
+  neighbors:
+    thresholds: {gcThresh1: 8192, gcThresh2: 4096, gcThresh3: 1024}
+";

@@ -1,0 +1,43 @@
+//! How the demo prints: headings, commands as one would type them, and their true output.
+
+use std::process::Output;
+
+use nettune_tests::progress::print;
+
+/// Starts a new part.
+pub(super) fn heading(text: &str) -> anyhow::Result<()> {
+    print(&format!("\n== {text}"))?;
+    Ok(())
+}
+
+/// A sentence in between.
+pub(super) fn note(text: &str) -> anyhow::Result<()> {
+    print(text)?;
+    Ok(())
+}
+
+/// A command behind the prompt of where it ran, and everything that it printed.
+pub(super) fn command(prompt: &str, line: &str, output: &str) -> anyhow::Result<()> {
+    print(&format!("{prompt} {line}"))?;
+    let output = output.trim_end();
+    if !output.is_empty() {
+        print(output)?;
+    }
+    Ok(())
+}
+
+/// Arguments as one would type them in a shell.
+pub(super) fn typed(args: &[&str]) -> String {
+    let quoted = |arg: &&str| match arg.contains([' ', '"', '{', '(', '*', '<', '>', '?']) {
+        true => format!("'{arg}'"),
+        false => (*arg).to_owned(),
+    };
+    args.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// Both channels of a program's output, the complaints last.
+pub(super) fn both(output: &Output) -> String {
+    [&output.stdout, &output.stderr]
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        .concat()
+}
