@@ -27,10 +27,10 @@ pub enum InvalidTuning {
         most: i64,
     },
     /// A sysctl's name.
-    #[error("spec.sysctls: {0}")]
+    #[error("spec.sysctls")]
     Key(#[from] InvalidKey),
     /// A sysctl's value.
-    #[error("spec.sysctls: {name}: {source}")]
+    #[error("spec.sysctls: {name}")]
     Value {
         /// The sysctl's name.
         name: String,
@@ -38,11 +38,26 @@ pub enum InvalidTuning {
         source: InvalidValue,
     },
     /// Values that do not go together.
-    #[error("spec: {0}")]
+    #[error("spec")]
     Policy(#[from] InvalidPolicy),
     /// The node selector.
-    #[error("spec.{0}")]
+    #[error("spec.nodeSelector")]
     Selector(#[from] InvalidSelector),
+}
+
+impl InvalidTuning {
+    /// The error with its causes in one sentence, for a condition's message.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(source) = cause {
+            text.push_str(": ");
+            text.push_str(&source.to_string());
+            cause = source.source();
+        }
+        text
+    }
 }
 
 impl TryFrom<&NodeNetworkTuningSpec> for Policy {
@@ -234,7 +249,7 @@ mod tests {
         };
         let error = Policy::try_from(&spec).unwrap_err();
         assert_eq!(
-            error.to_string(),
+            error.sentence(),
             "spec.neighbors.thresholds.gcThresh1 is -1; write 0 to 2147483647"
         );
     }
@@ -248,7 +263,8 @@ mod tests {
             ],
             ..NodeNetworkTuningSpec::default()
         };
-        let error = Policy::try_from(&spec).unwrap_err().to_string();
+        let error = Policy::try_from(&spec).unwrap_err().sentence();
+        assert!(error.starts_with("spec.sysctls: "), "{error}");
         assert!(error.contains("kernel.panic"), "{error}");
     }
 

@@ -13,13 +13,13 @@ pub struct NodeLabels(Selector);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSelector {
     /// In or NotIn without a value.
-    #[error("nodeSelector: the requirement on {key:?} needs values for its operator")]
+    #[error("the requirement on {key:?} needs values for its operator")]
     NoValues {
         /// The label's key.
         key: String,
     },
     /// Exists or DoesNotExist with values.
-    #[error("nodeSelector: the requirement on {key:?} takes no values with its operator")]
+    #[error("the requirement on {key:?} takes no values with its operator")]
     NeedlessValues {
         /// The label's key.
         key: String,

@@ -49,8 +49,8 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     register_build_info(&mut registry, "nettune-operator", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::register(&mut registry);
     let health = Health::new();
-    let endpoint = Endpoint::bind(arguments.listen)?;
     let client = api::client(arguments.kubeconfig.as_deref()).await?;
+    let endpoint = Endpoint::bind(arguments.listen)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         "nettune-operator starts"

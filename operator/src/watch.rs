@@ -42,11 +42,19 @@ where
         .boxed()
 }
 
-/// Takes changes into the world, and says once when a watch fails and when it works again.
+/// Takes changes into the world, and says once when a watch fails, when it fails in another way, and
+/// when it works again.
 #[derive(Default)]
 pub(crate) struct Intake {
     pub(crate) watched: Watched,
-    failing: [bool; 3],
+    failing: [Option<Failure>; 3],
+}
+
+/// What kind of failure was last said: the API server's status code, or that it was not reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    Refused(u16),
+    NotReached,
 }
 
 impl Intake {
@@ -58,13 +66,10 @@ impl Intake {
             Change::Tuning(event) => self.event(Kind::Tuning, event, take_tuning),
             Change::Profile(event) => self.event(Kind::Profile, event, take_profile),
             Change::Failed(kind, error) => {
-                if !std::mem::replace(self.failing(kind), true) {
-                    let hint = hint(&error);
-                    warn!(
-                        ?kind,
-                        error = chain(&error),
-                        "cannot watch{hint}; trying again"
-                    );
+                let (failure, hint) = explain(&error);
+                if self.failing(kind).replace(failure) != Some(failure) {
+                    let error = chain(&error);
+                    warn!(?kind, error, "cannot watch{hint}; trying again");
                 }
             }
         }
@@ -76,7 +81,8 @@ impl Intake {
         event: Event<K>,
         take: impl FnOnce(&mut Watched, K),
     ) {
-        if std::mem::take(self.failing(kind)) {
+        // `Init` tells of a try, not of a success.
+        if !matches!(event, Event::Init) && self.failing(kind).take().is_some() {
             info!(?kind, "watching again");
         }
         match event {
@@ -87,7 +93,7 @@ impl Intake {
         }
     }
 
-    fn failing(&mut self, kind: Kind) -> &mut bool {
+    fn failing(&mut self, kind: Kind) -> &mut Option<Failure> {
         let [node, tuning, profile] = &mut self.failing;
         match kind {
             Kind::Node => node,
@@ -132,21 +138,19 @@ pub(crate) fn take_profile(watched: &mut Watched, object: DeserializeGuard<NodeN
     }
 }
 
-/// What to do about the failures that an administrator can mend.
-fn hint(error: &watcher::Error) -> &'static str {
-    let (watcher::Error::InitialListFailed(error)
-    | watcher::Error::WatchStartFailed(error)
-    | watcher::Error::WatchFailed(error)) = error
-    else {
-        return "";
+/// Which failure it is, and what to do about those that an administrator can mend.
+fn explain(error: &watcher::Error) -> (Failure, &'static str) {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status,
+        _ => return (Failure::NotReached, ""),
     };
-    match error {
-        kube::Error::Api(status) if status.code == 404 => {
-            " (the CRDs are not installed: kubectl apply -f crds/manifests)"
-        }
-        kube::Error::Api(status) if status.code == 403 => {
-            " (the operator's ClusterRole does not let it)"
-        }
+    let hint = match status.code {
+        404 => " (the CRDs are not installed: kubectl apply -f crds/manifests)",
+        403 => " (the operator's ClusterRole does not let it)",
         _ => "",
-    }
+    };
+    (Failure::Refused(status.code), hint)
 }

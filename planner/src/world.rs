@@ -112,7 +112,7 @@ impl PlannedTuning {
     pub fn new(tuning: &NodeNetworkTuning) -> Self {
         let content = match usable(&tuning.spec) {
             Ok(content) => TuningContent::Usable(Box::new(content)),
-            Err(error) => TuningContent::Unusable(error.to_string()),
+            Err(error) => TuningContent::Unusable(error.sentence()),
         };
         let status = tuning.status.clone().unwrap_or_default();
         Self::with(&tuning.metadata, content, status)

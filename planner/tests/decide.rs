@@ -387,6 +387,12 @@ fn growth_and_readiness_are_told_once() {
     };
     assert_eq!(told(&cluster.decide()), ["AllNodesReady"]);
     cluster.settle();
+    cluster.report("node-0", "Drifted", "True", "ValuesDiffer", "");
+    assert_eq!(
+        cluster.decide().len(),
+        1,
+        "the count of drifted nodes has changed"
+    );
     assert!(told(&cluster.decide()).is_empty());
     cluster.apply_tuning("default", json!({"neighbors": {"sizeForNodes": 5000}}));
     assert_eq!(told(&cluster.decide()), ["Resized"]);

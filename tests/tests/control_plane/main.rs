@@ -1,3 +1,5 @@
 //! What needs a real API server: the harness itself, schemas, rights, the operator and agents over directories.
 
 mod harness;
+mod operator;
+mod schema;
