@@ -1,3 +1,4 @@
 //! What needs a real kernel.
 
 mod harness;
+mod main_job;

@@ -62,12 +62,19 @@ pub(super) async fn grow(stage: &Stage) -> anyhow::Result<()> {
         }
     })
     .await?;
+    let seconds = started.elapsed().as_secs_f32();
     note(&format!(
-        "The guest's kernel has the new size {:.1} s after the first.",
-        started.elapsed().as_secs_f32()
+        "The guest's kernel has the new size {seconds:.1} s after the first of them."
     ))?;
     stage.in_guest(VALUES).await?;
-    stage.kubectl(&["get", "nnt"]).await
+    let all = format!("--for=jsonpath={{.status.nodes.selected}}={GROWN}");
+    stage
+        .kubectl(&["wait", "nnt", "default", &all, "--timeout=60s"])
+        .await?;
+    stage.kubectl(&["get", "nnt"]).await?;
+    note(&format!(
+        "{NODES} are ready: the others are Node objects without an agent."
+    ))
 }
 
 /// Somebody else in the guest writes a value: it is counted, reported and undone.
@@ -94,11 +101,13 @@ pub(super) async fn lower_a_threshold(stage: &Stage) -> anyhow::Result<()> {
     wait_for_the_report(stage).await?;
     stage
         .kubectl(&["get", "nnp", KERNEL_NODE, "-o", DRIFTS])
+        .await?;
+    stage
+        .in_guest("grep gc_thresh3 /var/log/agent.log | tail -n 1")
         .await
 }
 
-/// The columns that tell of drift; a comma separates columns, so this is one for each.
-const DRIFTS: &str = r#"jsonpath={range .status.sysctls[?(@.driftCount>0)]}{.name}{" drifted "}{.driftCount}{" times: "}{.message}{"\n"}{end}"#;
+const DRIFTS: &str = r#"jsonpath={range .status.sysctls[?(@.driftCount>0)]}{.name} drifted: {.driftCount}{"\n"}{end}"#;
 
 async fn wait_for_the_report(stage: &Stage) -> anyhow::Result<()> {
     eventually("the drift in the profile's status", DEADLINE, || async {
@@ -119,12 +128,7 @@ async fn wait_for_the_report(stage: &Stage) -> anyhow::Result<()> {
 /// The API server refuses thresholds in the wrong order, with the sentence that helps.
 pub(super) async fn apply_what_is_wrong(stage: &Stage) -> anyhow::Result<()> {
     heading("A tuning with thresholds in the wrong order never reaches a node")?;
-    let path = stage.control_plane.dir().join("wrong.yaml");
-    std::fs::write(&path, WRONG)?;
-    note(WRONG.trim_end())?;
-    stage
-        .kubectl_refused(&["apply", "-f", &path.display().to_string()])
-        .await
+    stage.kubectl_refuses(WRONG).await
 }
 
 const WRONG: &str = "\

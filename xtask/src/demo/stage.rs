@@ -20,7 +20,7 @@ pub(super) const PODS: u32 = 64;
 /// The node with a kernel of its own.
 pub(super) const KERNEL_NODE: &str = "kernel-0";
 /// One percent of it holds the neighbour tables of the grown cluster, so that no cap hides the growth.
-const GUEST_MEMORY_MIB: u32 = 1536;
+const GUEST_MEMORY_MIB: u32 = 3584;
 /// Nodes whose agents run over directories, with the index that tells their addresses.
 const DIRECTORY_NODES: [(&str, u16); 2] = [("directory-1", 1), ("directory-2", 2)];
 
@@ -84,14 +84,15 @@ impl Stage {
         Ok(())
     }
 
-    /// Runs kubectl, which has to fail, and shows it.
-    pub(super) async fn kubectl_refused(&self, args: &[&str]) -> anyhow::Result<()> {
-        let output = kubectl(&self.control_plane, args).await?;
-        anyhow::ensure!(
-            !output.status.success(),
-            "`kubectl {}` was not refused",
-            args.join(" ")
-        );
+    /// Applies YAML, which has to be refused, and shows it.
+    pub(super) async fn kubectl_refuses(&self, yaml: &str) -> anyhow::Result<()> {
+        let output = self
+            .control_plane
+            .kubectl_reading(&["apply", "-f", "-"], yaml)
+            .await?;
+        let typed = format!("kubectl apply -f - <<EOF\n{yaml}EOF");
+        show::command("$", &typed, &show::both(&output))?;
+        anyhow::ensure!(!output.status.success(), "the API server took it");
         Ok(())
     }
 
