@@ -93,7 +93,10 @@ impl Agent {
             tracing::error!(
                 node = setup.node,
                 error = chain(&set_aside.reason),
-                moved_to = set_aside.moved_to.as_ref().map(|path| path.display().to_string()),
+                moved_to = set_aside
+                    .moved_to
+                    .as_ref()
+                    .map(|path| path.display().to_string()),
                 "the state cannot be used: tuning goes on, originals are not known until the next boot"
             );
         }
@@ -138,7 +141,10 @@ impl Agent {
                 order = orders.changed(), if may_order => may_order = order.is_ok(),
                 _ = looks.tick() => {}
             }
-            let order = orders.has_changed().is_ok().then(|| orders.borrow_and_update().clone());
+            let order = orders
+                .has_changed()
+                .is_ok()
+                .then(|| orders.borrow_and_update().clone());
             if let Some(order) = order.flatten() {
                 self.take(order);
             }
@@ -154,7 +160,10 @@ impl Agent {
             Order::Profile(source) => source,
             Order::NoProfile => {
                 if self.goal.source.is_some() {
-                    tracing::info!(node = self.node, "the profile is gone: nothing is enforced any more");
+                    tracing::info!(
+                        node = self.node,
+                        "the profile is gone: nothing is enforced any more"
+                    );
                     self.turn_to(Goal::default());
                 }
                 return;
@@ -221,7 +230,10 @@ impl Agent {
             self.memory = step.memory.learn(step.effect, outcome, self.now());
             self.sysctls.look();
         }
-        tracing::error!(node = self.node, "no end of effects; going on at the next look");
+        tracing::error!(
+            node = self.node,
+            "no end of effects; going on at the next look"
+        );
     }
 
     fn now(&self) -> Mono {
@@ -250,7 +262,11 @@ impl Agent {
         let saved = self.state.save(persisted);
         self.metrics.save(saved.is_ok());
         saved.map_err(|error| {
-            tracing::error!(node = self.node, error = chain(&error), "the state was not saved");
+            tracing::error!(
+                node = self.node,
+                error = chain(&error),
+                "the state was not saved"
+            );
             error.errno()
         })
     }

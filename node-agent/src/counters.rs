@@ -73,13 +73,22 @@ mod tests {
 
     #[test]
     fn entries_are_found_by_the_name_of_their_column() {
-        let text = "allocs entries  table_fulls\n00000001 000000ff 00000000\n00000003 000000ff 00000000\n";
+        let text =
+            "allocs entries  table_fulls\n00000001 000000ff 00000000\n00000003 000000ff 00000000\n";
         assert_eq!(entries(text), Some(255));
     }
 
     #[test]
     fn garbage_is_no_count() {
-        for text in ["", "\n", "entries", "entries\n", "entries\nzz\n", "allocs\n00000001\n", "a entries\n1\n"] {
+        for text in [
+            "",
+            "\n",
+            "entries",
+            "entries\n",
+            "entries\nzz\n",
+            "allocs\n00000001\n",
+            "a entries\n1\n",
+        ] {
             assert_eq!(entries(text), None, "{text:?}");
         }
     }

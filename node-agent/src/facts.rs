@@ -140,10 +140,16 @@ mod tests {
 
     #[test]
     fn the_base_of_a_distributions_kernel_counts_for_more_than_its_release() {
-        let signature = [("version_signature", "Ubuntu 5.4.0-150.167-generic 5.4.233\n")];
+        let signature = [(
+            "version_signature",
+            "Ubuntu 5.4.0-150.167-generic 5.4.233\n",
+        )];
         let (_dir, roots) = node(&[&ALWAYS[..], &signature].concat());
         let identity = Identity::read(&roots).unwrap();
-        assert_eq!(identity.machine().kernel, KernelVersion::parse("5.4.233").ok());
+        assert_eq!(
+            identity.machine().kernel,
+            KernelVersion::parse("5.4.233").ok()
+        );
         assert_eq!(identity.cores, 3);
         let facts = read(&roots, &identity, None);
         assert_eq!(facts.base_kernel.as_deref(), Some("5.4.233"));
@@ -164,6 +170,9 @@ mod tests {
     fn a_folder_that_is_no_proc_is_named() {
         let (_dir, roots) = node(&[]);
         let error = Identity::read(&roots).unwrap_err().to_string();
-        assert!(error.contains("boot_id") && error.contains("--proc-root"), "{error}");
+        assert!(
+            error.contains("boot_id") && error.contains("--proc-root"),
+            "{error}"
+        );
     }
 }

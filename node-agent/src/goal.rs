@@ -7,7 +7,7 @@ use nettune_crds::{Mode, ProfileSysctl};
 use nettune_sizing::{SysctlKey, Wanted, keys};
 use serde::{Deserialize, Serialize};
 
-use crate::order::{FAMILIES, HIGHEST};
+use crate::order::{self, HIGHEST};
 
 /// A profile as it came: what is kept on disk to be applied before the API is reached.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,6 +95,11 @@ impl Goal {
     /// # Errors
     /// When not even the fields around the list are what they should be: then the last goal stays.
     pub fn read(source: Arc<Source>) -> Result<Self, MalformedProfile> {
+        if !source.spec.is_object() {
+            // A list would do for a struct whose fields all have defaults.
+            let error = serde::de::Error::custom("it is no object");
+            return Err(MalformedProfile(error));
+        }
         let spec = Spec::deserialize(&source.spec).map_err(MalformedProfile)?;
         let task = match (spec.release, spec.mode) {
             (true, _) => Task::Release,
@@ -153,19 +158,19 @@ impl Goal {
 
 /// Limits are numbers, whose order and whose distance to what the kernel holds must be told.
 fn in_range(key: SysctlKey, wanted: Wanted) -> Result<(SysctlKey, Wanted), String> {
-    let least = if key == keys::NF_CONNTRACK_MAX || key == keys::NF_CONNTRACK_BUCKETS {
-        1
-    } else if FAMILIES.iter().any(|family| family.keys.contains(&&key)) {
-        0
+    let (least, most) = if key == keys::NF_CONNTRACK_MAX || key == keys::NF_CONNTRACK_BUCKETS {
+        (1, HIGHEST)
+    } else if let Some(most) = order::highest_of(&key) {
+        (0, most)
     } else {
         return Ok((key, wanted));
     };
     let value = wanted.value();
     match value.as_number() {
-        Some(number) if (least..=HIGHEST).contains(&number) => Ok((key, wanted)),
+        Some(number) if (least..=most).contains(&number) => Ok((key, wanted)),
         Some(0) => Err("0 means no limit at all, which is never set".to_owned()),
         _ => Err(format!(
-            "must be a whole number from {least} to {HIGHEST}, not {value}"
+            "must be a whole number from {least} to {most}, not {value}"
         )),
     }
 }
@@ -198,7 +203,11 @@ mod tests {
         let taken: Vec<_> = goal.wanted.keys().map(SysctlKey::name).collect();
         assert_eq!(taken, ["net.core.somaxconn"]);
         assert_eq!(goal.wanted.values().next(), Some(&Wanted::exactly(4096)));
-        let names: Vec<_> = goal.invalid.iter().map(|entry| entry.name.as_str()).collect();
+        let names: Vec<_> = goal
+            .invalid
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .collect();
         assert_eq!(
             names,
             [

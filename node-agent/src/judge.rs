@@ -84,10 +84,12 @@ fn judge(key: &SysctlKey, wanted: &Wanted, live: &Live, memory: &Memory) -> Verd
                 if number == bounds.floor() {
                     return Verdict::holds();
                 }
-                if !memory.owns(key, now) {
+                if !memory.owns(key, now) || order::is_trimmed(key, number) {
                     let floor = bounds.floor();
                     let note = match number {
-                        0 => format!("0 was chosen by somebody else and is left ({floor} is wanted)"),
+                        0 => {
+                            format!("0 was chosen by somebody else and is left ({floor} is wanted)")
+                        }
                         _ => format!("left above the {floor} that is wanted"),
                     };
                     return Verdict::Holds { note };
@@ -148,18 +150,28 @@ fn provider(key: &SysctlKey) -> (String, String) {
     .into_iter()
     .find_map(|(prefix, module)| name.starts_with(prefix).then_some(module));
     if let Some(module) = module {
-        return (module.to_owned(), format!("the module {module} is not loaded"));
+        return (
+            module.to_owned(),
+            format!("the module {module} is not loaded"),
+        );
     }
     let path = key.path();
     let mut parts = path.rsplit('/').skip(1);
     match (parts.next(), parts.next()) {
-        (Some(interface), Some("neigh" | "conf")) if interface != "default" && interface != "all" => {
+        (Some(interface), Some("neigh" | "conf"))
+            if interface != "default" && interface != "all" =>
+        {
             let what = format!("the interface {interface}");
             let message = format!("{what} is not there");
             (what, message)
         }
-        _ if name.starts_with("net.ipv6.") => ("IPv6".to_owned(), "this kernel has no IPv6".to_owned()),
-        _ => ("the kernel".to_owned(), "this kernel does not have it".to_owned()),
+        _ if name.starts_with("net.ipv6.") => {
+            ("IPv6".to_owned(), "this kernel has no IPv6".to_owned())
+        }
+        _ => (
+            "the kernel".to_owned(),
+            "this kernel does not have it".to_owned(),
+        ),
     }
 }
 
@@ -178,7 +190,9 @@ pub(crate) fn too_full_to_lower(
     }
     let why = match entries {
         Some(entries) if to >= entries.saturating_mul(2) => return None,
-        Some(entries) => format!("the table holds {entries} {what}, and a limit is not lowered below twice that"),
+        Some(entries) => {
+            format!("the table holds {entries} {what}, and a limit is not lowered below twice that")
+        }
         None => format!("how many {what} the table holds cannot be told"),
     };
     Some(Verdict::Kept {

@@ -10,6 +10,7 @@ pub mod counters;
 pub mod facts;
 pub mod goal;
 mod judge;
+pub mod key_report;
 pub mod link;
 pub mod live;
 pub mod memory;

@@ -160,7 +160,11 @@ impl Link {
             }
             watcher::Event::Delete(object) => {
                 let uid = object.metadata.uid.unwrap_or_default();
-                if self.profile.as_ref().is_some_and(|own| own.revision.uid == uid) {
+                if self
+                    .profile
+                    .as_ref()
+                    .is_some_and(|own| own.revision.uid == uid)
+                {
                     self.gone();
                 }
             }
@@ -241,7 +245,11 @@ impl Link {
             Ok(object) => {
                 let profile = Profile::of(&object);
                 self.acknowledged = Some((status, profile.resource_version.clone()));
-                if self.profile.as_ref().is_some_and(|own| own.revision.uid == profile.revision.uid) {
+                if self
+                    .profile
+                    .as_ref()
+                    .is_some_and(|own| own.revision.uid == profile.revision.uid)
+                {
                     // The watch brings the spec.
                     self.profile = Some(profile);
                 }

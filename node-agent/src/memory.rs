@@ -9,9 +9,10 @@ use rustix::io::Errno;
 
 use crate::conntrack;
 use crate::goal::{Goal, Revision, Source, Task};
+use crate::key_report::KeyReport;
 use crate::live::Content;
 use crate::mono::Mono;
-use crate::step::{Effect, KeyReport};
+use crate::step::Effect;
 
 /// Everything that [`crate::step::step`] knows besides the goal and the kernel.
 #[derive(Debug, Clone, PartialEq, Default)]

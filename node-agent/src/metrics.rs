@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::step::KeyReport;
+use crate::key_report::KeyReport;
 use crate::tables::Tables;
 
 /// All of them; clones share them.
@@ -71,11 +71,7 @@ impl Metrics {
             "How often somebody else changed a sysctl",
             metrics.drifts.clone(),
         );
-        registry.register(
-            "agent_writes",
-            "Writes of sysctls",
-            metrics.writes.clone(),
-        );
+        registry.register("agent_writes", "Writes of sysctls", metrics.writes.clone());
         registry.register(
             "agent_state_saves",
             "Times that the state was saved to disk",

@@ -71,6 +71,19 @@ pub(crate) fn follow_up(plan: &mut Plan, goal: &Goal, live: &Live) {
     }
 }
 
+/// Whether a threshold is at the highest place that leaves room for those above it: somebody set it
+/// to the kernel's highest number, and [`follow_up`] took just so much off as the order needs.
+pub(crate) fn is_trimmed(key: &SysctlKey, number: u64) -> bool {
+    highest_of(key).is_some_and(|highest| highest < HIGHEST && number == highest)
+}
+
+/// The most that a threshold may be, so that those above it have room; `None` for other keys.
+pub(crate) fn highest_of(key: &SysctlKey) -> Option<u64> {
+    let place = |family: &Family| (0..).zip(family.keys).find(|(_, own)| *own == key);
+    let (place, _) = FAMILIES.iter().find_map(place)?;
+    Some(HIGHEST - 2 + place)
+}
+
 fn settle(aim: u64, now: u64, below: Option<u64>, highest: u64) -> u64 {
     let Some(below) = below else {
         return aim.min(highest);
@@ -136,9 +149,8 @@ pub(crate) fn next_write(plan: &Plan, live: &Live) -> Option<(SysctlKey, Content
             raised.or_else(|| pick(&keys::NF_CONNTRACK_MAX))
         })
         .or_else(|| {
-            let in_no_order = |key: &&SysctlKey| {
-                !FAMILIES.iter().any(|family| family.keys.contains(key))
-            };
+            let in_no_order =
+                |key: &&SysctlKey| !FAMILIES.iter().any(|family| family.keys.contains(key));
             changes.keys().copied().find(in_no_order).and_then(pick)
         })
 }
@@ -159,27 +171,27 @@ fn next_of_family(
     })
 }
 
-/// Whether setting one threshold leaves every pair that is in order now in order.
+/// Whether setting one threshold leaves every two neighbours that are in order now in order. One that
+/// is not there has no place in it; beside one that cannot be read nothing is moved.
 fn keeps_order(family: &Family, place: usize, to: u64, live: &Live) -> bool {
-    let in_order_after = |low: usize, high: usize| {
-        let value = |at: usize| family.keys.get(at).map(|key| live.seen(key));
-        let number = |seen: &Seen| match seen {
-            Seen::Content(content) => content.number(),
-            _ => None,
-        };
-        let (Some(low_seen), Some(high_seen)) = (value(low), value(high)) else {
-            return true;
-        };
-        if matches!(low_seen, Seen::Missing) || matches!(high_seen, Seen::Missing) {
+    let there = (0..)
+        .zip(family.keys)
+        .filter_map(|(at, key)| match live.seen(key) {
+            Seen::Missing => None,
+            Seen::Content(content) => Some((at, content.number())),
+            Seen::Unreadable(_) | Seen::Garbled(_) => Some((at, None)),
+        });
+    let there: Vec<(usize, Option<u64>)> = there.collect();
+    let mut pairs = there.iter().zip(there.iter().skip(1));
+    pairs.all(|(&(low, low_now), &(high, high_now))| {
+        if low != place && high != place {
             return true;
         }
-        let (Some(low_now), Some(high_now)) = (number(low_seen), number(high_seen)) else {
-            // What cannot be read cannot be kept in order.
+        let (Some(low_now), Some(high_now)) = (low_now, high_now) else {
             return false;
         };
         let low_then = if low == place { to } else { low_now };
         let high_then = if high == place { to } else { high_now };
         low_now >= high_now || low_then < high_then
-    };
-    (place == 0 || in_order_after(place - 1, place)) && (place == 2 || in_order_after(place, place + 1))
+    })
 }

@@ -46,6 +46,9 @@ mod tests {
 
     #[test]
     fn a_status_that_is_not_there_is_written_whole() {
-        assert_eq!(difference(&Value::Null, &json!({"a": 1})), Some(json!({"a": 1})));
+        assert_eq!(
+            difference(&Value::Null, &json!({"a": 1})),
+            Some(json!({"a": 1}))
+        );
     }
 }

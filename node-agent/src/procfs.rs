@@ -190,7 +190,11 @@ impl Opened {
     }
 
     fn is_current(&self) -> bool {
-        self.of_kernel || self.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
+        self.of_kernel
+            || self
+                .file
+                .metadata()
+                .is_ok_and(|metadata| metadata.nlink() > 0)
     }
 }
 

@@ -9,7 +9,7 @@ use nettune_crds::{KeyState, NodeNetworkProfileStatus, ProfileFacts, SysctlStatu
 
 use crate::facts::Identity;
 use crate::goal::{Revision, Task};
-use crate::step::KeyReport;
+use crate::key_report::KeyReport;
 
 /// What was found on the node when there was nothing left to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +55,15 @@ impl Findings {
         let mut conditions = previous.conditions.clone();
         let mut set = |type_, (status, reason, message): (bool, &str, String)| {
             let status = Some(status);
-            conditions::set(&mut conditions, type_, status, reason, message, observed_generation, now);
+            conditions::set(
+                &mut conditions,
+                type_,
+                status,
+                reason,
+                message,
+                observed_generation,
+                now,
+            );
         };
         set(READY, self.ready());
         set(DRIFTED, self.drifted());
@@ -91,7 +99,11 @@ impl Findings {
             } else {
                 reasons::FAILED
             };
-            return (false, reason, format!("{}: {}{more}", first.name, first.message));
+            return (
+                false,
+                reason,
+                format!("{}: {}{more}", first.name, first.message),
+            );
         }
         let (reason, message) = self.summary();
         (true, reason, message)
@@ -100,13 +112,19 @@ impl Findings {
     /// How the keys stand, in one sentence, where none has failed.
     fn summary(&self) -> (&'static str, String) {
         let inapplicable = self.count(KeyState::NotApplicable);
-        let (all, hold) = (self.keys.len() - inapplicable, self.count(KeyState::Applied));
+        let (all, hold) = (
+            self.keys.len() - inapplicable,
+            self.count(KeyState::Applied),
+        );
         let (drifted, waiting) = (self.count(KeyState::Drifted), self.count(KeyState::Waiting));
         let mut message = match (all, inapplicable) {
             (0, 0) => "no sysctl is managed".to_owned(),
             (0, _) => "no sysctl that is managed applies to this node".to_owned(),
             _ if waiting > 0 => format!("{hold} {}", plural(hold, "holds", "hold")),
-            _ => format!("{hold} of {all} {}", plural(all, "sysctl holds", "sysctls hold")),
+            _ => format!(
+                "{hold} of {all} {}",
+                plural(all, "sysctl holds", "sysctls hold")
+            ),
         };
         if waiting > 0 {
             let waits = plural(waiting, "waits", "wait");
@@ -152,12 +170,19 @@ impl Findings {
             };
             return (true, reasons::RESTORED, message);
         }
-        let left = self.keys.iter().filter(|key| key.state != KeyState::Applied);
+        let left = self
+            .keys
+            .iter()
+            .filter(|key| key.state != KeyState::Applied);
         let left: Vec<String> = left
             .map(|key| format!("{}: {}", key.name, key.message))
             .collect();
         let message = format!("{back} of {all} sysctls are back; {}", left.join("; "));
-        (true, reasons::PARTLY_RESTORED, shortened(&message, MOST_CHARACTERS))
+        (
+            true,
+            reasons::PARTLY_RESTORED,
+            shortened(&message, MOST_CHARACTERS),
+        )
     }
 
     fn count(&self, state: KeyState) -> usize {
@@ -199,8 +224,14 @@ fn plural<'a>(count: usize, one: &'a str, more: &'a str) -> &'a str {
 fn sysctl(key: &KeyReport) -> SysctlStatus {
     SysctlStatus {
         name: key.name.to_string(),
-        observed: key.observed.as_ref().map(|content| content.as_str().to_owned()),
-        original: key.original.as_ref().map(|content| content.as_str().to_owned()),
+        observed: key
+            .observed
+            .as_ref()
+            .map(|content| content.as_str().to_owned()),
+        original: key
+            .original
+            .as_ref()
+            .map(|content| content.as_str().to_owned()),
         state: key.state,
         message: shortened(&key.message, MOST_CHARACTERS),
         drift_count: i64::try_from(key.drift_count).unwrap_or(i64::MAX),

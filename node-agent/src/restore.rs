@@ -105,7 +105,9 @@ fn buckets_verdict(verdict: Verdict, plan: &Plan, live: &Live) -> Verdict {
         && !conntrack::bears(kernel, buckets, max)
         && buckets < now
     {
-        return left(format!("left at {now}: {buckets} do not bear {max} entries"));
+        return left(format!(
+            "left at {now}: {buckets} do not bear {max} entries"
+        ));
     }
     match conntrack::busy(live) {
         Some(busy) => left(format!("left at {now}: {busy}")),

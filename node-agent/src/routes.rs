@@ -29,9 +29,31 @@ const POD_VETHS: &[&str] = &["cali", "lxc", "eni", "azv", "gke", "veth"];
 /// Other devices whose prefixes are not on the node's layer-2 network: tunnels, containers, virtual
 /// machines.
 const NOT_ON_LINK: &[&str] = &[
-    "lo", "docker", "br-", "virbr", "vnet", "flannel", "vxlan", "geneve", "tunl", "ipip", "gre", "sit",
-    "wg", "tun", "tap", "tailscale", "cilium", "kube-ipvs", "nodelocaldns", "dummy", "podman", "lxd",
-    "ovn", "genev", "nerdctl",
+    "lo",
+    "docker",
+    "br-",
+    "virbr",
+    "vnet",
+    "flannel",
+    "vxlan",
+    "geneve",
+    "tunl",
+    "ipip",
+    "gre",
+    "sit",
+    "wg",
+    "tun",
+    "tap",
+    "tailscale",
+    "cilium",
+    "kube-ipvs",
+    "nodelocaldns",
+    "dummy",
+    "podman",
+    "lxd",
+    "ovn",
+    "genev",
+    "nerdctl",
 ];
 
 /// How pods are linked, from the text of `/proc/net/route`; `None` while there is nothing to tell
@@ -63,8 +85,11 @@ pub(crate) fn on_link_addresses(text: &str) -> Option<i64> {
     };
     // The same prefix may be there again with another metric, and counts once for each device: each
     // has neighbours of its own.
-    let prefixes: BTreeSet<Route<'_>> = text.lines().skip(1).filter_map(parse).filter(own).collect();
-    let addresses = prefixes.iter().map(|route| 1_i64 << (32 - route.prefix_len));
+    let prefixes: BTreeSet<Route<'_>> =
+        text.lines().skip(1).filter_map(parse).filter(own).collect();
+    let addresses = prefixes
+        .iter()
+        .map(|route| 1_i64 << (32 - route.prefix_len));
     Some(addresses.sum()).filter(|sum| *sum > 0)
 }
 
@@ -99,7 +124,8 @@ fn parse(line: &str) -> Option<Route<'_>> {
 mod tests {
     use super::*;
 
-    const HEADER: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
+    const HEADER: &str =
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
     const DEFAULT: &str = "eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n";
     const ETH0_24: &str = "eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
     const CNI0: &str = "cni0\t0001F40A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
@@ -126,8 +152,18 @@ mod tests {
 
     #[test]
     fn garbage_is_no_route() {
-        for text in ["", "\n", "Iface\neth0", "Iface\neth0 zz zz zz 0 0 0 zz", "Iface\ne 0 0 1 0 0 0 F0F0F0F0"] {
-            assert_eq!((pod_links(text), on_link_addresses(text)), (None, None), "{text:?}");
+        for text in [
+            "",
+            "\n",
+            "Iface\neth0",
+            "Iface\neth0 zz zz zz 0 0 0 zz",
+            "Iface\ne 0 0 1 0 0 0 F0F0F0F0",
+        ] {
+            assert_eq!(
+                (pod_links(text), on_link_addresses(text)),
+                (None, None),
+                "{text:?}"
+            );
         }
     }
 }

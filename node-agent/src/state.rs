@@ -180,8 +180,7 @@ impl StateDir {
     fn read(&self) -> Result<Option<Persisted>, UnusableState> {
         let path = self.dir.join(FILE);
         let mut bytes = Vec::new();
-        let read = File::open(&path)
-            .and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
+        let read = File::open(&path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
         match read {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -283,7 +282,10 @@ impl StateDir {
 impl From<&Record> for RecordFile {
     fn from(record: &Record) -> Self {
         Self {
-            original: record.original.as_ref().map(|content| content.as_str().to_owned()),
+            original: record
+                .original
+                .as_ref()
+                .map(|content| content.as_str().to_owned()),
             before: record.before.as_ref().map(ToString::to_string),
             written: record.written.to_string(),
         }

@@ -7,7 +7,6 @@
 //! process can be killed are the gaps between two effects.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nettune_crds::KeyState;
@@ -16,6 +15,7 @@ use nettune_sizing::{SysctlKey, Value, Wanted};
 use crate::conntrack;
 use crate::goal::{Goal, Revision, Task};
 use crate::judge::{self, Plan, Verdict};
+use crate::key_report::{KeyReport, reports};
 use crate::live::{Content, Live, Seen};
 use crate::memory::{AppliedOnce, Cause, Failure, Memory, Persisted, Record};
 use crate::mono::Mono;
@@ -51,27 +51,6 @@ pub struct Step {
     pub released: bool,
     /// Values that somebody else was seen to have changed just now.
     pub drifts: Vec<Drift>,
-}
-
-/// Where one key stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyReport {
-    /// Its name; of an entry that is not taken, the name as it was given.
-    pub name: Arc<str>,
-    /// What the kernel held when it was last read.
-    pub observed: Option<Content>,
-    /// What it held before the first write of this boot.
-    pub original: Option<Content>,
-    /// Its state.
-    pub state: KeyState,
-    /// Why, where the state does not say it all.
-    pub message: String,
-    /// What it waits for, in a few words.
-    pub waits_for: Option<String>,
-    /// Whether it is an entry that this agent does not take.
-    pub invalid: bool,
-    /// How often somebody else changed it since this agent was started.
-    pub drift_count: u64,
 }
 
 /// A value that somebody else has changed.
@@ -173,13 +152,7 @@ fn at_rest(
 
 /// Compares with what was seen before: what held and does not any more was changed by somebody, what
 /// was written and is not there was not taken.
-fn notice(
-    goal: &Goal,
-    live: &Live,
-    plan: &Plan,
-    memory: &mut Memory,
-    now: Mono,
-) -> Vec<Drift> {
+fn notice(goal: &Goal, live: &Live, plan: &Plan, memory: &mut Memory, now: Mono) -> Vec<Drift> {
     let mut drifts = Vec::new();
     for (key, verdict) in plan {
         let Some(found) = live.content(key) else {
@@ -193,9 +166,8 @@ fn notice(
             continue;
         };
         let record = memory.persisted.records.get(key);
-        let is_written = record.is_some_and(|record| {
-            conntrack::took(key, &record.written.clone().into(), found)
-        });
+        let is_written = record
+            .is_some_and(|record| conntrack::took(key, &record.written.clone().into(), found));
         let known = memory.keys.entry(key.clone()).or_default();
         known.confirmed |= is_written;
         if matches!(verdict, Verdict::Holds { .. }) {
@@ -242,7 +214,10 @@ fn hold_back(plan: &mut Plan, goal: &Goal, live: &Live, memory: &Memory, now: Mo
             continue;
         };
         let differs = || {
-            let found = live.content(key).map(ToString::to_string).unwrap_or_default();
+            let found = live
+                .content(key)
+                .map(ToString::to_string)
+                .unwrap_or_default();
             let wanted = goal.wanted.get(key).map(in_words).unwrap_or_default();
             format!("{found} is there, {wanted} is wanted")
         };
@@ -255,7 +230,9 @@ fn hold_back(plan: &mut Plan, goal: &Goal, live: &Live, memory: &Memory, now: Mo
                 Some(Verdict::kept(KeyState::Drifted, differs()))
             }
             Task::Release if over => Some(restore::left("left: the release is over")),
-            Task::Release => failure.map(|failed| Verdict::failed(refusal::writing(key, &failed.cause))),
+            Task::Release => {
+                failure.map(|failed| Verdict::failed(refusal::writing(key, &failed.cause)))
+            }
             _ => failure
                 .filter(|failure| now < failure.retry_at)
                 .map(|failure| Verdict::failed(refusal::writing(key, &failure.cause))),
@@ -279,7 +256,10 @@ fn is_done(goal: &Goal, memory: &Memory, key: &SysctlKey) -> bool {
     }
     let family = FAMILIES.iter().find(|family| family.keys.contains(&key));
     family.is_none_or(|family| {
-        let mut managed = family.keys.iter().filter(|key| goal.wanted.contains_key(**key));
+        let mut managed = family
+            .keys
+            .iter()
+            .filter(|key| goal.wanted.contains_key(**key));
         managed.all(|key| memory.is_done(goal, key))
     })
 }
@@ -293,7 +273,11 @@ fn intent(goal: &Goal, live: &Live, plan: &Plan, memory: &Memory) -> Persisted {
     if !intent.released.as_ref().is_some_and(is_current) {
         intent.released = None;
     }
-    if !intent.applied_once.as_ref().is_some_and(|done| is_current(&done.revision)) {
+    if !intent
+        .applied_once
+        .as_ref()
+        .is_some_and(|done| is_current(&done.revision))
+    {
         intent.applied_once = None;
     }
     if goal.task == Task::Release {
@@ -339,76 +323,13 @@ fn may_persist(memory: &Memory, now: Mono) -> bool {
     failure.is_none_or(|failure| now >= failure.retry_at)
 }
 
-fn reports(goal: &Goal, live: &Live, plan: &Plan, memory: &Memory) -> Vec<KeyReport> {
-    let keys: BTreeSet<&SysctlKey> = match goal.task {
-        Task::Release => plan.keys().collect(),
-        _ => goal.wanted.keys().collect(),
-    };
-    let invalid = goal.invalid.iter().map(|entry| KeyReport {
-        name: entry.name.as_str().into(),
-        observed: None,
-        original: None,
-        state: KeyState::Failed,
-        message: entry.message.clone(),
-        waits_for: None,
-        invalid: true,
-        drift_count: 0,
-    });
-    let room = MOST_REPORTS.saturating_sub(goal.invalid.len());
-    let taken = keys.into_iter().take(room);
-    taken
-        .map(|key| report(key, goal.task, live, plan.get(key), memory))
-        .chain(invalid)
-        .collect()
-}
-
-/// The most keys that a profile's status has room for.
-const MOST_REPORTS: usize = 128;
-
-fn report(
-    key: &SysctlKey,
-    task: Task,
-    live: &Live,
-    verdict: Option<&Verdict>,
-    memory: &Memory,
-) -> KeyReport {
-    // At rest, only what another threshold blocks is left to be written.
-    let blocked = |to: &Content| {
-        format!("{to} would turn the order of the thresholds round; another one has to be set first")
-    };
-    let (state, message, waits_for) = match verdict {
-        Some(Verdict::Holds { note }) => (KeyState::Applied, note.clone(), None),
-        Some(Verdict::Kept {
-            state,
-            message,
-            waits_for,
-        }) => (*state, message.clone(), waits_for.clone()),
-        Some(Verdict::Change { to }) if task == Task::Release => {
-            (KeyState::NotApplicable, format!("left: {}", blocked(to)), None)
-        }
-        Some(Verdict::Change { to }) => {
-            let waits_for = "another threshold".to_owned();
-            (KeyState::Waiting, blocked(to), Some(waits_for))
-        }
-        None => (KeyState::Waiting, String::new(), None),
-    };
-    let record = memory.persisted.records.get(key);
-    KeyReport {
-        name: key.name().into(),
-        observed: live.content(key).cloned(),
-        original: record.and_then(|record| record.original.clone()),
-        state,
-        message,
-        waits_for,
-        invalid: false,
-        drift_count: memory.key(key).map_or(0, |known| known.drift_count),
-    }
-}
-
 fn rest_until(keys: &[KeyReport], memory: &Memory, now: Mono) -> Mono {
     let waits = keys.iter().any(|key| key.state == KeyState::Waiting);
     let rest = now.after(if waits { REST_WAITING } else { REST });
-    let failures = memory.keys.values().filter_map(|known| known.failure.as_ref());
+    let failures = memory
+        .keys
+        .values()
+        .filter_map(|known| known.failure.as_ref());
     failures
         .chain(&memory.persist_failure)
         .map(|failure| failure.retry_at)

@@ -45,10 +45,14 @@ impl Tables {
     pub fn observe(&mut self, live: &Live, now: Mono) {
         let counts = &live.counts;
         let neighbors = |entries: Option<u64>, key| entries.zip(live.number(key));
-        self.ipv4
-            .observe(neighbors(counts.neighbors_ipv4, &keys::IPV4_GC_THRESH3), now);
-        self.ipv6
-            .observe(neighbors(counts.neighbors_ipv6, &keys::IPV6_GC_THRESH3), now);
+        self.ipv4.observe(
+            neighbors(counts.neighbors_ipv4, &keys::IPV4_GC_THRESH3),
+            now,
+        );
+        self.ipv6.observe(
+            neighbors(counts.neighbors_ipv6, &keys::IPV6_GC_THRESH3),
+            now,
+        );
         let max = live.number(&keys::NF_CONNTRACK_MAX);
         self.conntrack.observe(counts.conntrack.zip(max), now);
     }
@@ -191,8 +195,9 @@ mod tests {
 
     #[test]
     fn a_full_table_is_in_the_last_band() {
-        assert_eq!([9, 10, 24, 50, 89, 90, 100, 200].map(|n| band(n, 100)), [
-            10, 25, 25, 75, 90, 100, 100, 100
-        ]);
+        assert_eq!(
+            [9, 10, 24, 50, 89, 90, 100, 200].map(|n| band(n, 100)),
+            [10, 25, 25, 75, 90, 100, 100, 100]
+        );
     }
 }

@@ -1,0 +1,105 @@
+//! Where each key stands, for the status.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use nettune_crds::KeyState;
+use nettune_sizing::SysctlKey;
+
+use crate::goal::{Goal, Task};
+use crate::judge::{Plan, Verdict};
+use crate::live::{Content, Live};
+use crate::memory::Memory;
+
+/// Where one key stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyReport {
+    /// Its name; of an entry that is not taken, the name as it was given.
+    pub name: Arc<str>,
+    /// What the kernel held when it was last read.
+    pub observed: Option<Content>,
+    /// What it held before the first write of this boot.
+    pub original: Option<Content>,
+    /// Its state.
+    pub state: KeyState,
+    /// Why, where the state does not say it all.
+    pub message: String,
+    /// What it waits for, in a few words.
+    pub waits_for: Option<String>,
+    /// Whether it is an entry that this agent does not take.
+    pub invalid: bool,
+    /// How often somebody else changed it since this agent was started.
+    pub drift_count: u64,
+}
+
+/// Where the keys of a goal stand by a plan: of a release, the keys that were written; else those of
+/// the profile, with the entries that are not taken.
+pub(crate) fn reports(goal: &Goal, live: &Live, plan: &Plan, memory: &Memory) -> Vec<KeyReport> {
+    let keys: BTreeSet<&SysctlKey> = match goal.task {
+        Task::Release => plan.keys().collect(),
+        _ => goal.wanted.keys().collect(),
+    };
+    let invalid = goal.invalid.iter().map(|entry| KeyReport {
+        name: entry.name.as_str().into(),
+        observed: None,
+        original: None,
+        state: KeyState::Failed,
+        message: entry.message.clone(),
+        waits_for: None,
+        invalid: true,
+        drift_count: 0,
+    });
+    let room = MOST_REPORTS.saturating_sub(goal.invalid.len());
+    let taken = keys.into_iter().take(room);
+    taken
+        .map(|key| report(key, goal.task, live, plan.get(key), memory))
+        .chain(invalid)
+        .collect()
+}
+
+/// The most keys that a profile's status has room for.
+const MOST_REPORTS: usize = 128;
+
+fn report(
+    key: &SysctlKey,
+    task: Task,
+    live: &Live,
+    verdict: Option<&Verdict>,
+    memory: &Memory,
+) -> KeyReport {
+    // At rest, only what another threshold blocks is left to be written.
+    let blocked = |to: &Content| {
+        format!(
+            "{to} would turn the order of the thresholds round; another one has to be set first"
+        )
+    };
+    let (state, message, waits_for) = match verdict {
+        Some(Verdict::Holds { note }) => (KeyState::Applied, note.clone(), None),
+        Some(Verdict::Kept {
+            state,
+            message,
+            waits_for,
+        }) => (*state, message.clone(), waits_for.clone()),
+        Some(Verdict::Change { to }) if task == Task::Release => (
+            KeyState::NotApplicable,
+            format!("left: {}", blocked(to)),
+            None,
+        ),
+        Some(Verdict::Change { to }) => {
+            let waits_for = "another threshold".to_owned();
+            (KeyState::Waiting, blocked(to), Some(waits_for))
+        }
+        None => (KeyState::Waiting, String::new(), None),
+    };
+    let record = memory.persisted.records.get(key);
+    KeyReport {
+        name: key.name().into(),
+        observed: live.content(key).cloned(),
+        original: record.and_then(|record| record.original.clone()),
+        state,
+        message,
+        waits_for,
+        invalid: false,
+        drift_count: memory.key(key).map_or(0, |known| known.drift_count),
+    }
+}

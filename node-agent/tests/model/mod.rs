@@ -1,0 +1,335 @@
+//! A model of the kernel, and an agent over it without any I/O.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail them"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nettune_agent::goal::{Goal, Revision, Source, Task};
+use nettune_agent::key_report::KeyReport;
+use nettune_agent::live::{Content, Counts, Live, Machine, Seen};
+use nettune_agent::memory::{Memory, Persisted};
+use nettune_agent::mono::Mono;
+use nettune_agent::step::{Effect, Step, keys_to_look_at, step};
+use nettune_sizing::{KernelVersion, SysctlKey, Value, Wanted, keys};
+use rustix::io::Errno;
+
+pub(crate) const V4: [&SysctlKey; 3] = [
+    &keys::IPV4_GC_THRESH1,
+    &keys::IPV4_GC_THRESH2,
+    &keys::IPV4_GC_THRESH3,
+];
+pub(crate) const V6: [&SysctlKey; 3] = [
+    &keys::IPV6_GC_THRESH1,
+    &keys::IPV6_GC_THRESH2,
+    &keys::IPV6_GC_THRESH3,
+];
+pub(crate) const MAX: &SysctlKey = &keys::NF_CONNTRACK_MAX;
+pub(crate) const BUCKETS: &SysctlKey = &keys::NF_CONNTRACK_BUCKETS;
+
+pub(crate) fn key(name: &str) -> SysctlKey {
+    SysctlKey::parse(name).unwrap()
+}
+
+/// A kernel that keeps what is written, rounds what the real one rounds, and checks the rules that
+/// hold at every instant.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernel {
+    pub(crate) values: BTreeMap<SysctlKey, Content>,
+    pub(crate) counts: Counts,
+    pub(crate) initial_namespace: bool,
+    pub(crate) machine: Machine,
+    /// What a write of a key is answered with instead.
+    pub(crate) refuses: BTreeMap<SysctlKey, Errno>,
+    /// What a write of a key becomes.
+    pub(crate) turns_into: BTreeMap<SysctlKey, Content>,
+    /// Every write that was tried.
+    pub(crate) writes: Vec<(SysctlKey, Content)>,
+}
+
+impl Kernel {
+    /// The defaults of a small machine, and nothing in its tables.
+    pub(crate) fn new() -> Self {
+        let defaults: [(&SysctlKey, u64); 8] = [
+            (V4[0], 128),
+            (V4[1], 512),
+            (V4[2], 1024),
+            (V6[0], 128),
+            (V6[1], 512),
+            (V6[2], 1024),
+            (MAX, 65_536),
+            (BUCKETS, 65_536),
+        ];
+        Self {
+            values: defaults
+                .into_iter()
+                .map(|(key, number)| (key.clone(), number.into()))
+                .collect(),
+            counts: Counts {
+                neighbors_ipv4: Some(0),
+                neighbors_ipv6: Some(0),
+                conntrack: Some(0),
+            },
+            initial_namespace: true,
+            machine: Machine {
+                cores: 2,
+                kernel: KernelVersion::parse("6.1.0-18-amd64").ok(),
+            },
+            refuses: BTreeMap::new(),
+            turns_into: BTreeMap::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn with(mut self, key: &SysctlKey, number: u64) -> Self {
+        self.set(key, number);
+        self
+    }
+
+    /// Somebody else writes.
+    pub(crate) fn set(&mut self, key: &SysctlKey, number: u64) {
+        self.values.insert(key.clone(), number.into());
+    }
+
+    pub(crate) fn number(&self, key: &SysctlKey) -> Option<u64> {
+        self.values.get(key).and_then(Content::number)
+    }
+
+    pub(crate) fn thresholds(&self, family: [&SysctlKey; 3]) -> [u64; 3] {
+        family.map(|key| self.number(key).unwrap())
+    }
+
+    fn live(&self, goal: &Goal, memory: &Memory) -> Live {
+        let seen = |key: SysctlKey| {
+            let seen = self
+                .values
+                .get(&key)
+                .cloned()
+                .map_or(Seen::Missing, Seen::Content);
+            (key, seen)
+        };
+        Live {
+            initial_namespace: self.initial_namespace,
+            keys: keys_to_look_at(goal, memory)
+                .into_iter()
+                .map(seen)
+                .collect(),
+            counts: self.counts,
+            machine: self.machine,
+        }
+    }
+
+    /// The agent writes.
+    fn write(&mut self, key: &SysctlKey, content: Content) -> Result<(), Errno> {
+        let ordered = [V4, V6].map(|family| self.is_ordered(family));
+        let before = self.number(key);
+        self.writes.push((key.clone(), content.clone()));
+        if let Some(errno) = self.refuses.get(key) {
+            return Err(*errno);
+        }
+        if !self.values.contains_key(key) {
+            return Err(Errno::NOENT);
+        }
+        let becomes = match self.turns_into.get(key) {
+            Some(other) => other.clone(),
+            None if key == BUCKETS => content
+                .number()
+                .unwrap()
+                .div_ceil(512)
+                .saturating_mul(512)
+                .into(),
+            None => content,
+        };
+        self.values.insert(key.clone(), becomes);
+        for (family, was_ordered) in [V4, V6].into_iter().zip(ordered) {
+            let thresholds = || family.map(|key| self.number(key));
+            assert!(
+                !was_ordered || self.is_ordered(family),
+                "{key} breaks {:?}",
+                thresholds()
+            );
+        }
+        self.assert_not_lowered_too_far(key, before);
+        Ok(())
+    }
+
+    pub(crate) fn is_ordered(&self, family: [&SysctlKey; 3]) -> bool {
+        let numbers: Vec<u64> = family.iter().filter_map(|key| self.number(key)).collect();
+        numbers.windows(2).all(|pair| pair[0] < pair[1])
+    }
+
+    fn assert_not_lowered_too_far(&self, key: &SysctlKey, before: Option<u64>) {
+        let count = match key {
+            key if key == MAX => self.counts.conntrack,
+            key if V4[1..].contains(&key) => self.counts.neighbors_ipv4,
+            key if V6[1..].contains(&key) => self.counts.neighbors_ipv6,
+            _ => return,
+        };
+        let (Some(before), Some(after)) = (before, self.number(key)) else {
+            return;
+        };
+        assert!(key != MAX || after != 0, "unlimited");
+        // What is taken off the kernel's highest number, so that the order has room, is no lowering.
+        if after < before && after < i32::MAX as u64 - 2 {
+            assert!(
+                after >= 2 * count.unwrap(),
+                "{key} lowered to {after} with {count:?} entries"
+            );
+        }
+    }
+}
+
+/// An agent over a model kernel.
+#[derive(Debug, Clone)]
+pub(crate) struct Agent {
+    pub(crate) goal: Goal,
+    pub(crate) memory: Memory,
+    pub(crate) now: Mono,
+    /// Effects that were performed, of the process that lives now.
+    pub(crate) effects: usize,
+    /// Times that somebody else was seen to have changed a key.
+    pub(crate) drifts: Vec<SysctlKey>,
+}
+
+/// More effects than any goal needs: one write for each key, and one that follows up, and saves.
+pub(crate) const MOST_EFFECTS: usize = 60;
+
+impl Agent {
+    pub(crate) fn new(goal: Goal) -> Self {
+        Self::resumed(goal, Persisted::default())
+    }
+
+    /// A process that starts with what an earlier one left on disk.
+    pub(crate) fn resumed(goal: Goal, persisted: Persisted) -> Self {
+        Self {
+            goal,
+            memory: Memory::new(persisted),
+            now: Mono::default(),
+            effects: 0,
+            drifts: Vec::new(),
+        }
+    }
+
+    /// Looks and performs one effect.
+    pub(crate) fn once(&mut self, kernel: &mut Kernel) -> Step {
+        let step = step(
+            &self.goal,
+            &kernel.live(&self.goal, &self.memory),
+            &self.memory,
+            self.now,
+        );
+        self.drifts
+            .extend(step.drifts.iter().map(|drift| drift.key.clone()));
+        let outcome = match &step.effect {
+            Effect::Set(key, value) => kernel.write(key, value.clone().into()),
+            Effect::Clear(key) => kernel.write(key, Content::Empty),
+            Effect::Persist(_) | Effect::Rest { .. } => Ok(()),
+        };
+        self.memory = step
+            .memory
+            .clone()
+            .learn(step.effect.clone(), outcome, self.now);
+        self.effects += 1;
+        step
+    }
+
+    /// Goes on until there is nothing left to do, and says how each key stands.
+    pub(crate) fn settle(&mut self, kernel: &mut Kernel) -> Settled {
+        for _ in 0..MOST_EFFECTS {
+            let step = self.once(kernel);
+            if let Effect::Rest { .. } = step.effect {
+                return Settled(step);
+            }
+        }
+        panic!(
+            "no end of effects: {:?}",
+            &kernel.writes[kernel.writes.len() - 10..]
+        );
+    }
+
+    pub(crate) fn wait(&mut self, wait: Duration) {
+        self.now = self.now.after(wait);
+    }
+
+    /// A new goal, of the next generation.
+    pub(crate) fn turn_to(&mut self, task: Task, wanted: &[(&SysctlKey, Wanted)]) {
+        let generation = self
+            .goal
+            .revision()
+            .map_or(0, |revision| revision.generation);
+        self.goal = goal_of_generation(task, wanted, generation + 1);
+    }
+}
+
+/// How each key stands when nothing is left to do.
+#[derive(Debug)]
+pub(crate) struct Settled(pub Step);
+
+impl Settled {
+    pub(crate) fn key(&self, key: &SysctlKey) -> &KeyReport {
+        let report = self
+            .0
+            .keys
+            .iter()
+            .find(|report| &*report.name == key.name());
+        report.unwrap_or_else(|| panic!("nothing of {key}"))
+    }
+}
+
+pub(crate) fn goal(task: Task, wanted: &[(&SysctlKey, Wanted)]) -> Goal {
+    goal_of_generation(task, wanted, 1)
+}
+
+fn goal_of_generation(task: Task, wanted: &[(&SysctlKey, Wanted)], generation: i64) -> Goal {
+    let revision = Revision {
+        uid: "uid".to_owned(),
+        generation,
+    };
+    let spec = serde_json::Value::Null;
+    Goal {
+        source: Some(Arc::new(Source { revision, spec })),
+        tuning: "default".to_owned(),
+        task,
+        wanted: wanted
+            .iter()
+            .map(|(key, wanted)| ((*key).clone(), wanted.clone()))
+            .collect(),
+        invalid: Vec::new(),
+    }
+}
+
+pub(crate) fn at_least(floor: u64) -> Wanted {
+    Wanted::at_least(floor, u64::from(u32::MAX))
+}
+
+pub(crate) fn exactly(number: u64) -> Wanted {
+    Wanted::exactly(number)
+}
+
+pub(crate) fn text(value: &str) -> Content {
+    Content::Value(Value::parse(value).unwrap())
+}
+
+/// A goal for the IPv4 thresholds as the operator sizes them where addresses are soon reused.
+pub(crate) fn thresholds(one: u64, two: u64, three: u64) -> Vec<(&'static SysctlKey, Wanted)> {
+    vec![
+        (V4[0], exactly(one)),
+        (V4[1], at_least(two)),
+        (V4[2], at_least(three)),
+    ]
+}
+
+/// What was written, in its order, as `gc_thresh3=8192`.
+pub(crate) fn written(kernel: &Kernel) -> Vec<String> {
+    let leaf = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let writes = kernel.writes.iter();
+    writes
+        .map(|(key, content)| format!("{}={content}", leaf(key.name())))
+        .collect()
+}

@@ -1,0 +1,317 @@
+//! The rules that always hold, one by one, over a model of the kernel.
+
+mod model;
+
+use std::time::Duration;
+
+use model::{
+    Agent, BUCKETS, Kernel, MAX, V4, at_least, exactly, goal, key, text, thresholds, written,
+};
+use nettune_agent::goal::{Goal, Task};
+use nettune_agent::live::Content;
+use nettune_agent::step::Effect;
+use nettune_crds::KeyState;
+use nettune_sizing::{Value, Wanted};
+use rustix::io::Errno;
+
+#[test]
+fn the_original_is_on_disk_before_the_first_write() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(1024, 4096, 8192)));
+    let first = agent.once(&mut kernel).effect;
+    let Effect::Persist(persisted) = first else {
+        panic!("{first:?}")
+    };
+    let originals: Vec<_> = persisted
+        .records
+        .values()
+        .map(|record| record.original.clone())
+        .collect();
+    assert_eq!(
+        originals,
+        [128, 512, 1024].map(|number| Some(Content::from(number)))
+    );
+    assert!(matches!(agent.once(&mut kernel).effect, Effect::Set(..)));
+}
+
+#[test]
+fn a_key_that_is_as_wanted_is_not_written() {
+    let mut kernel = Kernel::new().with(V4[2], 65_536);
+    let mut agent = Agent::new(goal(Task::Enforce, &[(V4[2], at_least(8192))]));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(settled.key(V4[2]).state, KeyState::Applied);
+    assert!(kernel.writes.is_empty());
+    assert!(agent.memory.persisted.records.is_empty());
+}
+
+#[test]
+fn nothing_is_lowered_while_the_entries_cannot_be_told() {
+    let mut kernel = Kernel::new().with(MAX, 1_000_000).with(BUCKETS, 1_000_000);
+    kernel.counts.conntrack = None;
+    let mut agent = Agent::new(goal(Task::Enforce, &[(MAX, exactly(131_072))]));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(settled.key(MAX).state, KeyState::Waiting);
+    assert!(kernel.writes.is_empty());
+}
+
+#[test]
+fn a_table_without_a_limit_was_chosen_by_somebody_and_stays() {
+    let mut kernel = Kernel::new().with(MAX, 0);
+    let mut agent = Agent::new(goal(Task::Enforce, &[(MAX, at_least(131_072))]));
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.number(MAX), Some(0));
+}
+
+#[test]
+fn a_limit_is_lowered_only_where_nettune_raised_it() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &[(MAX, at_least(524_288))]));
+    agent.settle(&mut kernel);
+    agent.turn_to(Task::Enforce, &[(MAX, at_least(131_072))]);
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.number(MAX), Some(131_072));
+    kernel.set(MAX, 524_288);
+    agent.settle(&mut kernel);
+    assert_eq!(
+        kernel.number(MAX),
+        Some(524_288),
+        "that was an own value, but not the last one"
+    );
+}
+
+#[test]
+fn a_key_that_does_not_exist_waits_and_is_applied_when_it_appears() {
+    let vs = key("net.ipv4.vs.conn_reuse_mode");
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(
+        Task::Enforce,
+        &[(&vs, exactly(1)), (MAX, at_least(131_072))],
+    ));
+    let settled = agent.settle(&mut kernel);
+    let report = settled.key(&vs);
+    assert_eq!(
+        (report.state, report.waits_for.as_deref()),
+        (KeyState::Waiting, Some("ip_vs"))
+    );
+    assert_eq!(
+        kernel.number(MAX),
+        Some(131_072),
+        "it holds up no other key"
+    );
+    kernel.set(&vs, 0);
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(settled.key(&vs).state, KeyState::Applied);
+    assert_eq!(settled.key(&vs).original, Some(0.into()));
+    assert_eq!(
+        settled.key(&vs).drift_count,
+        0,
+        "a module that is loaded changes nothing"
+    );
+}
+
+#[test]
+fn a_node_that_is_a_container_has_no_limits_of_its_own() {
+    let mut kernel = Kernel::new();
+    kernel.initial_namespace = false;
+    let somaxconn = key("net.core.somaxconn");
+    kernel.set(&somaxconn, 128);
+    for threshold in V4 {
+        kernel.values.remove(threshold);
+    }
+    let mut wanted = thresholds(0, 4096, 8192);
+    wanted.push((MAX, at_least(131_072)));
+    wanted.push((&somaxconn, exactly(4096)));
+    let mut agent = Agent::new(goal(Task::Enforce, &wanted));
+    let settled = agent.settle(&mut kernel);
+    for key in [V4[0], V4[1], V4[2], MAX] {
+        assert_eq!(settled.key(key).state, KeyState::NotApplicable, "{key}");
+    }
+    assert_eq!(written(&kernel), ["somaxconn=4096"]);
+}
+
+#[test]
+fn a_refused_write_fails_its_key_alone_and_is_tried_again_later_and_later() {
+    let somaxconn = key("net.core.somaxconn");
+    let mut kernel = Kernel::new().with(&somaxconn, 128);
+    kernel.refuses.insert(somaxconn.clone(), Errno::INVAL);
+    let mut agent = Agent::new(goal(
+        Task::Enforce,
+        &[(&somaxconn, exactly(1)), (MAX, at_least(131_072))],
+    ));
+    let settled = agent.settle(&mut kernel);
+    let report = settled.key(&somaxconn);
+    assert_eq!(report.state, KeyState::Failed);
+    assert!(
+        report.message.contains("EINVAL") && report.message.contains("give the tuning another"),
+        "{}",
+        report.message
+    );
+    assert_eq!(kernel.number(MAX), Some(131_072));
+    let tries = |kernel: &Kernel| {
+        kernel
+            .writes
+            .iter()
+            .filter(|(key, _)| *key == somaxconn)
+            .count()
+    };
+    let mut after = Vec::new();
+    for _ in 0..1000 {
+        agent.wait(Duration::from_secs(1));
+        let before = tries(&kernel);
+        agent.settle(&mut kernel);
+        after.push(tries(&kernel) - before);
+    }
+    let at: Vec<usize> = after
+        .iter()
+        .enumerate()
+        .filter(|(_, tries)| **tries > 0)
+        .map(|(second, _)| second + 1)
+        .collect();
+    assert_eq!(
+        at,
+        [1, 3, 7, 15, 31, 63, 127, 255, 511, 811],
+        "1 s, doubling, at most 5 min"
+    );
+    kernel.refuses.clear();
+    agent.turn_to(Task::Enforce, &[(&somaxconn, exactly(1))]);
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(
+        settled.key(&somaxconn).state,
+        KeyState::Applied,
+        "at once for a new goal"
+    );
+}
+
+#[test]
+fn a_value_that_the_kernel_changes_fails_with_both_and_does_not_loop() {
+    let somaxconn = key("net.core.somaxconn");
+    let mut kernel = Kernel::new().with(&somaxconn, 128);
+    kernel.turns_into.insert(somaxconn.clone(), 64.into());
+    let mut agent = Agent::new(goal(Task::Enforce, &[(&somaxconn, exactly(1_000_000))]));
+    let settled = agent.settle(&mut kernel);
+    let report = settled.key(&somaxconn);
+    assert_eq!(report.state, KeyState::Failed);
+    assert!(
+        report.message.contains("1000000") && report.message.contains("64"),
+        "{}",
+        report.message
+    );
+    assert_eq!(kernel.writes.len(), 2);
+}
+
+#[test]
+fn drift_is_counted_once_and_undone() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    agent.settle(&mut kernel);
+    assert!(agent.drifts.is_empty(), "the first value is nobody's drift");
+    kernel.set(V4[2], 5000);
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(kernel.number(V4[2]), Some(8192));
+    assert_eq!(settled.key(V4[2]).drift_count, 1);
+    assert_eq!(agent.drifts, std::slice::from_ref(V4[2]));
+}
+
+#[test]
+fn a_repair_needs_no_disk() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    agent.settle(&mut kernel);
+    kernel.set(V4[2], 5000);
+    assert!(matches!(agent.once(&mut kernel).effect, Effect::Set(..)));
+}
+
+#[test]
+fn a_full_disk_fails_new_keys_and_still_repairs_known_ones() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &[(MAX, at_least(131_072))]));
+    agent.settle(&mut kernel);
+    agent.turn_to(
+        Task::Enforce,
+        &[(MAX, at_least(262_144)), (V4[2], at_least(8192))],
+    );
+    let step = agent.once(&mut kernel);
+    assert!(matches!(step.effect, Effect::Persist(_)));
+    agent.memory = step.memory.learn(step.effect, Err(Errno::NOSPC), agent.now);
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(
+        kernel.number(MAX),
+        Some(262_144),
+        "its original is on disk already"
+    );
+    assert_eq!(kernel.number(V4[2]), Some(1024));
+    let report = settled.key(V4[2]);
+    assert!(
+        report.state == KeyState::Failed && report.message.contains("ENOSPC"),
+        "{}",
+        report.message
+    );
+    agent.wait(Duration::from_secs(1));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(settled.key(V4[2]).state, KeyState::Applied);
+}
+
+#[test]
+fn observe_writes_nothing_and_says_what_differs() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Observe, &thresholds(0, 4096, 8192)));
+    let settled = agent.settle(&mut kernel);
+    assert!(kernel.writes.is_empty());
+    assert_eq!(settled.key(V4[2]).state, KeyState::Drifted);
+}
+
+#[test]
+fn apply_once_leaves_what_is_changed_afterwards_until_the_next_generation() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::ApplyOnce, &thresholds(0, 4096, 8192)));
+    agent.settle(&mut kernel);
+    kernel.set(V4[2], 5000);
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(kernel.number(V4[2]), Some(5000));
+    let report = settled.key(V4[2]);
+    assert_eq!((report.state, report.drift_count), (KeyState::Drifted, 1));
+
+    let mut agent = Agent::resumed(agent.goal, agent.memory.persisted);
+    agent.settle(&mut kernel);
+    assert_eq!(
+        kernel.number(V4[2]),
+        Some(5000),
+        "a restart is no new generation"
+    );
+    agent.turn_to(Task::ApplyOnce, &thresholds(0, 4096, 8192));
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.number(V4[2]), Some(8192));
+}
+
+#[test]
+fn a_profile_that_is_gone_changes_nothing_and_is_forgotten() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    agent.settle(&mut kernel);
+    agent.goal = Goal::default();
+    kernel.writes.clear();
+    agent.settle(&mut kernel);
+    kernel.set(V4[2], 5000);
+    agent.settle(&mut kernel);
+    assert!(kernel.writes.is_empty());
+    assert_eq!(agent.memory.persisted.source, None);
+    assert_eq!(
+        agent.memory.persisted.records.len(),
+        3,
+        "originals stay until the next boot"
+    );
+}
+
+#[test]
+fn a_list_that_was_empty_is_emptied_again() {
+    let ports = key("net.ipv4.ip_local_reserved_ports");
+    let mut kernel = Kernel::new();
+    kernel.values.insert(ports.clone(), Content::Empty);
+    let wanted = Wanted::Exact(Value::parse("30000-32767").unwrap());
+    let mut agent = Agent::new(goal(Task::Enforce, &[(&ports, wanted)]));
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.values.get(&ports), Some(&text("30000-32767")));
+    agent.turn_to(Task::Release, &[]);
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.values.get(&ports), Some(&Content::Empty));
+}

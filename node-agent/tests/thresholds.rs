@@ -1,0 +1,150 @@
+//! The order of the thresholds, over a model of the kernel that checks it at every write.
+
+mod model;
+
+use model::{Agent, Kernel, V4, at_least, exactly, goal, thresholds, written};
+use nettune_agent::goal::Task;
+use nettune_crds::KeyState;
+use rustix::io::Errno;
+
+#[test]
+fn raising_writes_the_highest_threshold_first() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(1024, 4096, 8192)));
+    agent.settle(&mut kernel);
+    assert_eq!(
+        written(&kernel),
+        ["gc_thresh3=8192", "gc_thresh2=4096", "gc_thresh1=1024"]
+    );
+}
+
+#[test]
+fn lowering_writes_the_lowest_threshold_first() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(1024, 4096, 8192)));
+    agent.settle(&mut kernel);
+    kernel.writes.clear();
+    agent.turn_to(Task::Enforce, &thresholds(100, 200, 400));
+    agent.settle(&mut kernel);
+    assert_eq!(
+        written(&kernel),
+        ["gc_thresh1=100", "gc_thresh2=200", "gc_thresh3=400"]
+    );
+}
+
+#[test]
+fn a_limit_that_another_owner_raised_stays_and_the_one_above_follows_it_up() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    agent.settle(&mut kernel);
+    kernel.set(V4[1], 200_000);
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(kernel.thresholds(V4), [0, 200_000, 400_000]);
+    assert_eq!(settled.key(V4[2]).state, KeyState::Applied);
+    assert_eq!(
+        settled.key(V4[2]).drift_count,
+        0,
+        "nobody changed gc_thresh3 but nettune"
+    );
+    kernel.set(V4[1], 512);
+    agent.settle(&mut kernel);
+    assert_eq!(
+        kernel.thresholds(V4),
+        [0, 4096, 8192],
+        "its own follow-up is lowered again"
+    );
+}
+
+#[test]
+fn the_kernels_highest_number_leaves_room_for_the_thresholds_above() {
+    let highest = i32::MAX as u64;
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    agent.settle(&mut kernel);
+    kernel.set(V4[1], highest);
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.thresholds(V4), [0, highest - 1, highest]);
+}
+
+#[test]
+fn a_lowest_threshold_of_zero_was_chosen_by_somebody_and_stays() {
+    let mut kernel = Kernel::new().with(V4[0], 0);
+    let mut agent = Agent::new(goal(
+        Task::Enforce,
+        &[
+            (V4[0], at_least(1024)),
+            (V4[1], at_least(4096)),
+            (V4[2], at_least(8192)),
+        ],
+    ));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(kernel.thresholds(V4), [0, 4096, 8192]);
+    assert_eq!(settled.key(V4[0]).state, KeyState::Applied);
+}
+
+#[test]
+fn a_lowest_threshold_of_zero_that_nettune_set_itself_is_raised_again() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    agent.settle(&mut kernel);
+    agent.turn_to(Task::Enforce, &[(V4[0], at_least(1024))]);
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.number(V4[0]), Some(1024));
+}
+
+#[test]
+fn nothing_is_lowered_below_twice_what_the_table_holds() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 16_384, 32_768)));
+    agent.settle(&mut kernel);
+    kernel.counts.neighbors_ipv4 = Some(3000);
+    agent.turn_to(Task::Enforce, &thresholds(0, 4096, 8192));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(
+        kernel.thresholds(V4),
+        [0, 16_384, 32_768],
+        "the third stays above the second"
+    );
+    assert_eq!(settled.key(V4[1]).state, KeyState::Waiting);
+    assert!(
+        settled.key(V4[1]).message.contains("3000"),
+        "{}",
+        settled.key(V4[1]).message
+    );
+    kernel.counts.neighbors_ipv4 = Some(2048);
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.thresholds(V4), [0, 4096, 8192]);
+}
+
+#[test]
+fn both_families_are_told_apart() {
+    let mut kernel = Kernel::new();
+    kernel.counts.neighbors_ipv6 = Some(100_000);
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 200, 400)));
+    kernel.set(V4[1], 512);
+    agent.turn_to(Task::Enforce, &[(V4[2], exactly(600))]);
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.number(V4[2]), Some(600));
+}
+
+#[test]
+fn the_second_threshold_waits_where_the_third_cannot_be_raised() {
+    let mut kernel = Kernel::new();
+    kernel.refuses.insert(V4[2].clone(), Errno::INVAL);
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(kernel.thresholds(V4), [0, 512, 1024]);
+    assert_eq!(settled.key(V4[1]).state, KeyState::Waiting);
+    assert_eq!(settled.key(V4[2]).state, KeyState::Failed);
+}
+
+#[test]
+fn apply_once_also_leaves_an_order_that_somebody_turned_round() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::ApplyOnce, &[(V4[1], at_least(600))]));
+    agent.settle(&mut kernel);
+    kernel.set(V4[1], 200_000);
+    kernel.writes.clear();
+    agent.settle(&mut kernel);
+    assert!(kernel.writes.is_empty(), "{:?}", kernel.writes);
+}
