@@ -3,3 +3,4 @@
 mod harness;
 mod operator;
 mod schema;
+mod whole_path;
