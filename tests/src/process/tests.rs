@@ -1,3 +1,5 @@
+use std::os::unix::process::ExitStatusExt as _;
+
 use super::*;
 
 fn shell(script: &str) -> Command {
@@ -26,18 +28,19 @@ fn a_dropped_process_is_gone() {
     assert!(!is_alive(&pid));
 }
 
-#[test]
-fn a_process_that_ignores_the_request_is_killed() {
+#[tokio::test]
+async fn a_process_that_ignores_the_request_is_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut process = Process::start(
-        "stubborn",
-        shell("trap '' TERM; while :; do sleep 1; done"),
-        &dir.path().join("log"),
-    )
-    .unwrap();
-    let started = Instant::now();
+    let script = shell("trap '' TERM; echo deaf; while :; do sleep 1; done");
+    let mut process = Process::start("stubborn", script, &dir.path().join("log")).unwrap();
+    let deaf = |line: &str| (line == "deaf").then_some(());
+    let soon = Duration::from_secs(5);
+    process
+        .wait_for_line("it to be deaf", soon, 0, deaf)
+        .await
+        .unwrap();
     let status = process.stop_within(Duration::from_millis(300)).unwrap();
-    assert!(!status.success() && started.elapsed() < TERM_DEADLINE);
+    assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
 }
 
 #[tokio::test]
