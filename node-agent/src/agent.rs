@@ -93,10 +93,11 @@ impl Agent {
             tracing::error!(
                 node = setup.node,
                 error = chain(&set_aside.reason),
-                moved_to = set_aside
-                    .moved_to
+                kept_as = set_aside
+                    .kept_as
                     .as_ref()
                     .map(|path| path.display().to_string()),
+                unsaved = set_aside.unsaved.as_ref().map(|error| chain(error)),
                 "the state cannot be used: tuning goes on, originals are not known until the next boot"
             );
         }

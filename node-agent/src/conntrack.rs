@@ -5,7 +5,6 @@ use nettune_sizing::{KernelVersion, SysctlKey, Wanted, keys};
 
 use crate::judge::{Plan, Verdict};
 use crate::live::{Content, Live};
-use crate::memory::Memory;
 
 /// The kernel rounds buckets up to what fills a page: 4096 bytes / 8 bytes a bucket
 /// (nf_ct_alloc_hashtable).
@@ -20,7 +19,7 @@ const BEARABLE: u64 = 8;
 
 /// What is done about `nf_conntrack_buckets`. `plan` already holds what becomes of
 /// `nf_conntrack_max`.
-pub(crate) fn judge_buckets(wanted: &Wanted, plan: &Plan, live: &Live, memory: &Memory) -> Verdict {
+pub(crate) fn judge_buckets(wanted: &Wanted, plan: &Plan, live: &Live) -> Verdict {
     let key = &keys::NF_CONNTRACK_BUCKETS;
     let Some(now) = live.number(key) else {
         return Verdict::failed("what it holds is no number");
@@ -30,9 +29,8 @@ pub(crate) fn judge_buckets(wanted: &Wanted, plan: &Plan, live: &Live, memory: &
         Wanted::Exact(value) => value.as_number().unwrap_or(now),
         Wanted::AtLeast(bounds) => {
             let needed = bounds.floor().max(max.unwrap_or(0).min(bounds.ceiling()));
-            let content = Content::from(now);
-            let lower_ours = now > rounded(needed) && memory.owns(key, &content);
-            if now >= needed && !lower_ours {
+            // More than that harms nothing: a bucket is 8 bytes, and a resize stalls traffic.
+            if now >= needed {
                 return Verdict::holds();
             }
             if let Some(max) = max

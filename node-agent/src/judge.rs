@@ -63,7 +63,7 @@ pub(crate) fn plan(goal: &Goal, live: &Live, memory: &Memory) -> Plan {
     let buckets = &keys::NF_CONNTRACK_BUCKETS;
     if let Some(wanted) = goal.wanted.get(buckets) {
         let verdict = unusable(buckets, live)
-            .unwrap_or_else(|| conntrack::judge_buckets(wanted, &plan, live, memory));
+            .unwrap_or_else(|| conntrack::judge_buckets(wanted, &plan, live));
         plan.insert(buckets.clone(), verdict);
     }
     order::follow_up(&mut plan, goal, live);

@@ -39,8 +39,10 @@ pub struct Loaded {
 pub struct SetAside {
     /// Why.
     pub reason: UnusableState,
-    /// Where it is now; `None` where it could not be moved.
-    pub moved_to: Option<PathBuf>,
+    /// Where it is kept; `None` where it could not be.
+    pub kept_as: Option<PathBuf>,
+    /// Why the next start will find it again.
+    pub unsaved: Option<SaveError>,
 }
 
 /// Why a state cannot be used.
@@ -162,17 +164,22 @@ impl StateDir {
             }
             Err(reason) => reason,
         };
-        let path = self.dir.join(FILE);
+        let persisted = Persisted {
+            originals_lost: true,
+            ..Persisted::default()
+        };
+        // A second name for the file, and then its replacement in one step: after a kill in between
+        // it is still there, and still known to be unusable.
         let aside = self.dir.join("state.json.bad");
-        let moved = fs::rename(&path, &aside).is_ok();
+        let _none_before = fs::remove_file(&aside);
+        let kept = fs::hard_link(self.dir.join(FILE), &aside).is_ok();
+        let unsaved = self.save(&persisted).err();
         Loaded {
-            persisted: Persisted {
-                originals_lost: true,
-                ..Persisted::default()
-            },
+            persisted,
             set_aside: Some(SetAside {
                 reason,
-                moved_to: moved.then_some(aside),
+                kept_as: kept.then_some(aside),
+                unsaved,
             }),
         }
     }

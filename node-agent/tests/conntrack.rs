@@ -1,0 +1,115 @@
+//! nf_conntrack_max and its hash table, over a model of the kernel that rounds as the real one does.
+
+mod model;
+
+use model::{Agent, BUCKETS, Kernel, MAX, at_least, exactly, goal, written};
+use nettune_agent::goal::Task;
+use nettune_crds::KeyState;
+use nettune_sizing::{KernelVersion, SysctlKey, Wanted};
+use rustix::io::Errno;
+
+fn both(entries: u64) -> [(&'static SysctlKey, Wanted); 2] {
+    [(MAX, at_least(entries)), (BUCKETS, at_least(entries))]
+}
+
+fn on(release: &str) -> Kernel {
+    let mut kernel = Kernel::new();
+    kernel.machine.kernel = KernelVersion::parse(release).ok();
+    kernel
+}
+
+#[test]
+fn buckets_are_raised_before_the_limit() {
+    let mut kernel = on("6.1.0-18-amd64");
+    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    agent.settle(&mut kernel);
+    let writes = ["nf_conntrack_buckets=262144", "nf_conntrack_max=262144"];
+    assert_eq!(written(&kernel), writes);
+}
+
+#[test]
+fn buckets_stay_when_the_limit_is_lowered() {
+    let mut kernel = on("6.1.0-18-amd64");
+    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    agent.settle(&mut kernel);
+    kernel.writes.clear();
+    agent.turn_to(Task::Enforce, &both(131_072));
+    agent.settle(&mut kernel);
+    assert_eq!(written(&kernel), ["nf_conntrack_max=131072"]);
+}
+
+#[test]
+fn exact_buckets_are_lowered_after_the_limit() {
+    let mut kernel = on("6.1.0-18-amd64");
+    let wanted = |entries| [(MAX, at_least(entries)), (BUCKETS, exactly(entries))];
+    let mut agent = Agent::new(goal(Task::Enforce, &wanted(262_144)));
+    agent.settle(&mut kernel);
+    kernel.writes.clear();
+    agent.turn_to(Task::Enforce, &wanted(131_072));
+    agent.settle(&mut kernel);
+    let writes = ["nf_conntrack_max=131072", "nf_conntrack_buckets=131072"];
+    assert_eq!(written(&kernel), writes);
+}
+
+#[test]
+fn buckets_that_the_kernel_rounded_up_are_as_wanted() {
+    let mut kernel = on("6.1.0-18-amd64");
+    let wanted = [(MAX, exactly(70_000)), (BUCKETS, exactly(70_000))];
+    let mut agent = Agent::new(goal(Task::Enforce, &wanted));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(kernel.number(BUCKETS), Some(70_144));
+    assert_eq!(settled.key(BUCKETS).state, KeyState::Applied);
+    assert_eq!(kernel.writes.len(), 2);
+}
+
+#[test]
+fn buckets_wait_for_a_quiet_moment_and_the_limit_does_not() {
+    let mut kernel = on("6.1.0-18-amd64");
+    kernel.counts.conntrack = Some(65_536);
+    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    let settled = agent.settle(&mut kernel);
+    let report = settled.key(BUCKETS);
+    assert_eq!(report.state, KeyState::Waiting);
+    assert_eq!(report.waits_for.as_deref(), Some("a quiet moment"));
+    assert_eq!(
+        kernel.number(MAX),
+        Some(262_144),
+        "a full table is worse than long chains"
+    );
+    kernel.counts.conntrack = Some(65_535);
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.number(BUCKETS), Some(262_144));
+}
+
+#[test]
+fn a_kernel_with_long_chains_bears_eight_entries_a_bucket_without_a_resize() {
+    let mut kernel = on("6.12.48");
+    let mut agent = Agent::new(goal(Task::Enforce, &both(524_288)));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(written(&kernel), ["nf_conntrack_max=524288"]);
+    assert_eq!(settled.key(BUCKETS).state, KeyState::Applied);
+    agent.turn_to(Task::Enforce, &both(524_289));
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.number(BUCKETS), Some(524_800));
+}
+
+#[test]
+fn buckets_follow_a_limit_that_somebody_else_raised() {
+    let mut kernel = on("6.1.0-18-amd64");
+    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    agent.settle(&mut kernel);
+    kernel.set(MAX, 1_000_000);
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.number(MAX), Some(1_000_000));
+    assert_eq!(kernel.number(BUCKETS), Some(1_000_448));
+}
+
+#[test]
+fn buckets_that_are_refused_do_not_hold_back_the_limit() {
+    let mut kernel = on("6.1.0-18-amd64");
+    kernel.refuses.insert(BUCKETS.clone(), Errno::NOMEM);
+    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(settled.key(BUCKETS).state, KeyState::Failed);
+    assert_eq!(kernel.number(MAX), Some(262_144));
+}

@@ -1,0 +1,148 @@
+//! A directory that stands for a node's /proc, and agents that run over it.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail them")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use nettune_agent::agent::{Agent, Order, Setup};
+use nettune_agent::facts::Identity;
+use nettune_agent::goal::{Revision, Source};
+use nettune_agent::metrics::Metrics;
+use nettune_agent::procfs::Roots;
+use nettune_agent::report::Findings;
+use nettune_agent::state::StateDir;
+use nettune_crds::{NodeNetworkProfileStatus, SysctlStatus};
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+pub(crate) const THRESH3: &str = "net.ipv4.neigh.default.gc_thresh3";
+pub(crate) const MAX: &str = "net.netfilter.nf_conntrack_max";
+pub(crate) const SOMAXCONN: &str = "net.core.somaxconn";
+
+pub(crate) struct Node {
+    pub(crate) dir: TempDir,
+    pub(crate) boot_id: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) findings: watch::Receiver<Option<Arc<Findings>>>,
+}
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        let node = Self {
+            dir: tempfile::tempdir().unwrap(),
+            boot_id: "boot-1",
+            name: "n1",
+            findings: watch::channel(None).1,
+        };
+        for (name, value) in [
+            ("net.ipv4.neigh.default.gc_thresh1", "128"),
+            ("net.ipv4.neigh.default.gc_thresh2", "512"),
+            (THRESH3, "1024"),
+            (MAX, "65536"),
+            ("net.netfilter.nf_conntrack_buckets", "65536"),
+            ("net.netfilter.nf_conntrack_count", "0"),
+            (SOMAXCONN, "128"),
+            ("kernel.osrelease", "6.1.0-18-amd64"),
+        ] {
+            node.put(&node.path(name), &format!("{value}\n"));
+        }
+        node.put(
+            &node.dir.path().join("proc/net/stat/arp_cache"),
+            "entries x\n00000000 0\n",
+        );
+        node
+    }
+
+    pub(crate) fn put(&self, path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir
+            .path()
+            .join("proc/sys")
+            .join(name.replace('.', "/"))
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join("state/state.json")
+    }
+
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        self.put(&self.path(name), &format!("{value}\n"));
+    }
+
+    pub(crate) fn get(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name))
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+
+    /// Puts something else in the place of a key's file.
+    pub(crate) fn link(&self, name: &str, target: &str) {
+        fs::remove_file(self.path(name)).unwrap();
+        symlink(target, self.path(name)).unwrap();
+    }
+
+    /// A process that starts now.
+    pub(crate) fn start(&mut self) -> Agent {
+        self.put(&self.path("kernel.random.boot_id"), self.boot_id);
+        let roots = Roots {
+            sysctl: self.dir.path().join("proc/sys"),
+            proc: self.dir.path().join("proc"),
+        };
+        let (found, findings) = watch::channel(None);
+        self.findings = findings;
+        Agent::new(Setup {
+            node: self.name.to_owned(),
+            identity: Arc::new(Identity::read(&roots).unwrap()),
+            roots,
+            state: StateDir::new(self.state().parent().unwrap(), self.name, self.boot_id),
+            metrics: Metrics::register(&mut Registry::default()),
+            findings: found,
+        })
+    }
+
+    pub(crate) fn status(&self) -> NodeNetworkProfileStatus {
+        let findings = self.findings.borrow().clone().unwrap();
+        findings.status(&NodeNetworkProfileStatus::default(), Timestamp::UNIX_EPOCH)
+    }
+
+    pub(crate) fn key(&self, name: &str) -> SysctlStatus {
+        let keys = self.status().sysctls;
+        keys.into_iter().find(|key| key.name == name).unwrap()
+    }
+}
+
+pub(crate) fn order(generation: i64, fields: &Value, sysctls: &[(&str, &str, &str)]) -> Order {
+    let sysctls = sysctls
+        .iter()
+        .map(|(name, rule, value)| json!({"name": name, "rule": rule, "value": value}));
+    let mut spec = json!({"tuning": "default", "sysctls": sysctls.collect::<Vec<_>>()});
+    spec.as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    let uid = "uid".to_owned();
+    Order::Profile(Arc::new(Source {
+        revision: Revision { uid, generation },
+        spec,
+    }))
+}
+
+pub(crate) fn usual() -> Order {
+    let sysctls = [
+        (THRESH3, "AtLeast", "8192"),
+        (MAX, "AtLeast", "131072"),
+        (SOMAXCONN, "Exact", "4096"),
+    ];
+    order(1, &json!({}), &sysctls)
+}

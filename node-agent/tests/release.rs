@@ -1,0 +1,158 @@
+//! Originals go back, or it is said why not.
+
+mod model;
+
+use model::{
+    Agent, BUCKETS, Kernel, MAX, Settled, V4, at_least, exactly, goal, key, thresholds, written,
+};
+use nettune_agent::goal::Task;
+use nettune_crds::KeyState;
+use nettune_sizing::{SysctlKey, Wanted};
+use rustix::io::Errno;
+
+/// An agent that has reached a goal.
+fn settled(kernel: &mut Kernel, wanted: &[(&SysctlKey, Wanted)]) -> Agent {
+    let mut agent = Agent::new(goal(Task::Enforce, wanted));
+    agent.settle(kernel);
+    kernel.writes.clear();
+    agent
+}
+
+fn release(agent: &mut Agent, kernel: &mut Kernel) -> Settled {
+    agent.turn_to(Task::Release, &[]);
+    agent.settle(kernel)
+}
+
+fn is_left(settled: &Settled, key: &SysctlKey, because: &str) -> bool {
+    let report = settled.key(key);
+    assert!(report.message.contains(because), "{}", report.message);
+    report.state == KeyState::NotApplicable
+}
+
+#[test]
+fn originals_go_back_in_the_safe_order() {
+    let mut kernel = Kernel::new();
+    let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
+    let released = release(&mut agent, &mut kernel);
+    assert!(released.0.released);
+    assert_eq!(kernel.thresholds(V4), [128, 512, 1024]);
+    let writes = ["gc_thresh1=128", "gc_thresh2=512", "gc_thresh3=1024"];
+    assert_eq!(written(&kernel), writes);
+}
+
+#[test]
+fn what_somebody_else_has_set_since_is_left() {
+    let mut kernel = Kernel::new();
+    let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
+    kernel.set(V4[1], 7000);
+    let released = release(&mut agent, &mut kernel);
+    assert!(is_left(&released, V4[1], "somebody else"));
+    assert!(is_left(&released, V4[2], "order"), "1024 would be below it");
+    assert_eq!(kernel.thresholds(V4), [128, 7000, 8192]);
+}
+
+#[test]
+fn conntrack_does_not_fall_below_what_kube_proxy_would_set() {
+    let mut kernel = Kernel::new();
+    kernel.machine.cores = 6;
+    let mut agent = settled(&mut kernel, &[(MAX, at_least(262_144))]);
+    release(&mut agent, &mut kernel);
+    assert_eq!(kernel.number(MAX), Some(6 * 32_768));
+}
+
+#[test]
+fn conntrack_that_is_below_what_kube_proxy_would_set_is_not_raised_by_a_release() {
+    let mut kernel = Kernel::new();
+    let mut agent = settled(&mut kernel, &[(MAX, at_least(100_000))]);
+    let released = release(&mut agent, &mut kernel);
+    assert!(is_left(&released, MAX, "kube-proxy"));
+    assert_eq!(kernel.number(MAX), Some(100_000));
+}
+
+#[test]
+fn nothing_goes_back_below_twice_what_the_table_holds() {
+    let mut kernel = Kernel::new();
+    let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
+    kernel.counts.neighbors_ipv4 = Some(400);
+    let released = release(&mut agent, &mut kernel);
+    assert!(is_left(&released, V4[1], "400"));
+    assert_eq!(kernel.thresholds(V4), [128, 4096, 8192]);
+}
+
+#[test]
+fn buckets_that_would_not_bear_the_limit_are_left() {
+    let mut kernel = Kernel::new();
+    let wanted = [(MAX, at_least(262_144)), (BUCKETS, at_least(262_144))];
+    let mut agent = settled(&mut kernel, &wanted);
+    let released = release(&mut agent, &mut kernel);
+    assert!(is_left(&released, BUCKETS, "do not bear 131072"));
+}
+
+#[test]
+fn an_original_that_was_lost_is_not_made_up() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    agent.memory.persisted.originals_lost = true;
+    let before = agent.settle(&mut kernel);
+    assert_eq!(before.key(V4[2]).original, None);
+    let released = release(&mut agent, &mut kernel);
+    assert!(is_left(&released, V4[2], "next boot"));
+    assert_eq!(kernel.thresholds(V4), [0, 4096, 8192]);
+}
+
+#[test]
+fn a_refused_original_is_said_and_not_tried_for_ever() {
+    let somaxconn = key("net.core.somaxconn");
+    let mut kernel = Kernel::new().with(&somaxconn, 128);
+    let mut agent = settled(&mut kernel, &[(&somaxconn, exactly(4096))]);
+    kernel.refuses.insert(somaxconn.clone(), Errno::ROFS);
+    let released = release(&mut agent, &mut kernel);
+    assert!(released.0.released);
+    let report = released.key(&somaxconn);
+    assert!(report.state == KeyState::Failed && report.message.contains("EROFS"));
+    assert_eq!(kernel.writes.len(), 1);
+}
+
+#[test]
+fn a_key_that_the_profile_dropped_goes_back_with_the_others() {
+    let somaxconn = key("net.core.somaxconn");
+    let mut kernel = Kernel::new().with(&somaxconn, 128);
+    let mut agent = settled(&mut kernel, &[(&somaxconn, exactly(4096))]);
+    agent.turn_to(Task::Enforce, &thresholds(0, 4096, 8192));
+    agent.settle(&mut kernel);
+    assert_eq!(
+        kernel.number(&somaxconn),
+        Some(4096),
+        "no longer enforced, and not changed"
+    );
+    release(&mut agent, &mut kernel);
+    assert_eq!(kernel.number(&somaxconn), Some(128));
+}
+
+#[test]
+fn a_release_that_is_over_stays_over_after_a_restart() {
+    let mut kernel = Kernel::new();
+    let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
+    release(&mut agent, &mut kernel);
+    kernel.set(V4[2], 8192);
+    kernel.writes.clear();
+    agent.settle(&mut kernel);
+    let mut agent = Agent::resumed(agent.goal, agent.memory.persisted);
+    let released = agent.settle(&mut kernel);
+    assert!(released.0.released);
+    assert!(
+        kernel.writes.is_empty(),
+        "8192 was nettune's value, but not any more"
+    );
+}
+
+#[test]
+fn a_node_that_is_taken_up_again_keeps_the_first_originals() {
+    let mut kernel = Kernel::new();
+    let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
+    release(&mut agent, &mut kernel);
+    agent.turn_to(Task::Enforce, &thresholds(0, 8192, 16_384));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(kernel.thresholds(V4), [0, 8192, 16_384]);
+    assert_eq!(settled.key(V4[2]).original, Some(1024.into()));
+}

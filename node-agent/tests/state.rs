@@ -1,0 +1,150 @@
+//! What outlives the process: originals, the last goal, and that they were lost.
+
+mod node;
+
+use std::fs;
+
+use nettune_agent::agent::Order;
+use nettune_crds::KeyState;
+use nettune_crds::conditions::{self, RELEASED, reasons};
+use node::{Node, THRESH3, order, usual};
+use serde_json::json;
+
+#[test]
+fn the_last_goal_is_applied_before_the_api_is_reached_also_after_a_reboot() {
+    let mut node = Node::new();
+    let mut agent = node.start();
+    agent.take(usual());
+    agent.turn();
+    node.set(THRESH3, "2048");
+    node.boot_id = "boot-2";
+    let mut agent = node.start();
+    agent.turn();
+    assert_eq!(node.get(THRESH3), "8192");
+    assert_eq!(
+        node.key(THRESH3).original.as_deref(),
+        Some("2048"),
+        "of this boot"
+    );
+}
+
+#[test]
+fn a_goal_of_another_node_is_not_applied() {
+    let mut node = Node::new();
+    let mut agent = node.start();
+    agent.take(usual());
+    agent.turn();
+    node.name = "n2";
+    node.set(THRESH3, "1024");
+    let mut agent = node.start();
+    agent.turn();
+    assert_eq!(node.get(THRESH3), "1024");
+}
+
+#[test]
+fn a_restart_writes_nothing_and_keeps_originals() {
+    let mut node = Node::new();
+    let mut agent = node.start();
+    agent.take(usual());
+    agent.turn();
+    let written = |node: &Node| {
+        fs::metadata(node.path(THRESH3))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    let before = written(&node);
+    let mut agent = node.start();
+    agent.turn();
+    assert_eq!(written(&node), before);
+    assert_eq!(node.key(THRESH3).original.as_deref(), Some("1024"));
+}
+
+#[test]
+fn a_profile_that_is_gone_is_not_enforced_after_a_restart_either() {
+    let mut node = Node::new();
+    let mut agent = node.start();
+    agent.take(usual());
+    agent.turn();
+    agent.take(Order::NoProfile);
+    agent.turn();
+    assert_eq!(node.get(THRESH3), "8192", "nothing is changed");
+    node.set(THRESH3, "1024");
+    let mut agent = node.start();
+    agent.turn();
+    assert_eq!(node.get(THRESH3), "1024");
+}
+
+#[test]
+fn a_state_that_is_torn_or_foreign_is_set_aside_and_tuning_goes_on() {
+    let newer = r#"{"format":"nettune-agent-state","version":2,"anything":[]}"#;
+    for broken in [
+        "",
+        "\0\0\0\0",
+        r#"{"format":"nettune-agent-st"#,
+        "[]",
+        r#"{"version":1}"#,
+        newer,
+    ] {
+        let mut node = Node::new();
+        node.put(&node.state(), broken);
+        let mut agent = node.start();
+        agent.take(usual());
+        agent.turn();
+        assert_eq!(node.get(THRESH3), "8192", "{broken:?}");
+        assert_eq!(
+            node.key(THRESH3).original,
+            None,
+            "1024 may be nettune's own"
+        );
+        let aside = node.state().with_file_name("state.json.bad");
+        assert_eq!(fs::read_to_string(aside).unwrap(), broken);
+
+        agent.take(order(2, &json!({"release": true}), &[]));
+        agent.turn();
+        assert_eq!(node.get(THRESH3), "8192");
+        let status = node.status();
+        let released = conditions::find(&status.conditions, RELEASED).unwrap();
+        assert_eq!(released.reason, reasons::PARTLY_RESTORED);
+        assert!(
+            released.message.contains("next boot"),
+            "{}",
+            released.message
+        );
+    }
+}
+
+#[test]
+fn what_was_lost_stays_lost_in_this_boot_and_only_in_this_one() {
+    let mut node = Node::new();
+    node.put(&node.state(), "torn");
+    node.start().turn();
+    let mut agent = node.start();
+    agent.take(usual());
+    agent.turn();
+    assert_eq!(
+        node.key(THRESH3).original,
+        None,
+        "another start makes nothing known"
+    );
+    node.boot_id = "boot-2";
+    node.set(THRESH3, "1024");
+    node.start().turn();
+    assert_eq!(node.key(THRESH3).original.as_deref(), Some("1024"));
+}
+
+#[test]
+fn without_a_place_for_its_state_nothing_is_written() {
+    let mut node = Node::new();
+    node.put(&node.dir.path().join("state"), "a file");
+    let mut agent = node.start();
+    agent.take(usual());
+    agent.turn();
+    assert_eq!(node.get(THRESH3), "1024");
+    let key = node.key(THRESH3);
+    assert!(
+        key.state == KeyState::Failed && key.message.contains("state directory"),
+        "{}",
+        key.message
+    );
+}
