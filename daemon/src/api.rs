@@ -1,5 +1,6 @@
 //! The way to the API server: a client, and patience while the server is away.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -103,12 +104,12 @@ pub struct Outage {
 
 impl Outage {
     /// A request failed.
-    pub fn noticed(&self, error: &dyn std::error::Error) {
+    pub fn noticed(&self, error: &(dyn Error + 'static)) {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         if since.is_none() {
             *since = Some(Instant::now());
             tracing::warn!(
-                error = chain(error),
+                error = in_words(error),
                 "cannot talk to the API server; trying on"
             );
         }
@@ -133,6 +134,19 @@ impl Outage {
     }
 }
 
+/// An error with its causes, where an answer of the API server is told by its code and message: the
+/// client's own text is the whole object, as Rust prints it.
+fn in_words(error: &(dyn Error + 'static)) -> String {
+    let mut cause = Some(error);
+    while let Some(source) = cause {
+        if let Some(kube::Error::Api(status)) = source.downcast_ref() {
+            return format!("it answers {}: {}", status.code, status.message);
+        }
+        cause = source.source();
+    }
+    chain(error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +169,17 @@ mod tests {
         assert!(outage.is_on());
         outage.over();
         assert!(!outage.is_on());
+    }
+
+    #[test]
+    fn an_answer_of_the_server_is_told_by_its_code_and_message() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the list failed")]
+        struct Outer(#[source] kube::Error);
+
+        let status = kube::core::Status::failure("not you", "Forbidden").with_code(403);
+        let error = Outer(kube::Error::Api(status.boxed()));
+        assert_eq!(in_words(&error), "it answers 403: not you");
     }
 
     #[tokio::test]

@@ -166,6 +166,7 @@ impl Findings {
         if back == all {
             let message = match all {
                 0 => "nothing was written in this boot: nothing had to go back".to_owned(),
+                1 => "the one sysctl that was written is back".to_owned(),
                 _ => format!("all {all} sysctls are back"),
             };
             return (true, reasons::RESTORED, message);

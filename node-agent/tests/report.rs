@@ -1,0 +1,231 @@
+//! What a profile's status says, in the words that people read.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail them")]
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use nettune_agent::facts::Identity;
+use nettune_agent::goal::{Revision, Task};
+use nettune_agent::key_report::KeyReport;
+use nettune_agent::report::Findings;
+use nettune_crds::conditions::{self, DRIFTED, READY, RELEASED};
+use nettune_crds::{KeyState, NodeNetworkProfileStatus, ProfileFacts};
+
+fn key(name: &str, state: KeyState, message: &str) -> KeyReport {
+    KeyReport {
+        name: name.into(),
+        observed: None,
+        original: None,
+        state,
+        message: message.to_owned(),
+        waits_for: None,
+        invalid: false,
+        drift_count: 0,
+    }
+}
+
+fn waiting(name: &str, waits_for: &str) -> KeyReport {
+    KeyReport {
+        waits_for: Some(waits_for.to_owned()),
+        ..key(name, KeyState::Waiting, "")
+    }
+}
+
+fn findings(task: Task, keys: Vec<KeyReport>) -> Findings {
+    Findings {
+        revision: Some(Revision {
+            uid: "uid".to_owned(),
+            generation: 3,
+        }),
+        task,
+        keys,
+        released: task == Task::Release,
+        malformed: None,
+        tables: None,
+        facts: ProfileFacts::default(),
+        identity: Arc::new(Identity {
+            boot_id: "boot".to_owned(),
+            kernel_release: "6.1.0".to_owned(),
+            base_kernel: None,
+            cores: 1,
+        }),
+    }
+}
+
+fn status_at(
+    second: i64,
+    findings: &Findings,
+    previous: &NodeNetworkProfileStatus,
+) -> NodeNetworkProfileStatus {
+    findings.status(previous, Timestamp::from_second(second).unwrap())
+}
+
+/// `Status Reason: message` of a condition.
+fn condition(type_: &str, findings: &Findings) -> String {
+    let status = status_at(0, findings, &NodeNetworkProfileStatus::default());
+    let found = conditions::find(&status.conditions, type_).unwrap();
+    format!("{} {}: {}", found.status, found.reason, found.message)
+}
+
+#[test]
+fn readiness_is_one_sentence() {
+    use KeyState::{Applied, Drifted, Failed, NotApplicable};
+    let applied = || key("a", Applied, "");
+    let container = || key("c", NotApplicable, "");
+    let cases = [
+        (Task::Enforce, vec![], "True Applied: no sysctl is managed"),
+        (
+            Task::Enforce,
+            vec![applied()],
+            "True Applied: 1 of 1 sysctl holds",
+        ),
+        (
+            Task::Enforce,
+            vec![applied(), applied()],
+            "True Applied: 2 of 2 sysctls hold",
+        ),
+        (
+            Task::Enforce,
+            vec![
+                applied(),
+                waiting("b", "ip_vs"),
+                waiting("b", "ip_vs"),
+                waiting("c", "nf_conntrack"),
+            ],
+            "True Waiting: 1 holds, 3 wait for ip_vs and nf_conntrack",
+        ),
+        (
+            Task::Enforce,
+            vec![applied(), container(), container()],
+            "True Applied: 1 of 1 sysctl holds; 2 do not apply to this node",
+        ),
+        (
+            Task::Enforce,
+            vec![container()],
+            "True Applied: no sysctl that is managed applies to this node",
+        ),
+        (
+            Task::Enforce,
+            vec![
+                applied(),
+                key("net.x", Failed, "EROFS: do this"),
+                key("net.y", Failed, ""),
+            ],
+            "False Failed: net.x: EROFS: do this (and 1 more)",
+        ),
+        (
+            Task::Observe,
+            vec![applied(), key("b", Drifted, "")],
+            "True Observed: 1 of 2 sysctls hold, 1 differs: mode Observe writes nothing",
+        ),
+        (
+            Task::ApplyOnce,
+            vec![key("b", Drifted, "")],
+            "True Applied: 0 of 1 sysctl holds, 1 differs: mode ApplyOnce leaves what was changed since",
+        ),
+    ];
+    for (task, keys, expected) in cases {
+        assert_eq!(condition(READY, &findings(task, keys)), expected);
+    }
+}
+
+#[test]
+fn an_entry_that_is_not_taken_is_invalid_and_not_failed() {
+    let entry = KeyReport {
+        invalid: true,
+        ..key("kernel.panic", KeyState::Failed, "not on the list")
+    };
+    let expected = "False Invalid: kernel.panic: not on the list";
+    assert_eq!(
+        condition(READY, &findings(Task::Enforce, vec![entry])),
+        expected
+    );
+}
+
+#[test]
+fn drift_names_the_key_and_both_values() {
+    let drifted = key(
+        "net.x",
+        KeyState::Drifted,
+        "1 is there, at least 2 is wanted",
+    );
+    let found = findings(Task::ApplyOnce, vec![drifted]);
+    let expected = "True ValuesDiffer: net.x: 1 is there, at least 2 is wanted";
+    assert_eq!(condition(DRIFTED, &found), expected);
+    let none = findings(Task::Enforce, vec![key("net.x", KeyState::Applied, "")]);
+    assert_eq!(condition(DRIFTED, &none), "False NoDrift: ");
+}
+
+#[test]
+fn a_release_says_what_was_left_and_why() {
+    let back = || key("net.x", KeyState::Applied, "the original value");
+    let left = key(
+        "net.y",
+        KeyState::NotApplicable,
+        "left at 5: somebody else has set it since",
+    );
+    let whole = findings(Task::Release, vec![back()]);
+    assert_eq!(
+        condition(RELEASED, &whole),
+        "True Restored: the one sysctl that was written is back"
+    );
+    let partly = findings(Task::Release, vec![back(), left]);
+    let expected = "True PartlyRestored: 1 of 2 sysctls are back; \
+                    net.y: left at 5: somebody else has set it since";
+    assert_eq!(condition(RELEASED, &partly), expected);
+    let nothing = findings(Task::Release, vec![]);
+    assert!(condition(RELEASED, &nothing).starts_with("True Restored: nothing was written"));
+}
+
+#[test]
+fn released_is_gone_when_the_node_is_taken_up_again() {
+    let released = status_at(
+        0,
+        &findings(Task::Release, vec![]),
+        &NodeNetworkProfileStatus::default(),
+    );
+    let taken_up = status_at(1, &findings(Task::Enforce, vec![]), &released);
+    assert!(conditions::find(&taken_up.conditions, RELEASED).is_none());
+}
+
+#[test]
+fn the_same_findings_make_the_same_status_at_any_time() {
+    let found = findings(Task::Enforce, vec![waiting("b", "ip_vs")]);
+    let first = status_at(0, &found, &NodeNetworkProfileStatus::default());
+    assert_eq!(status_at(3600, &found, &first), first);
+}
+
+#[test]
+fn a_condition_that_the_operator_turned_is_turned_back() {
+    let found = findings(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
+    let mut silent = status_at(0, &found, &NodeNetworkProfileStatus::default());
+    let at = Timestamp::from_second(5).unwrap();
+    conditions::set(
+        &mut silent.conditions,
+        READY,
+        None,
+        "AgentSilent",
+        "",
+        Some(3),
+        at,
+    );
+    let again = status_at(9, &found, &silent);
+    let ready = conditions::find(&again.conditions, READY).unwrap();
+    assert_eq!(ready.status, "True");
+    assert_eq!(
+        ready.last_transition_time.0,
+        Timestamp::from_second(9).unwrap()
+    );
+}
+
+#[test]
+fn a_message_fits_the_schema() {
+    let long = key("a", KeyState::Failed, &"ü".repeat(5000));
+    let status = status_at(
+        0,
+        &findings(Task::Enforce, vec![long]),
+        &NodeNetworkProfileStatus::default(),
+    );
+    assert_eq!(status.sysctls[0].message.chars().count(), 1024);
+}
