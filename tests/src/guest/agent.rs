@@ -78,7 +78,7 @@ impl Guest {
     ///
     /// When it does not answer with 200.
     pub async fn agent_page(&self, name: &str) -> Result<String, GuestError> {
-        self.ok(&format!("wget -q -T 5 -O - http://{LISTEN}/{name}"))
+        self.ok(&format!("wget -q -O - http://{LISTEN}/{name}"))
             .await
     }
 
