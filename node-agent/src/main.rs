@@ -55,7 +55,13 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .context("cannot start the runtime");
-    match runtime.and_then(|runtime| runtime.block_on(run(arguments))) {
+    let ended = runtime.and_then(|runtime| {
+        let ended = runtime.block_on(run(arguments));
+        // Not waiting for a name that is still being resolved.
+        runtime.shutdown_background();
+        ended
+    });
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!(error = error::chain(failure.as_ref()), "ending");

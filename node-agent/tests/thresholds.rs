@@ -7,29 +7,32 @@ use nettune_agent::goal::Task;
 use nettune_crds::KeyState;
 use rustix::io::Errno;
 
+/// Also by so little that another order would break nothing: it is one less thing to think about.
 #[test]
 fn raising_writes_the_highest_threshold_first() {
-    let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(1024, 4096, 8192)));
-    agent.settle(&mut kernel);
-    assert_eq!(
-        written(&kernel),
-        ["gc_thresh3=8192", "gc_thresh2=4096", "gc_thresh1=1024"]
-    );
+    for [one, two, three] in [[1024, 4096, 8192], [129, 513, 1025]] {
+        let mut kernel = Kernel::new();
+        let mut agent = Agent::new(goal(Task::Enforce, &thresholds(one, two, three)));
+        agent.settle(&mut kernel);
+        let writes = [("3", three), ("2", two), ("1", one)];
+        let writes = writes.map(|(place, value)| format!("gc_thresh{place}={value}"));
+        assert_eq!(written(&kernel), writes);
+    }
 }
 
 #[test]
 fn lowering_writes_the_lowest_threshold_first() {
-    let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(1024, 4096, 8192)));
-    agent.settle(&mut kernel);
-    kernel.writes.clear();
-    agent.turn_to(Task::Enforce, &thresholds(100, 200, 400));
-    agent.settle(&mut kernel);
-    assert_eq!(
-        written(&kernel),
-        ["gc_thresh1=100", "gc_thresh2=200", "gc_thresh3=400"]
-    );
+    for [one, two, three] in [[100, 200, 400], [1023, 4095, 8191]] {
+        let mut kernel = Kernel::new();
+        let mut agent = Agent::new(goal(Task::Enforce, &thresholds(1024, 4096, 8192)));
+        agent.settle(&mut kernel);
+        kernel.writes.clear();
+        agent.turn_to(Task::Enforce, &thresholds(one, two, three));
+        agent.settle(&mut kernel);
+        let writes = [("1", one), ("2", two), ("3", three)];
+        let writes = writes.map(|(place, value)| format!("gc_thresh{place}={value}"));
+        assert_eq!(written(&kernel), writes);
+    }
 }
 
 #[test]
