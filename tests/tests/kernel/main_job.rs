@@ -8,7 +8,7 @@ use nettune_tests::{
     ControlPlane, ControlPlaneConfig, Guest, GuestConfig, NodeSpec, Program, eventually, nodes,
 };
 
-const NODE: &str = "kernel-0";
+pub(crate) const NODE: &str = "kernel-0";
 const DEADLINE: Duration = Duration::from_secs(60);
 const THRESHOLD: &str = "net.ipv4.neigh.default.gc_thresh3";
 const REUSE: &str = "net.ipv4.vs.conn_reuse_mode";
@@ -21,15 +21,17 @@ metadata: {name: default}
 spec: {neighbors: {}, conntrack: {}, ipvs: {}}
 ";
 
-struct Cluster {
+pub(crate) struct Cluster {
     operator: Program,
-    guest: Guest,
-    control_plane: ControlPlane,
+    pub(crate) guest: Guest,
+    pub(crate) control_plane: ControlPlane,
 }
 
 impl Cluster {
     /// A control plane with an operator, and a guest of 3.5 GiB with 64 pods as its only node.
-    async fn start(change: impl FnOnce(GuestConfig) -> GuestConfig) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        change: impl FnOnce(GuestConfig) -> GuestConfig,
+    ) -> anyhow::Result<Self> {
         let control_plane = ControlPlane::start(ControlPlaneConfig::default()).await?;
         control_plane.install_crds().await?;
         let operator = Program::operator(&control_plane, &[]).await?;
@@ -64,7 +66,7 @@ impl Cluster {
         Ok(())
     }
 
-    async fn kernel_has(&self, name: &str, wanted: &str) -> anyhow::Result<()> {
+    pub(crate) async fn kernel_has(&self, name: &str, wanted: &str) -> anyhow::Result<()> {
         eventually(
             &format!("{name} = {wanted} in the guest"),
             DEADLINE,
