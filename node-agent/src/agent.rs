@@ -139,15 +139,12 @@ impl Agent {
         loop {
             tokio::select! {
                 () = shutdown.requested() => return,
-                order = orders.changed(), if may_order => may_order = order.is_ok(),
+                order = orders.changed(), if may_order => {
+                    may_order = order.is_ok();
+                    let order = orders.borrow_and_update().clone();
+                    order.into_iter().for_each(|order| self.take(order));
+                }
                 _ = looks.tick() => {}
-            }
-            let order = orders
-                .has_changed()
-                .is_ok()
-                .then(|| orders.borrow_and_update().clone());
-            if let Some(order) = order.flatten() {
-                self.take(order);
             }
             self.turn();
             health.beat();

@@ -70,12 +70,13 @@ pub(crate) fn took(key: &SysctlKey, wrote: &Content, found: &Content) -> bool {
             && found.number().is_some())
 }
 
-/// Why the table is not to be resized now; `None` at a quiet moment.
+/// Why the table is not to be resized now; `None` at a quiet moment. How many connections there are
+/// is left out: it changes all the time, and what is reported must not.
 pub(crate) fn busy(live: &Live) -> Option<String> {
     match live.counts.conntrack {
         Some(count) if count < QUIET_BELOW => None,
-        Some(count) => Some(format!(
-            "a resize stalls the {count} connections that are tracked, and is done below {QUIET_BELOW}"
+        Some(_) => Some(format!(
+            "a resize stalls all connections, and is done while fewer than {QUIET_BELOW} are tracked"
         )),
         None => Some("how many connections are tracked cannot be told".to_owned()),
     }

@@ -190,9 +190,8 @@ pub(crate) fn too_full_to_lower(
     }
     let why = match entries {
         Some(entries) if to >= entries.saturating_mul(2) => return None,
-        Some(entries) => {
-            format!("the table holds {entries} {what}, and a limit is not lowered below twice that")
-        }
+        // Not how many: that changes all the time, and what is reported must not.
+        Some(_) => format!("the table holds more than half as many {what}"),
         None => format!("how many {what} the table holds cannot be told"),
     };
     Some(Verdict::Kept {

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod metrics;
 pub mod mono;
 mod order;
+mod pace;
 pub mod patch;
 pub mod procfs;
 mod refusal;

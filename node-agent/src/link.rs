@@ -20,14 +20,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::agent::Order;
 use crate::goal::{Revision, Source};
 use crate::metrics::Metrics;
+use crate::mono::Mono;
+use crate::pace::Pace;
 use crate::patch::difference;
 use crate::report::Findings;
 
 /// How long a write of the status may take; the client repeats it for much longer by itself.
 const PATCH_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The least time between two writes of the status: a rival that never rests must not become a storm.
-const PATCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// Watches live 25 to 50 minutes: when an API server restarts, all agents come at once, and this is
 /// what spreads them.
@@ -50,6 +49,8 @@ pub struct Link {
     acknowledged: Option<(Value, String)>,
     /// Pauses between writes while they fail.
     pauses: Option<Box<dyn Iterator<Item = Duration> + Send>>,
+    started: Instant,
+    pace: Pace,
 }
 
 /// The profile as the API server has it.
@@ -101,6 +102,8 @@ impl Link {
             profile: None,
             acknowledged: None,
             pauses: None,
+            started: Instant::now(),
+            pace: Pace::new(Mono::default()),
         }
     }
 
@@ -130,7 +133,7 @@ impl Link {
                 },
                 found = self.findings.changed(), if may_find => may_find = found.is_ok(),
                 patched = patched(&mut patching) => {
-                    next_patch = Instant::now() + self.patched(patched);
+                    next_patch = self.patched(patched);
                 }
                 () = sleep_until(next_patch), if is_early => {}
             }
@@ -238,8 +241,10 @@ impl Link {
         Some((status, patching.boxed()))
     }
 
-    /// Takes the answer to a write, and says how long the next one has to wait.
-    fn patched(&mut self, (status, answer): Answer) -> Duration {
+    /// Takes the answer to a write, and says when the next one may follow.
+    fn patched(&mut self, (status, answer): Answer) -> Instant {
+        let now = Mono::at(self.started.elapsed());
+        let next = self.started + self.pace.take(now).since(Mono::default());
         self.metrics.status_patch(answer.is_ok());
         match answer {
             Ok(object) => {
@@ -256,15 +261,15 @@ impl Link {
                 self.outage.over();
                 self.metrics.api_reachable(true);
                 self.pauses = None;
-                PATCH_PAUSE
+                next
             }
             // Another version is there, or none: the watch brings it.
-            Err(PatchError::Api(error)) if is_overtaken(&error) => PATCH_PAUSE,
+            Err(PatchError::Api(error)) if is_overtaken(&error) => next,
             Err(error) => {
                 self.outage.noticed(&error);
                 self.metrics.api_reachable(false);
                 let pauses = self.pauses.get_or_insert_with(|| Box::new(pauses()));
-                pauses.next().unwrap_or_default().max(PATCH_PAUSE)
+                next.max(Instant::now() + pauses.next().unwrap_or_default())
             }
         }
     }

@@ -75,7 +75,7 @@ fn nothing_goes_back_below_twice_what_the_table_holds() {
     let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
     kernel.counts.neighbors_ipv4 = Some(400);
     let released = release(&mut agent, &mut kernel);
-    assert!(is_left(&released, V4[1], "400"));
+    assert!(is_left(&released, V4[1], "more than half"));
     assert_eq!(kernel.thresholds(V4), [128, 4096, 8192]);
 }
 

@@ -55,6 +55,33 @@ fn nothing_is_lowered_while_the_entries_cannot_be_told() {
 }
 
 #[test]
+fn what_is_said_does_not_change_with_every_entry_of_a_table() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 16_384, 32_768)));
+    agent.settle(&mut kernel);
+    let mut wanted = thresholds(0, 4096, 8192);
+    wanted.extend([(MAX, exactly(131_072)), (BUCKETS, at_least(131_072))]);
+    agent.turn_to(Task::Enforce, &wanted);
+    let mut said = |neighbors, connections| {
+        kernel.counts.neighbors_ipv4 = Some(neighbors);
+        kernel.counts.conntrack = Some(connections);
+        agent.settle(&mut kernel).0.keys
+    };
+    assert_eq!(said(3000, 70_000), said(3001, 70_001));
+}
+
+/// Setting a limit where there was none is a lowering.
+#[test]
+fn a_table_that_had_no_limit_gets_none_that_it_already_passes() {
+    let mut kernel = Kernel::new().with(MAX, 0);
+    kernel.counts.conntrack = Some(100_000);
+    let mut agent = Agent::new(goal(Task::Enforce, &[(MAX, exactly(131_072))]));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(settled.key(MAX).state, KeyState::Waiting);
+    assert_eq!(kernel.number(MAX), Some(0));
+}
+
+#[test]
 fn a_table_without_a_limit_was_chosen_by_somebody_and_stays() {
     let mut kernel = Kernel::new().with(MAX, 0);
     let mut agent = Agent::new(goal(Task::Enforce, &[(MAX, at_least(131_072))]));

@@ -110,7 +110,10 @@ fn nothing_is_lowered_below_twice_what_the_table_holds() {
     );
     assert_eq!(settled.key(V4[1]).state, KeyState::Waiting);
     assert!(
-        settled.key(V4[1]).message.contains("3000"),
+        settled
+            .key(V4[1])
+            .message
+            .contains("more than half as many IPv4 neighbours"),
         "{}",
         settled.key(V4[1]).message
     );
