@@ -235,10 +235,29 @@ mod tests {
 
     #[test]
     fn ten_thousand_entries_are_bounded() {
+        let entry = |n| {
+            let name = format!("net.ipv4.neigh.eth{n}.gc_stale_time");
+            json!({"name": name, "rule": "Exact", "value": "1"})
+        };
+        let goal = read(json!({"sysctls": (0..10_000).map(entry).collect::<Vec<_>>()})).unwrap();
+        assert_eq!(goal.wanted.len(), MOST_ENTRIES);
+        assert!(goal.invalid[0].message.contains("10000"));
+
         let entries = vec![json!({"name": "x", "rule": "Exact", "value": "1"}); 10_000];
         let goal = read(json!({"sysctls": entries})).unwrap();
         assert_eq!(goal.invalid.len(), MOST_ENTRIES);
         let last = &goal.invalid[MOST_ENTRIES - 1].message;
         assert!(last.contains("10000"), "{last}");
+    }
+
+    #[test]
+    fn a_conntrack_limit_of_zero_says_why_it_is_not_taken() {
+        let entry =
+            json!({"name": "net.netfilter.nf_conntrack_max", "rule": "Exact", "value": "0"});
+        let goal = read(json!({"sysctls": [entry]})).unwrap();
+        assert_eq!(
+            goal.invalid[0].message,
+            "0 means no limit at all, which is never set"
+        );
     }
 }

@@ -39,6 +39,15 @@ fn buckets_stay_when_the_limit_is_lowered() {
 }
 
 #[test]
+fn more_buckets_than_wanted_are_left_also_where_there_is_no_limit() {
+    let mut kernel = on("6.1.0-18-amd64").with(MAX, 0).with(BUCKETS, 524_288);
+    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(settled.key(BUCKETS).state, KeyState::Applied);
+    assert!(kernel.writes.is_empty());
+}
+
+#[test]
 fn exact_buckets_are_lowered_after_the_limit() {
     let mut kernel = on("6.1.0-18-amd64");
     let wanted = |entries| [(MAX, at_least(entries)), (BUCKETS, exactly(entries))];

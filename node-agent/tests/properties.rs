@@ -160,6 +160,7 @@ proptest! {
         kills in proptest::collection::vec(any::<bool>(), 120),
     ) {
         let goals = [as_goal(Task::Enforce, &first, 1), as_goal(Task::Enforce, &second, 2), as_goal(Task::Release, &second, 3)];
+        let found = kernel.values.clone();
         let (mut calm, mut killed) = (kernel.clone(), kernel);
         let (mut one, mut other) = (Agent::new(Goal::default()), Agent::new(Goal::default()));
         for (place, goal) in goals.iter().enumerate() {
@@ -167,6 +168,9 @@ proptest! {
             other = settle_with_kills(goal, other, &mut killed, &kills[place * 40..]);
             prop_assert_eq!(&calm.values, &killed.values);
             prop_assert_eq!(originals(&one), originals(&other));
+            for (key, original) in originals(&one) {
+                prop_assert_eq!(original.as_ref(), found.get(&key), "what {} held before any goal", key);
+            }
         }
     }
 

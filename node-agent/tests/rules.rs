@@ -35,6 +35,16 @@ fn the_original_is_on_disk_before_the_first_write() {
 }
 
 #[test]
+fn another_goal_does_not_make_nettunes_own_value_the_original() {
+    let mut kernel = Kernel::new();
+    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    agent.settle(&mut kernel);
+    agent.turn_to(Task::Enforce, &thresholds(0, 8192, 16_384));
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(settled.key(V4[2]).original, Some(1024.into()));
+}
+
+#[test]
 fn a_key_that_is_as_wanted_is_not_written() {
     let mut kernel = Kernel::new().with(V4[2], 65_536);
     let mut agent = Agent::new(goal(Task::Enforce, &[(V4[2], at_least(8192))]));
