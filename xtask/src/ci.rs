@@ -20,13 +20,7 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
         "warnings",
     ];
     count += step("clippy", by(cargo(clippy))).await;
-    let mut doc = cargo([
-        "doc",
-        "--quiet",
-        "--workspace",
-        "--no-deps",
-        "--document-private-items",
-    ]);
+    let mut doc = cargo(["doc", "--quiet", "--workspace", "--no-deps"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     count += step("docs", by(doc)).await;
     count += step("generated files are current", by(generate::command(true))).await;
