@@ -29,7 +29,7 @@ pub struct Sysctls {
     held: BTreeMap<SysctlKey, Held>,
 }
 
-/// Longer than any value that is taken; what fills it is none.
+/// Longer than any value that is taken ([`Value::parse`]).
 const BUFFER: usize = 4096;
 
 #[derive(Debug)]
@@ -199,9 +199,6 @@ impl Opened {
 }
 
 fn parse(raw: &[u8]) -> Seen {
-    if raw.len() == BUFFER {
-        return Seen::Garbled(format!("longer than {BUFFER} bytes"));
-    }
     let Ok(text) = std::str::from_utf8(raw) else {
         return Seen::Garbled("no text".to_owned());
     };

@@ -3,6 +3,7 @@
 mod node;
 
 use std::fs;
+use std::time::Duration;
 
 use nettune_crds::KeyState;
 use nettune_crds::conditions::{self, READY, RELEASED, reasons};
@@ -182,9 +183,14 @@ fn nothing_is_said_when_nothing_has_changed() {
     agent.take(usual());
     agent.turn();
     node.findings.borrow_and_update();
+    // Past the moment at which everything is looked at again.
+    std::thread::sleep(Duration::from_millis(1100));
     agent.take(usual());
     agent.turn();
     assert!(!node.findings.has_changed().unwrap());
+    node.set(SOMAXCONN, "128");
+    agent.turn();
+    assert!(node.findings.has_changed().unwrap());
 }
 
 #[test]

@@ -77,14 +77,12 @@ fn a_profile_that_is_gone_is_not_enforced_after_a_restart_either() {
 
 #[test]
 fn a_state_that_is_torn_or_foreign_is_set_aside_and_tuning_goes_on() {
-    let newer = r#"{"format":"nettune-agent-state","version":2,"anything":[]}"#;
     for broken in [
         "",
         "\0\0\0\0",
         r#"{"format":"nettune-agent-st"#,
         "[]",
         r#"{"version":1}"#,
-        newer,
     ] {
         let mut node = Node::new();
         node.put(&node.state(), broken);
@@ -112,6 +110,21 @@ fn a_state_that_is_torn_or_foreign_is_set_aside_and_tuning_goes_on() {
             released.message
         );
     }
+}
+
+#[test]
+fn a_state_that_a_later_agent_wrote_is_set_aside_too() {
+    let mut node = Node::new();
+    let mut agent = node.start();
+    agent.take(usual());
+    agent.turn();
+    let own = fs::read_to_string(node.state()).unwrap();
+    let newer = own.replace("\"version\":1", "\"version\":2");
+    assert_ne!(newer, own);
+    node.put(&node.state(), &newer);
+    node.start();
+    let aside = node.state().with_file_name("state.json.bad");
+    assert_eq!(fs::read_to_string(aside).unwrap(), newer);
 }
 
 #[test]
