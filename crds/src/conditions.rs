@@ -36,8 +36,6 @@ pub mod reasons {
     pub const RESTORED: &str = "Restored";
     /// Some originals were not put back, and why is in the message.
     pub const PARTLY_RESTORED: &str = "PartlyRestored";
-    /// The agent has not reported since the node booted, or since the object was written.
-    pub const AGENT_SILENT: &str = "AgentSilent";
 
     /// Every selected node is ready.
     pub const ALL_NODES_READY: &str = "AllNodesReady";

@@ -118,10 +118,14 @@ fn thresholds(spec: &ThresholdsSpec) -> Result<Thresholds, InvalidTuning> {
     )?)
 }
 
+/// 128 Mi entries take 49 GiB: more is a typing error, whose buckets alone would take gigabytes at
+/// once (8 bytes for each, allocated when they are written).
+const MOST_ENTRIES: i64 = 134_217_728;
+
 fn conntrack(spec: &ConntrackSpec) -> Result<ConntrackPolicy, InvalidTuning> {
     let entries = |field, value: Option<i64>| {
         value
-            .map(|value| in_range(field, value, 1, i64::from(i32::MAX)))
+            .map(|value| in_range(field, value, 1, MOST_ENTRIES))
             .transpose()
     };
     Ok(ConntrackPolicy {

@@ -50,3 +50,43 @@ fn name_in(keep: impl Fn(&nettune_sizing::Listed) -> bool) -> String {
         .collect();
     format!("self.name in [{}]", names.join(", "))
 }
+
+/// A label's value: empty, or letters and digits with `-`, `_` and `.` between them.
+pub(crate) const LABEL_VALUE: &str = "^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$";
+
+/// A label's key: a name, before it perhaps a DNS name and a slash.
+const LABEL_KEY: &str =
+    "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$";
+
+/// Says what a label's key looks like.
+pub(crate) const LABEL_KEY_MESSAGE: &str = "a label's key is letters and digits with - _ . between them, before them perhaps a domain and a slash, like node.kubernetes.io/instance-type";
+
+/// Says what a label's value looks like.
+pub(crate) const LABEL_VALUE_MESSAGE: &str =
+    "a label's value is at most 63 letters and digits with - _ . between them, or empty";
+
+/// CEL: the key of one requirement.
+pub(crate) fn label_key_is_valid() -> String {
+    format!("self.matches('{LABEL_KEY}')")
+}
+
+/// CEL: the keys of matchLabels.
+pub(crate) fn label_keys_are_valid() -> String {
+    format!("!has(self.matchLabels) || self.matchLabels.all(key, key.matches('{LABEL_KEY}'))")
+}
+
+/// CEL: the values of matchLabels.
+pub(crate) fn label_values_are_valid() -> String {
+    format!(
+        "!has(self.matchLabels) || self.matchLabels.all(key, self.matchLabels[key].matches('{LABEL_VALUE}'))"
+    )
+}
+
+/// A map of few and short labels: what a rule over them may cost depends on these bounds.
+pub(crate) fn labels_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 63}
+    })
+}

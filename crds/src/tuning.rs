@@ -107,19 +107,25 @@ pub struct NodeNetworkTuningSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub sysctls: Vec<SysctlEntry>,
-    /// What happens to a node that this tuning does not select any more, or when the tuning is
-    /// deleted. Retain (default): values stay, enforcing stops. Restore: the original values go
-    /// back where the live one is still the one that nettune wrote.
+    /// What happens to a node that this tuning does not select any more and no other tuning has, or
+    /// when the tuning is deleted. Retain (default): values stay, enforcing stops. Restore: the
+    /// original values go back where the live one is still the one that nettune wrote. A sysctl that
+    /// merely leaves the tuning keeps its value.
     #[serde(default)]
     pub release_policy: ReleasePolicy,
 }
 
 /// Which nodes: all labels and all requirements must match, as in a Kubernetes label selector.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(rules::label_keys_are_valid()).message(rules::LABEL_KEY_MESSAGE),
+    validation = Rule::new(rules::label_values_are_valid()).message(rules::LABEL_VALUE_MESSAGE)
+)]
 pub struct NodeSelector {
-    /// Labels that a node must have with exactly these values.
+    /// Labels that a node must have with exactly these values. At most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "rules::labels_schema")]
     pub match_labels: BTreeMap<String, String>,
     /// Requirements that a node's labels must meet. At most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -137,12 +143,13 @@ pub struct NodeSelector {
 pub struct Requirement {
     /// The label's key.
     #[schemars(length(min = 1, max = 317))]
+    #[x_kube(validation = Rule::new(rules::label_key_is_valid()).message(rules::LABEL_KEY_MESSAGE))]
     pub key: String,
     /// In, NotIn, Exists or DoesNotExist.
     pub operator: SelectorOperator,
     /// Values for In and NotIn; none for the others. At most 256.
     #[serde(default)]
-    #[schemars(length(max = 256), inner(length(max = 63)))]
+    #[schemars(length(max = 256), inner(length(max = 63), regex(pattern = rules::LABEL_VALUE)))]
     pub values: Vec<String>,
 }
 
@@ -217,7 +224,8 @@ pub struct NeighborsSpec {
     #[serde(default)]
     pub pod_network: PodNetwork,
     /// Size for at least this many nodes from the first day, 1 to 100000. Left out: for half as
-    /// many again as there are.
+    /// many again as there are (Flat: for those that there are). Without effect where `thresholds`
+    /// are given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub size_for_nodes: Option<i64>,
@@ -268,15 +276,15 @@ pub struct ConntrackSpec {
     #[serde(default = "rules::connections_per_pod")]
     #[schemars(range(min = 1, max = 1_048_576))]
     pub connections_per_pod: i64,
-    /// The least that nf_conntrack_max is set to, 1 to 2147483647; wins over the share of memory.
+    /// The least that nf_conntrack_max is set to, 1 to 134217728; wins over the share of memory.
     /// Left out: 131072 where memory allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 2_147_483_647))]
+    #[schemars(range(min = 1, max = 134_217_728))]
     pub min_entries: Option<i64>,
-    /// The most that nf_conntrack_max is set to, 1 to 2147483647. Left out: 1048576. Equal to
+    /// The most that nf_conntrack_max is set to, 1 to 134217728. Left out: 1048576. Equal to
     /// minEntries: exactly that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 2_147_483_647))]
+    #[schemars(range(min = 1, max = 134_217_728))]
     pub max_entries: Option<i64>,
 }
 

@@ -136,7 +136,8 @@ impl Outage {
 
 /// An error with its causes, where an answer of the API server is told by its code and message: the
 /// client's own text is the whole object, as Rust prints it.
-fn in_words(error: &(dyn Error + 'static)) -> String {
+#[must_use]
+pub fn in_words(error: &(dyn Error + 'static)) -> String {
     let mut cause = Some(error);
     while let Some(source) = cause {
         if let Some(kube::Error::Api(status)) = source.downcast_ref() {

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
+use kube::api::{ApiResource, DynamicObject};
 use nettune_crds::{
     NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkTuning, NodeNetworkTuningStatus,
 };
@@ -12,9 +13,10 @@ pub(crate) fn new_profile(
     node: &str,
     node_uid: &str,
     spec: &NodeNetworkProfileSpec,
-) -> NodeNetworkProfile {
-    let mut profile = NodeNetworkProfile::new(node, spec.clone());
-    profile.meta_mut().owner_references = Some(vec![owner(node, node_uid)]);
+) -> DynamicObject {
+    let resource = ApiResource::erase::<NodeNetworkProfile>(&());
+    let mut profile = DynamicObject::new(node, &resource).data(json!({"spec": spec}));
+    profile.metadata.owner_references = Some(vec![owner(node, node_uid)]);
     profile
 }
 
@@ -41,6 +43,14 @@ pub(crate) fn changed_profile(
             "sysctls": spec.sysctls,
             "release": spec.release,
         },
+    })
+}
+
+/// A merge patch that asks for a release and leaves the rest of the spec as it is.
+pub(crate) fn released_profile(uid: &str, seen: &str) -> Value {
+    json!({
+        "metadata": {"uid": uid, "resourceVersion": seen},
+        "spec": {"release": true},
     })
 }
 

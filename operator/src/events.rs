@@ -1,70 +1,105 @@
 //! Publishes what a change of a tuning's status is worth telling, as Events.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, ObjectMeta, PostParams};
 use kube::{Client, Resource};
 use nettune_crds::NodeNetworkTuning;
-use nettune_daemon::error::chain;
+use nettune_daemon::api::in_words;
 use nettune_planner::Announcement;
 use tracing::debug;
 
 /// An Event that cannot be published within this is dropped: the status says it too.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Publishes Events; equal ones are counted up by the recorder.
-#[derive(Clone)]
-pub(crate) struct Announcer(Recorder);
+/// One reason is told of one tuning at most this often: a status that flaps must not fill the API
+/// server with Events.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Events about cluster-scoped objects live here.
+const NAMESPACE: &str = "default";
+
+/// Bytes that the API takes as a note.
+const NOTE_MAX: usize = 1024;
+
+/// Publishes Events. Not by kube's recorder: it counts an Event of the same reason up and keeps its
+/// first note, but a new size and a new list of failed nodes are new notes.
+pub(crate) struct Announcer {
+    client: Client,
+    instance: String,
+    told: HashMap<(Arc<str>, &'static str), Instant>,
+}
 
 impl Announcer {
     pub(crate) fn new(client: Client) -> Self {
-        let reporter = Reporter {
-            controller: "nettune.dev/operator".to_owned(),
-            instance: std::env::var("POD_NAME").ok(),
-        };
-        Self(Recorder::new(client, reporter))
+        let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "nettune-operator".to_owned());
+        Self {
+            client,
+            instance,
+            told: HashMap::new(),
+        }
     }
 
-    /// Publishes one after the other, beside the main loop: nothing waits for an Event.
-    pub(crate) fn announce(&self, tuning: &Arc<str>, uid: &Arc<str>, told: Vec<Announcement>) {
-        if told.is_empty() {
-            return;
-        }
-        let recorder = self.0.clone();
-        let regarding = ObjectReference {
-            api_version: Some(NodeNetworkTuning::api_version(&()).into_owned()),
-            kind: Some(NodeNetworkTuning::kind(&()).into_owned()),
-            name: Some(tuning.to_string()),
-            uid: Some(uid.to_string()),
-            ..ObjectReference::default()
-        };
-        tokio::spawn(async move {
-            for announcement in told {
-                let event = event(announcement);
-                let published = recorder.publish(&event, &regarding);
-                match tokio::time::timeout(DEADLINE, published).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => debug!(error = chain(&error), "event not published"),
+    /// Publishes beside the main loop: nothing waits for an Event.
+    pub(crate) fn announce(&mut self, tuning: &Arc<str>, uid: &str, told: Vec<Announcement>) {
+        let now = Instant::now();
+        self.told.retain(|_, last| now < *last + INTERVAL);
+        for announcement in told {
+            let key = (Arc::clone(tuning), announcement.reason);
+            if self.told.contains_key(&key) {
+                continue;
+            }
+            self.told.insert(key, now);
+            let event = event(tuning, uid, &self.instance, announcement);
+            let events: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
+            tokio::spawn(async move {
+                let params = PostParams::default();
+                let created = events.create(&params, &event);
+                match tokio::time::timeout(DEADLINE, created).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => debug!(error = in_words(&error), "event not published"),
                     Err(_) => debug!("event not published in time"),
                 }
-            }
-        });
+            });
+        }
     }
 }
 
-fn event(announcement: Announcement) -> Event {
+fn event(tuning: &str, uid: &str, instance: &str, announcement: Announcement) -> Event {
+    let type_ = if announcement.warning {
+        "Warning"
+    } else {
+        "Normal"
+    };
+    let mut note = announcement.note;
+    let mut fits = (0..=NOTE_MAX.min(note.len())).rev();
+    let end = fits.find(|end| note.is_char_boundary(*end));
+    note.truncate(end.unwrap_or(0));
     Event {
-        type_: if announcement.warning {
-            EventType::Warning
-        } else {
-            EventType::Normal
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{tuning}-")),
+            ..ObjectMeta::default()
         },
-        reason: announcement.reason.to_owned(),
-        // The API takes at most 1024 bytes.
-        note: Some(announcement.note.chars().take(1000).collect()),
-        action: "Sizing".to_owned(),
-        secondary: None,
+        action: Some("Sizing".to_owned()),
+        event_time: Some(MicroTime(Timestamp::now())),
+        note: Some(note),
+        reason: Some(announcement.reason.to_owned()),
+        regarding: Some(ObjectReference {
+            api_version: Some(NodeNetworkTuning::api_version(&()).into_owned()),
+            kind: Some(NodeNetworkTuning::kind(&()).into_owned()),
+            name: Some(tuning.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        }),
+        reporting_controller: Some("nettune.dev/operator".to_owned()),
+        reporting_instance: Some(instance.to_owned()),
+        type_: Some(type_.to_owned()),
+        ..Event::default()
     }
 }

@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use kube::Client;
+use kube::api::ListParams;
+use nettune_daemon::api::in_words;
 use nettune_daemon::serve::Health;
 use nettune_daemon::shutdown::Shutdown;
-use nettune_planner::decide;
+use nettune_planner::{Kind, decide};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::events::Announcer;
 use crate::metrics::Metrics;
-use crate::watch::{Change, Intake, changes};
+use crate::watch::{Change, Intake, changes, tunings};
 use crate::write::{Done, Writer};
 
 /// Decisions are at least this far apart: a burst of changes is one decision.
@@ -29,7 +32,10 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Watches are endless; one that ends is a defect, and going on without it would be blind.
-    #[error("the watches of the API have ended")]
+    #[error("the watch of {0:?}s has ended")]
+    WatchEnded(Kind),
+    /// All of them.
+    #[error("the watches have ended")]
     WatchesEnded,
 }
 
@@ -45,22 +51,27 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let mut operator = Operator::new(client.clone(), metrics);
     let mut incoming = changes(&client);
+    let mut confirmations = FuturesUnordered::new();
     loop {
         health.beat();
+        if operator.intake.doubts_tunings && confirmations.is_empty() {
+            confirmations.push(none_is_left(client.clone()));
+        }
         let beat = Instant::now() + BEAT;
         let wake = operator.due.map_or(beat, |due| due.min(beat));
         tokio::select! {
             () = shutdown.requested() => break,
             change = incoming.next() => {
-                operator.take(change.ok_or(RunError::WatchesEnded)?);
+                operator.take(change.ok_or(RunError::WatchesEnded)?)?;
                 // All that has come already belongs to the same decision.
                 while let Some(Some(change)) = incoming.next().now_or_never() {
-                    operator.take(change);
+                    operator.take(change)?;
                 }
             }
             Some(done) = operator.writer.answer(), if operator.writer.is_busy() => {
                 operator.settle(done);
             }
+            Some(confirmed) = confirmations.next() => operator.confirmed(confirmed),
             () = sleep_until(wake) => {}
         }
         operator.decide_if_due(&health);
@@ -68,6 +79,21 @@ pub async fn run(
     info!("stopping");
     let _ = timeout(LAST_ANSWERS, operator.finish()).await;
     Ok(())
+}
+
+/// After the last tuning went, this long passes before a list is asked: a CRD that is deleted takes its
+/// objects first, and answers that it is gone a moment later.
+const DOUBT: Duration = Duration::from_secs(5);
+
+async fn none_is_left(client: Client) -> Result<bool, String> {
+    tokio::time::sleep(DOUBT).await;
+    let one = ListParams::default().limit(1);
+    let tunings = tunings(&client);
+    match timeout(DOUBT, tunings.list(&one)).await {
+        Ok(Ok(list)) => Ok(list.items.is_empty()),
+        Ok(Err(error)) => Err(in_words(&error)),
+        Err(_) => Err(format!("no answer within {} s", DOUBT.as_secs())),
+    }
 }
 
 struct Operator {
@@ -102,16 +128,34 @@ impl Operator {
         }
     }
 
-    fn take(&mut self, change: Change) {
-        self.intake.take(change);
+    fn take(&mut self, change: Change) -> Result<(), RunError> {
+        self.intake.take(change).map_err(RunError::WatchEnded)?;
+        self.due_by(self.soonest());
+        Ok(())
+    }
+
+    fn settle(&mut self, done: Done) {
+        if let Some(told) = self.writer.settle(done, &mut self.intake.watched) {
+            self.announcer
+                .announce(&told.tuning, &told.uid, told.announcements);
+        }
         self.due_by(self.soonest());
     }
 
-    fn settle(&mut self, mut done: Done) {
-        self.writer.settle(&mut done, &mut self.intake.watched);
-        if let Some((tuning, uid)) = &done.about {
-            let told = std::mem::take(&mut done.announcements);
-            self.announcer.announce(tuning, uid, told);
+    fn confirmed(&mut self, none_is_left: Result<bool, String>) {
+        match none_is_left {
+            Ok(true) => {
+                info!("the last NodeNetworkTuning was deleted: its nodes are released");
+                self.intake.no_tuning_is_confirmed();
+            }
+            // The watch brings it.
+            Ok(false) => {}
+            Err(error) => {
+                warn!(
+                    error,
+                    "the tunings are gone and cannot be listed: nothing is released"
+                );
+            }
         }
         self.due_by(self.soonest());
     }
@@ -169,6 +213,7 @@ impl Operator {
     }
 
     async fn finish(&mut self) {
+        self.writer.stop();
         while let Some(done) = self.writer.answer().await {
             self.settle(done);
         }

@@ -1,31 +1,61 @@
 //! The three watches, as one stream of changes.
 
-use futures::stream::{BoxStream, SelectAll, StreamExt};
-use kube::core::DeserializeGuard;
+use std::time::{Duration, Instant};
+
+use futures::future;
+use futures::stream::{self, BoxStream, SelectAll, StreamExt};
+use kube::api::{ApiResource, DynamicObject};
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
-use nettune_crds::{NodeNetworkProfile, NodeNetworkTuning};
-use nettune_daemon::error::chain;
+use nettune_crds::{
+    NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkProfileStatus, NodeNetworkTuning,
+};
+use nettune_daemon::api::in_words;
 use nettune_planner::{Kind, ObservedNode, PlannedProfile, PlannedTuning, Watched};
+use serde_json::Value;
 use tracing::{info, warn};
 
-/// What one watch has brought.
+/// What one watch has brought. Tunings and profiles come as they are: spec and status are parsed
+/// each on its own, so that one that cannot be read does not take the other with it.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a change lives until it is taken; boxing each would only cost"
+)]
 pub(crate) enum Change {
     Node(Event<ObservedNode>),
-    Tuning(Event<DeserializeGuard<NodeNetworkTuning>>),
-    Profile(Event<DeserializeGuard<NodeNetworkProfile>>),
+    Tuning(Event<DynamicObject>),
+    Profile(Event<DynamicObject>),
     /// A watch failed and is tried again with back-off.
     Failed(Kind, watcher::Error),
+    /// A watch has ended, which it never should.
+    Ended(Kind),
 }
 
 /// All changes of Nodes, tunings and profiles, from complete lists on.
 pub(crate) fn changes(client: &Client) -> SelectAll<BoxStream<'static, Change>> {
-    futures::stream::select_all([
+    stream::select_all([
         watched(Api::all(client.clone()), Kind::Node, Change::Node),
-        watched(Api::all(client.clone()), Kind::Tuning, Change::Tuning),
-        watched(Api::all(client.clone()), Kind::Profile, Change::Profile),
+        watched(tunings(client), Kind::Tuning, Change::Tuning),
+        watched(profiles(client), Kind::Profile, Change::Profile),
     ])
+}
+
+/// The tunings as they are.
+pub(crate) fn tunings(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(
+        client.clone(),
+        &ApiResource::erase::<NodeNetworkTuning>(&()),
+    )
+}
+
+/// The profiles as they are.
+pub(crate) fn profiles(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(
+        client.clone(),
+        &ApiResource::erase::<NodeNetworkProfile>(&()),
+    )
 }
 
 fn watched<K>(api: Api<K>, kind: Kind, change: fn(Event<K>) -> Change) -> BoxStream<'static, Change>
@@ -34,12 +64,49 @@ where
     K: for<'de> k8s_openapi::serde::Deserialize<'de>,
 {
     watch(api, watcher::Config::default())
-        .default_backoff()
+        .backoff(Patience {
+            next: PAUSES.0,
+            last: None,
+        })
         .map(move |event| match event {
             Ok(event) => change(event),
             Err(error) => Change::Failed(kind, error),
         })
+        .chain(stream::once(future::ready(Change::Ended(kind))))
         .boxed()
+}
+
+/// First and longest pause before a watch is tried again: an operator that is blind for longer is worse
+/// than one request in ten seconds.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// A watch that has not failed for this long starts with the shortest pause again.
+const CALM: Duration = Duration::from_secs(60);
+
+/// Pauses that double as long as a watch fails.
+struct Patience {
+    next: Duration,
+    last: Option<Instant>,
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if self.last.is_none_or(|last| now > last + CALM) {
+            self.next = PAUSES.0;
+        }
+        self.last = Some(now);
+        let pause = self.next;
+        self.next = (pause * 2).min(PAUSES.1);
+        Some(pause)
+    }
+}
+
+impl Backoff for Patience {
+    /// Called at each sign of life, of which a mere try is one: only calm resets.
+    fn reset(&mut self) {}
 }
 
 /// Takes changes into the world, and says once when a watch fails, when it fails in another way, and
@@ -48,6 +115,8 @@ where
 pub(crate) struct Intake {
     pub(crate) watched: Watched,
     failing: [Option<Failure>; 3],
+    /// The last tuning went by the watch: until a list confirms that there is none, this is not known.
+    pub(crate) doubts_tunings: bool,
 }
 
 /// What kind of failure was last said: the API server's status code, or that it was not reached.
@@ -58,20 +127,53 @@ enum Failure {
 }
 
 impl Intake {
-    pub(crate) fn take(&mut self, change: Change) {
+    /// Takes one change.
+    ///
+    /// # Errors
+    /// The kind whose watch has ended.
+    pub(crate) fn take(&mut self, change: Change) -> Result<(), Kind> {
         match change {
             Change::Node(event) => self.event(Kind::Node, event, |watched, node| {
                 watched.node(&node);
             }),
-            Change::Tuning(event) => self.event(Kind::Tuning, event, take_tuning),
-            Change::Profile(event) => self.event(Kind::Profile, event, take_profile),
+            Change::Tuning(event) => {
+                let is_end = matches!(event, Event::Delete(_));
+                self.event(Kind::Tuning, event, |watched, object| {
+                    watched.tuning(&object.name_any(), tuning(&object));
+                });
+                self.doubt(is_end);
+            }
+            Change::Profile(event) => self.event(Kind::Profile, event, |watched, object| {
+                watched.profile(&object.name_any(), profile(&object));
+            }),
             Change::Failed(kind, error) => {
                 let (failure, hint) = explain(&error);
                 if self.failing(kind).replace(failure) != Some(failure) {
-                    let error = chain(&error);
+                    let error = in_words(&error);
                     warn!(?kind, error, "cannot watch{hint}; trying again");
                 }
             }
+            Change::Ended(kind) => return Err(kind),
+        }
+        Ok(())
+    }
+
+    /// A CRD that is deleted takes its objects with it, one DELETED event each: that is no administrator
+    /// who wants nothing tuned any more. So the end of the last tuning is doubted until a list confirms
+    /// it; a tuning that comes, or a list of the watch's own, ends the doubt as well.
+    fn doubt(&mut self, is_end: bool) {
+        if is_end && self.watched.has_lost_the_last_tuning() {
+            self.doubts_tunings = true;
+            self.watched.list_begins(Kind::Tuning);
+        } else if !is_end && self.watched.has_tunings() {
+            self.no_tuning_is_confirmed();
+        }
+    }
+
+    /// The doubt is over: what the watch has brought is all there is.
+    pub(crate) fn no_tuning_is_confirmed(&mut self) {
+        if std::mem::take(&mut self.doubts_tunings) {
+            self.watched.list_ends(Kind::Tuning);
         }
     }
 
@@ -86,11 +188,18 @@ impl Intake {
             info!(?kind, "watching again");
         }
         match event {
-            Event::Init => self.watched.list_begins(kind),
+            Event::Init => self.list_begins(kind),
             Event::InitApply(object) | Event::Apply(object) => take(&mut self.watched, object),
             Event::InitDone => self.watched.list_ends(kind),
-            Event::Delete(object) => self.watched.gone(kind, &object.name_any()),
+            Event::Delete(object) => self.watched.gone(kind, object.meta()),
         }
+    }
+
+    fn list_begins(&mut self, kind: Kind) {
+        if kind == Kind::Tuning {
+            self.doubts_tunings = false;
+        }
+        self.watched.list_begins(kind);
     }
 
     fn failing(&mut self, kind: Kind) -> &mut Option<Failure> {
@@ -103,39 +212,32 @@ impl Intake {
     }
 }
 
-/// Takes a tuning that a watch or a write has brought.
-pub(crate) fn take_tuning(watched: &mut Watched, object: DeserializeGuard<NodeNetworkTuning>) {
-    match object.0 {
-        Ok(tuning) => watched.tuning(&tuning.name_any(), PlannedTuning::new(&tuning)),
-        Err(invalid) => {
-            let name = invalid.metadata.name.clone().unwrap_or_default();
-            warn!(
-                tuning = name,
-                error = invalid.error,
-                "cannot read this tuning; its nodes stay as they are"
-            );
-            watched.tuning(
-                &name,
-                PlannedTuning::unreadable(&invalid.metadata, &invalid.error),
-            );
-        }
+/// What of a tuning can be read.
+pub(crate) fn tuning(object: &DynamicObject) -> PlannedTuning {
+    let status = part(object, "status").unwrap_or_default();
+    match part(object, "spec") {
+        Ok(spec) => PlannedTuning::new(&NodeNetworkTuning {
+            metadata: object.metadata.clone(),
+            spec,
+            status: Some(status),
+        }),
+        Err(error) => PlannedTuning::unreadable(&object.metadata, status, &error.to_string()),
     }
 }
 
-/// Takes a profile that a watch or a write has brought.
-pub(crate) fn take_profile(watched: &mut Watched, object: DeserializeGuard<NodeNetworkProfile>) {
-    match object.0 {
-        Ok(profile) => watched.profile(&profile.name_any(), PlannedProfile::new(&profile)),
-        Err(invalid) => {
-            let name = invalid.metadata.name.clone().unwrap_or_default();
-            warn!(
-                node = name,
-                error = invalid.error,
-                "cannot read this profile; it is written anew"
-            );
-            watched.profile(&name, PlannedProfile::unreadable(&invalid.metadata));
-        }
-    }
+/// What of a profile can be read.
+pub(crate) fn profile(object: &DynamicObject) -> PlannedProfile {
+    let spec: Option<NodeNetworkProfileSpec> = part(object, "spec").ok();
+    let status: Option<NodeNetworkProfileStatus> = part(object, "status").ok();
+    PlannedProfile::of(&object.metadata, spec.as_ref(), status.as_ref())
+}
+
+fn part<T: serde::de::DeserializeOwned>(
+    object: &DynamicObject,
+    name: &str,
+) -> serde_json::Result<T> {
+    let value = object.data.get(name).unwrap_or(&Value::Null);
+    T::deserialize(value)
 }
 
 /// Which failure it is, and what to do about those that an administrator can mend.

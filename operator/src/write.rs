@@ -9,17 +9,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::DeserializeGuard;
-use nettune_crds::{NodeNetworkProfile, NodeNetworkTuning};
-use nettune_daemon::error::chain;
-use nettune_planner::{Announcement, Decision, Kind, Watched, Write};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use nettune_daemon::api::in_words;
+use nettune_planner::{Announcement, Decision, Watched, Write};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::body;
 use crate::metrics::{Metrics, Outcome};
-use crate::watch::{take_profile, take_tuning};
+use crate::{body, watch};
 
 /// Writes under way at once: enough to keep an API server busy, few enough not to crowd others out.
 const AT_ONCE: usize = 32;
@@ -31,7 +28,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A tuning's counts change with every node that answers; this often they are written at most.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// First and longest wait after a write that failed, doubling in between.
+/// First and longest wait after a write that failed, doubling in between; also after one that
+/// succeeded where the same object is written again within the longest: somebody else changes it.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
 /// The field manager that the operator's writes are recorded under.
@@ -49,6 +47,7 @@ impl Object {
         match write {
             Write::CreateProfile { node, .. }
             | Write::ReplaceProfile { node, .. }
+            | Write::ReleaseProfile { node, .. }
             | Write::DeleteProfile { node, .. } => Self::Profile(Arc::clone(node)),
             Write::TuningStatus { tuning, .. } => Self::Tuning(Arc::clone(tuning)),
         }
@@ -65,17 +64,26 @@ struct Hold {
 /// A write that was answered.
 pub(crate) struct Done {
     object: Object,
+    /// The uid that was written to; empty for an object that was to be created.
+    uid: Arc<str>,
+    /// What was tried, in a word.
+    verb: &'static str,
     result: Result<Answer, WriteError>,
     /// What to tell when it has succeeded.
+    announcements: Vec<Announcement>,
+}
+
+/// What a write that has succeeded is worth telling.
+pub(crate) struct Told {
+    pub(crate) tuning: Arc<str>,
+    pub(crate) uid: Arc<str>,
     pub(crate) announcements: Vec<Announcement>,
-    /// The tuning that the announcements are about, with its uid.
-    pub(crate) about: Option<(Arc<str>, Arc<str>)>,
 }
 
 enum Answer {
-    Profile(DeserializeGuard<NodeNetworkProfile>),
+    Profile(DynamicObject),
     Deleted,
-    Tuning(DeserializeGuard<NodeNetworkTuning>),
+    Tuning(DynamicObject),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -87,9 +95,17 @@ enum WriteError {
 }
 
 impl WriteError {
+    /// The API server's status code; 0 where there was no answer.
+    fn code(&self) -> u16 {
+        match self {
+            Self::Api(kube::Error::Api(status)) => status.code,
+            _ => 0,
+        }
+    }
+
     /// The object has changed, or is there or gone already: the watch brings what it is now.
     fn is_overtaken(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if matches!(status.code, 404 | 409))
+        matches!(self.code(), 404 | 409)
     }
 }
 
@@ -100,6 +116,8 @@ pub(crate) struct Writer {
     pending: VecDeque<Write>,
     busy: HashSet<Object>,
     holds: HashMap<Object, Hold>,
+    /// Failures that were said lately, by verb and code: not one line for each of 15,000 objects.
+    said: HashMap<(&'static str, u16), Instant>,
     in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
@@ -111,6 +129,7 @@ impl Writer {
             pending: VecDeque::new(),
             busy: HashSet::new(),
             holds: HashMap::new(),
+            said: HashMap::new(),
             in_flight: FuturesUnordered::new(),
         }
     }
@@ -151,46 +170,72 @@ impl Writer {
     }
 
     /// Takes what a write has led to into the world, and starts the next one.
-    pub(crate) fn settle(&mut self, done: &mut Done, watched: &mut Watched) {
+    pub(crate) fn settle(&mut self, done: Done, watched: &mut Watched) -> Option<Told> {
         self.busy.remove(&done.object);
         let now = Instant::now();
-        let result = std::mem::replace(&mut done.result, Err(WriteError::Deadline));
-        match result {
+        let told = match done.result {
             Ok(answer) => {
                 self.metrics.written(Outcome::Ok);
-                self.holds.remove(&done.object);
-                if matches!(done.object, Object::Tuning(_)) {
-                    self.hold(done.object.clone(), now, STATUS_INTERVAL, BACK_OFF.0);
-                }
-                match answer {
-                    Answer::Profile(profile) => take_profile(watched, profile),
-                    Answer::Tuning(tuning) => take_tuning(watched, tuning),
-                    Answer::Deleted => {
-                        if let Object::Profile(node) = &done.object {
-                            watched.gone(Kind::Profile, node);
-                        }
-                    }
+                self.hold_after_success(done.object.clone(), now);
+                take_answer(answer, &done.object, &done.uid, watched);
+                match done.object {
+                    Object::Tuning(tuning) => Some(Told {
+                        tuning,
+                        uid: done.uid,
+                        announcements: done.announcements,
+                    }),
+                    Object::Profile(_) => None,
                 }
             }
-            Err(error) => self.failed(done, &error, now),
-        }
+            Err(error) => {
+                if let (404, Object::Profile(node)) = (error.code(), &done.object) {
+                    watched.gone_profile(node, &done.uid);
+                }
+                self.failed(&done.object, done.verb, &error, now);
+                None
+            }
+        };
         self.start();
+        told
     }
 
-    fn failed(&mut self, done: &mut Done, error: &WriteError, now: Instant) {
-        done.announcements.clear();
-        let wait = self
-            .holds
-            .get(&done.object)
-            .map_or(BACK_OFF.0, |hold| hold.next);
-        if error.is_overtaken() {
-            self.metrics.written(Outcome::Overtaken);
-            debug!(object = ?done.object, error = chain(error), "overtaken by another change");
+    /// Starts nothing more; what is under way can still be answered.
+    pub(crate) fn stop(&mut self) {
+        self.pending.clear();
+    }
+
+    fn hold_after_success(&mut self, object: Object, now: Instant) {
+        let (wait, next) = match (&object, self.holds.get(&object)) {
+            (Object::Tuning(_), _) => (STATUS_INTERVAL, BACK_OFF.0),
+            (Object::Profile(_), None) => (Duration::ZERO, BACK_OFF.0),
+            (Object::Profile(_), Some(hold)) => (hold.next, (hold.next * 2).min(BACK_OFF.1)),
+        };
+        self.hold(object, now, wait, next);
+    }
+
+    fn failed(&mut self, object: &Object, verb: &'static str, error: &WriteError, now: Instant) {
+        let (kind, name) = match object {
+            Object::Profile(node) => ("profile", node),
+            Object::Tuning(tuning) => ("tuning", tuning),
+        };
+        let wait = self.holds.get(object).map_or(BACK_OFF.0, |hold| hold.next);
+        let words = in_words(error);
+        self.metrics.written(match error.is_overtaken() {
+            true => Outcome::Overtaken,
+            false => Outcome::Failed,
+        });
+        let key = (verb, error.code());
+        let is_news = self
+            .said
+            .get(&key)
+            .is_none_or(|last| now > *last + BACK_OFF.1);
+        if error.is_overtaken() || !is_news {
+            debug!(verb, kind, name = &**name, error = words, again_in = ?wait, "not written");
         } else {
-            self.metrics.written(Outcome::Failed);
-            warn!(object = ?done.object, error = chain(error), again_in = ?wait, "write failed");
+            self.said.insert(key, now);
+            warn!(verb, kind, name = &**name, error = words, again_in = ?wait, "not written; others that fail alike are not told for a minute");
         }
-        self.hold(done.object.clone(), now, wait, (wait * 2).min(BACK_OFF.1));
+        self.hold(object.clone(), now, wait, (wait * 2).min(BACK_OFF.1));
     }
 
     fn hold(&mut self, object: Object, now: Instant, wait: Duration, next: Duration) {
@@ -211,18 +256,32 @@ impl Writer {
     }
 }
 
-async fn perform(client: Client, write: Write, object: Object) -> Done {
-    let (announcements, about) = match &write {
-        Write::TuningStatus {
-            announcements,
-            tuning,
-            uid,
-            ..
-        } => (
-            announcements.clone(),
-            Some((Arc::clone(tuning), Arc::clone(uid))),
-        ),
-        _ => (Vec::new(), None),
+/// Takes what the API server has answered into the world.
+fn take_answer(answer: Answer, object: &Object, uid: &str, watched: &mut Watched) {
+    match (answer, object) {
+        (Answer::Profile(answer), Object::Profile(node)) => {
+            watched.answered_profile(node, watch::profile(&answer));
+        }
+        (Answer::Deleted, Object::Profile(node)) => watched.gone_profile(node, uid),
+        (Answer::Tuning(answer), Object::Tuning(tuning)) => {
+            watched.answered_tuning(tuning, watch::tuning(&answer));
+        }
+        // An answer is about what was asked for.
+        _ => {}
+    }
+}
+
+async fn perform(client: Client, mut write: Write, object: Object) -> Done {
+    let (verb, uid) = match &write {
+        Write::CreateProfile { .. } => ("create", Arc::default()),
+        Write::ReplaceProfile { uid, .. } => ("change", Arc::clone(uid)),
+        Write::ReleaseProfile { uid, .. } => ("release", Arc::clone(uid)),
+        Write::DeleteProfile { uid, .. } => ("delete", Arc::clone(uid)),
+        Write::TuningStatus { uid, .. } => ("status", Arc::clone(uid)),
+    };
+    let announcements = match &mut write {
+        Write::TuningStatus { announcements, .. } => std::mem::take(announcements),
+        _ => Vec::new(),
     };
     let result = match tokio::time::timeout(DEADLINE, send(client, write)).await {
         Ok(result) => result.map_err(WriteError::from),
@@ -230,25 +289,25 @@ async fn perform(client: Client, write: Write, object: Object) -> Done {
     };
     Done {
         object,
+        uid,
+        verb,
         result,
         announcements,
-        about,
     }
 }
 
 async fn send(client: Client, write: Write) -> kube::Result<Answer> {
-    let profiles: Api<DeserializeGuard<NodeNetworkProfile>> = Api::all(client.clone());
+    let profiles = watch::profiles(&client);
     match write {
         Write::CreateProfile {
             node,
             node_uid,
             spec,
         } => {
-            let created = Api::<NodeNetworkProfile>::all(client)
-                .create(&post(), &body::new_profile(&node, &node_uid, &spec))
-                .await?;
+            let body = body::new_profile(&node, &node_uid, &spec);
+            let created = profiles.create(&post(), &body).await?;
             info!(node = &*node, tuning = spec.tuning, "profile created");
-            Ok(Answer::Profile(DeserializeGuard(Ok(created))))
+            Ok(Answer::Profile(created))
         }
         Write::ReplaceProfile {
             node,
@@ -258,17 +317,14 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
             spec,
         } => {
             let body = body::changed_profile(&node, &node_uid, &uid, &seen, &spec);
-            let params = PatchParams {
-                field_manager: Some(FIELD_MANAGER.to_owned()),
-                ..PatchParams::default()
-            };
-            let changed = profiles.patch(&node, &params, &Patch::Merge(body)).await?;
-            info!(
-                node = &*node,
-                tuning = spec.tuning,
-                release = spec.release,
-                "profile changed"
-            );
+            let changed = profiles.patch(&node, &patch(), &Patch::Merge(body)).await?;
+            info!(node = &*node, tuning = spec.tuning, "profile changed");
+            Ok(Answer::Profile(changed))
+        }
+        Write::ReleaseProfile { node, uid, seen } => {
+            let body = body::released_profile(&uid, &seen);
+            let changed = profiles.patch(&node, &patch(), &Patch::Merge(body)).await?;
+            info!(node = &*node, "originals asked back");
             Ok(Answer::Profile(changed))
         }
         Write::DeleteProfile { node, uid, seen } => {
@@ -290,8 +346,8 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
             status,
             ..
         } => {
-            let tunings: Api<DeserializeGuard<NodeNetworkTuning>> = Api::all(client);
             let body = body::tuning_status(&tuning, &uid, &seen, &status);
+            let tunings = watch::tunings(&client);
             let changed = tunings
                 .replace_subresource("status", &tuning, &post(), &body)
                 .await?;
@@ -304,5 +360,12 @@ fn post() -> PostParams {
     PostParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PostParams::default()
+    }
+}
+
+fn patch() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
     }
 }

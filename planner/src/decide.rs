@@ -8,14 +8,14 @@ use nettune_crds::{NodeNetworkProfileSpec, NodeNetworkTuningStatus, ReleasePolic
 
 use crate::groups::{Groups, cluster_facts};
 use crate::select::{Claims, Owner};
-use crate::status::{self, Standing, Tally};
+use crate::status::{self, Tally};
 use crate::world::PlannedProfile;
 use crate::{PlannedNode, World};
 
 /// What the cluster needs now.
 #[derive(Debug, Default)]
 pub struct Decision {
-    /// Profiles first, then tunings' statuses; no two of one object.
+    /// Tunings' statuses first, few and what people look at; then profiles. No two of one object.
     pub writes: Vec<Write>,
 }
 
@@ -44,6 +44,16 @@ pub enum Write {
         seen: Arc<str>,
         /// What the profile shall say.
         spec: Arc<NodeNetworkProfileSpec>,
+    },
+    /// The originals of a node that no tuning has any more shall go back: `spec.release` becomes true,
+    /// all else stays.
+    ReleaseProfile {
+        /// The profile's name.
+        node: Arc<str>,
+        /// The profile's uid.
+        uid: Arc<str>,
+        /// The resourceVersion that was decided on.
+        seen: Arc<str>,
     },
     /// A profile whose node no tuning has, or whose Node is gone.
     DeleteProfile {
@@ -84,15 +94,14 @@ pub struct Announcement {
 /// and into nothing else.
 #[must_use]
 pub fn decide(world: &World, now: Timestamp) -> Decision {
-    let cluster = cluster_facts(world);
     let mut pass = Pass {
         claims: Claims::of(world),
-        groups: Groups::new(cluster),
+        groups: Groups::new(cluster_facts(world)),
         tallies: BTreeMap::new(),
         writes: Vec::new(),
     };
     let mut by_claim: Vec<Tally> = Vec::new();
-    by_claim.resize_with(pass.claims.usable.len(), Tally::default);
+    by_claim.resize_with(pass.claims.all.len(), Tally::default);
 
     // Both maps are in the order of names: one walk over both, instead of a search for each node.
     let mut profiles = world.profiles.iter().peekable();
@@ -109,7 +118,7 @@ pub fn decide(world: &World, now: Timestamp) -> Decision {
                     pass.claimed(name, node, profile, owner, tally);
                 }
             }
-            Owner::Frozen => pass.frozen(profile),
+            Owner::Frozen => pass.frozen(name, node, profile),
             Owner::Nobody => pass.unclaimed(name, node, profile),
         }
     }
@@ -138,11 +147,15 @@ impl<'a> Pass<'a> {
         tally: &mut Tally,
     ) {
         tally.count.selected += 1;
-        let Some(claim) = self.claims.usable.get(owner) else {
+        let claim = self.claims.all.get(owner);
+        let Some((tuning_name, tuning)) = claim.and_then(|claim| Some((claim.name, claim.usable?)))
+        else {
             return;
         };
         let facts = node.facts(profile.and_then(|profile| profile.facts.as_ref()));
-        let Some(group) = self.groups.of(owner, claim, facts, node.evidence.source) else {
+        let source = node.evidence.source;
+        let group = self.groups.put(owner, tuning_name, tuning, facts, source);
+        let Some(group) = self.groups.get_mut(group) else {
             return;
         };
         match profile {
@@ -156,22 +169,28 @@ impl<'a> Pass<'a> {
                 self.writes.push(delete(name, profile));
             }
             Some(profile) if group.holds_in(profile) => {
-                tally.add(name, Standing::of(node, profile), profile);
+                tally.add(name, profile.reported_now(node));
             }
             Some(profile) => {
                 tally.outdated += 1;
-                self.writes
-                    .push(replace(name, node, profile, Arc::clone(&group.spec)));
+                self.writes.push(Write::ReplaceProfile {
+                    node: Arc::clone(name),
+                    node_uid: Arc::clone(&node.uid),
+                    uid: Arc::clone(&profile.uid),
+                    seen: Arc::clone(&profile.resource_version),
+                    spec: Arc::clone(&group.spec),
+                });
             }
         }
     }
 
     /// A node whose tuning cannot be used now: nothing is written.
-    fn frozen(&mut self, profile: Option<&'a PlannedProfile>) {
-        let behaviour = profile.and_then(|profile| profile.behaviour.as_ref());
-        if let Some(behaviour) = behaviour {
+    fn frozen(&mut self, name: &Arc<str>, node: &PlannedNode, profile: Option<&'a PlannedProfile>) {
+        let Some(profile) = profile else { return };
+        if let Some(behaviour) = &profile.behaviour {
             let tally = self.tallies.entry(behaviour.tuning.as_str()).or_default();
             tally.count.selected += 1;
+            tally.add(name, profile.reported_now(node));
         }
     }
 
@@ -190,17 +209,16 @@ impl<'a> Pass<'a> {
         match behaviour.release_policy {
             ReleasePolicy::Retain => self.writes.push(delete(name, profile)),
             ReleasePolicy::Restore if !behaviour.release => {
-                let spec = NodeNetworkProfileSpec {
-                    release: true,
-                    ..NodeNetworkProfileSpec::clone(behaviour)
-                };
-                self.writes
-                    .push(replace(name, node, profile, Arc::new(spec)));
+                self.writes.push(Write::ReleaseProfile {
+                    node: Arc::clone(name),
+                    uid: Arc::clone(&profile.uid),
+                    seen: Arc::clone(&profile.resource_version),
+                });
                 self.releasing(&behaviour.tuning);
             }
             ReleasePolicy::Restore => {
-                let current = Standing::reported(node, profile);
-                if current.is_some_and(|reported| reported.released) {
+                let reported = profile.reported_now(node);
+                if reported.is_some_and(|reported| reported.released) {
                     self.writes.push(delete(name, profile));
                 } else {
                     self.releasing(&behaviour.tuning);
@@ -218,11 +236,15 @@ impl<'a> Pass<'a> {
             claims,
             groups,
             mut tallies,
-            mut writes,
+            writes: profiles,
         } = self;
-        let cluster = cluster_facts(world);
+        let cluster = groups.cluster();
         let groups = groups.into_all();
-        for (claim, mut tally) in claims.usable.iter().zip(by_claim) {
+        let mut writes = Vec::new();
+        for (claim, mut tally) in claims.all.iter().zip(by_claim) {
+            if claim.usable.is_none() {
+                continue;
+            }
             if let Some(passing) = tallies.remove(&**claim.name) {
                 tally.count.releasing += passing.count.releasing;
             }
@@ -236,22 +258,8 @@ impl<'a> Pass<'a> {
                 writes.extend(status::write(name, tuning, wanted));
             }
         }
+        writes.extend(profiles);
         Decision { writes }
-    }
-}
-
-fn replace(
-    name: &Arc<str>,
-    node: &PlannedNode,
-    profile: &PlannedProfile,
-    spec: Arc<NodeNetworkProfileSpec>,
-) -> Write {
-    Write::ReplaceProfile {
-        node: Arc::clone(name),
-        node_uid: Arc::clone(&node.uid),
-        uid: Arc::clone(&profile.uid),
-        seen: Arc::clone(&profile.resource_version),
-        spec,
     }
 }
 

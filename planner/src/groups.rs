@@ -7,8 +7,8 @@ use nettune_crds::{NodeNetworkProfileSpec, ProfileSysctl};
 use nettune_sizing::{ClusterFacts, NodeFacts, Sizes, size};
 
 use crate::World;
-use crate::select::{Claim, Claims, Owner};
-use crate::world::{PlannedProfile, behaviour};
+use crate::select::{Claims, Owner};
+use crate::world::{PlannedProfile, UsableTuning, behaviour};
 
 /// Nodes of one tuning with equal facts, and so with equal sizes.
 #[derive(Debug)]
@@ -66,28 +66,38 @@ impl Groups {
         }
     }
 
-    /// The group of a node of the claim with this index.
-    pub(crate) fn of(
+    /// Counts a node of the claim with this index into its group, and says which group that is.
+    pub(crate) fn put(
         &mut self,
         owner: usize,
-        claim: &Claim<'_>,
+        name: &Arc<str>,
+        tuning: &UsableTuning,
         facts: NodeFacts,
         evidence: &'static str,
-    ) -> Option<&mut Group> {
+    ) -> usize {
         let Self {
             cluster,
             all,
             index,
         } = self;
-        let found = *index
+        let group = *index
             .entry((owner, facts, evidence))
             .or_insert_with_key(|(_, facts, _)| {
-                all.push(make(claim, cluster, facts.clone(), evidence));
+                all.push(make(name, tuning, cluster, facts.clone(), evidence));
                 all.len() - 1
             });
-        let group = all.get_mut(found)?;
-        group.nodes += 1;
-        Some(group)
+        if let Some(group) = all.get_mut(group) {
+            group.nodes += 1;
+        }
+        group
+    }
+
+    pub(crate) fn get_mut(&mut self, group: usize) -> Option<&mut Group> {
+        self.all.get_mut(group)
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterFacts {
+        self.cluster
     }
 
     pub(crate) fn into_all(self) -> Vec<Group> {
@@ -96,21 +106,22 @@ impl Groups {
 }
 
 fn make(
-    claim: &Claim<'_>,
+    name: &Arc<str>,
+    tuning: &UsableTuning,
     cluster: &ClusterFacts,
     facts: NodeFacts,
     evidence: &'static str,
 ) -> Group {
-    let sizes = size(&claim.usable.policy, cluster, &facts);
+    let sizes = size(&tuning.policy, cluster, &facts);
     let spec = NodeNetworkProfileSpec {
-        tuning: claim.name.to_string(),
-        mode: claim.usable.mode,
-        release_policy: claim.usable.release_policy,
+        tuning: name.to_string(),
+        mode: tuning.mode,
+        release_policy: tuning.release_policy,
         sysctls: sizes.sysctls.iter().map(ProfileSysctl::from).collect(),
         release: false,
     };
     Group {
-        tuning: Arc::clone(claim.name),
+        tuning: Arc::clone(name),
         facts,
         evidence,
         sizes,
@@ -140,22 +151,20 @@ pub fn group_nodes(world: &World) -> Vec<(Group, Vec<Arc<str>>)> {
     let mut claims = Claims::of(world);
     let mut groups = Groups::new(cluster_facts(world));
     let mut names: Vec<Vec<Arc<str>>> = Vec::new();
-    for (name, node) in &world.nodes {
-        let profile = world.profiles.get(name);
+    for (node_name, node) in &world.nodes {
+        let profile = world.profiles.get(node_name);
         let Owner::Claim(owner) = claims.owner(node, profile) else {
             continue;
         };
-        let Some(claim) = claims.usable.get(owner) else {
+        let claim = claims.all.get(owner);
+        let Some((name, tuning)) = claim.and_then(|claim| Some((claim.name, claim.usable?))) else {
             continue;
         };
         let facts = node.facts(profile.and_then(|profile| profile.facts.as_ref()));
-        let key = (owner, facts.clone(), node.evidence.source);
-        groups.of(owner, claim, facts, node.evidence.source);
-        if let Some(&index) = groups.index.get(&key) {
-            names.resize_with(groups.all.len(), Vec::new);
-            if let Some(names) = names.get_mut(index) {
-                names.push(Arc::clone(name));
-            }
+        let group = groups.put(owner, name, tuning, facts, node.evidence.source);
+        names.resize_with(names.len().max(group + 1), Vec::new);
+        if let Some(names) = names.get_mut(group) {
+            names.push(Arc::clone(node_name));
         }
     }
     let mut all: Vec<_> = groups.into_all().into_iter().zip(names).collect();

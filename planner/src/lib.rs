@@ -10,9 +10,11 @@ mod groups;
 mod node;
 mod select;
 mod status;
+mod watched;
 mod world;
 
 pub use decide::{Announcement, Decision, Write, decide};
 pub use groups::{Group, group_nodes};
 pub use node::{ObservedNode, ObservedNodeSpec, ObservedNodeStatus, PlannedNode};
-pub use world::{Kind, PlannedProfile, PlannedTuning, Reported, TuningContent, Watched, World};
+pub use watched::{Kind, Watched};
+pub use world::{PlannedProfile, PlannedTuning, Reported, TuningContent, World};

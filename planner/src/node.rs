@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSystemInfo};
+use k8s_openapi::api::core::v1::{Node, NodeSystemInfo};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Resource, api::ObjectMeta};
 use nettune_crds::ProfileFacts;
@@ -22,7 +22,7 @@ pub struct ObservedNode {
     /// Pod CIDRs and provider.
     #[serde(default)]
     pub spec: ObservedNodeSpec,
-    /// Capacity, kernel and readiness.
+    /// Capacity and kernel.
     #[serde(default)]
     pub status: ObservedNodeStatus,
 }
@@ -52,9 +52,6 @@ pub struct ObservedNodeStatus {
     /// What it has: memory and cpu.
     #[serde(default)]
     pub capacity: Option<BTreeMap<String, Quantity>>,
-    /// Conditions; `Ready` is used.
-    #[serde(default)]
-    pub conditions: Option<Vec<NodeCondition>>,
     /// Kernel, operating system, boot id.
     #[serde(default)]
     pub node_info: Option<NodeSystemInfo>,
@@ -135,10 +132,14 @@ impl PlannedNode {
         facts.on_link_addresses = seen
             .on_link_addresses
             .and_then(|addresses| u64::try_from(addresses).ok());
+        // A base of another series is that of the kernel that ran before an upgrade.
         if let Some(base) = seen.base_kernel.as_deref()
-            && let Ok(kernel) = KernelVersion::parse(base)
+            && let Ok(base) = KernelVersion::parse(base)
+            && facts
+                .kernel
+                .is_none_or(|kernel| kernel.series() == base.series())
         {
-            facts.kernel = Some(kernel);
+            facts.kernel = Some(base);
         }
         facts
     }
@@ -316,5 +317,16 @@ mod tests {
         assert_eq!(facts.pod_links, nettune_sizing::PodLinks::PointToPoint);
         assert_eq!(facts.on_link_addresses, Some(65_536));
         assert_eq!(facts.kernel, KernelVersion::parse("5.4.233").ok());
+    }
+
+    #[test]
+    fn the_base_of_a_kernel_that_ran_before_an_upgrade_is_not_believed() {
+        let mut planned = flannel_node("110", "10.1.0.0/24");
+        planned.facts.kernel = KernelVersion::parse("6.1.0-18-amd64").ok();
+        let seen = ProfileFacts {
+            base_kernel: Some("5.4.233".into()),
+            ..ProfileFacts::default()
+        };
+        assert_eq!(planned.facts(Some(&seen)).kernel, planned.facts.kernel);
     }
 }

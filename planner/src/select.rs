@@ -4,26 +4,32 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use nettune_crds::NodeLabels;
 use nettune_sizing::Block;
 
 use crate::world::{PlannedProfile, PlannedTuning, TuningContent, UsableTuning};
 use crate::{PlannedNode, World};
 
-/// The tunings of a world in the order in which they claim nodes.
+/// The tunings of a world in the order in which they claim nodes: highest priority first, then the
+/// older, then the smaller uid.
 pub(crate) struct Claims<'a> {
-    /// Valid ones: highest priority first, then the older, then the smaller uid.
-    pub(crate) usable: Vec<Claim<'a>>,
-    /// Names of those that cannot be used: their nodes are frozen.
+    pub(crate) all: Vec<Claim<'a>>,
+    /// Names of those that cannot be used now: their nodes are frozen.
     unusable: BTreeSet<&'a str>,
 }
 
-/// A tuning that may claim nodes.
+/// A tuning that claims nodes.
 pub(crate) struct Claim<'a> {
     pub(crate) name: &'a Arc<str>,
     pub(crate) tuning: &'a PlannedTuning,
-    pub(crate) usable: &'a UsableTuning,
+    labels: &'a NodeLabels,
+    priority: i32,
+    /// What it says; `None` where that cannot be used, and then what it claims is frozen.
+    pub(crate) usable: Option<&'a UsableTuning>,
     /// The lower tunings that it hides: on how many nodes.
     pub(crate) hides: BTreeMap<&'a str, Hidden>,
+    /// How many of the nodes that it selects belong to a higher one.
+    pub(crate) lost: u32,
 }
 
 /// What of a lower tuning is hidden.
@@ -47,29 +53,40 @@ pub(crate) enum Owner {
 
 impl<'a> Claims<'a> {
     pub(crate) fn of(world: &'a World) -> Self {
-        let mut usable = Vec::new();
+        let mut all = Vec::new();
         let mut unusable = BTreeSet::new();
         for (name, tuning) in &world.tunings {
-            match &tuning.content {
-                TuningContent::Usable(content) => usable.push(Claim {
-                    name,
-                    tuning,
-                    usable: content,
-                    hides: BTreeMap::new(),
-                }),
-                TuningContent::Unusable(_) => {
+            let (usable, claim) = match &tuning.content {
+                TuningContent::Usable(content) => (
+                    Some(&**content),
+                    Some((&content.selector, content.priority)),
+                ),
+                TuningContent::Unusable { claim, .. } => {
                     unusable.insert(&**name);
+                    (
+                        None,
+                        claim.as_ref().map(|(labels, priority)| (labels, *priority)),
+                    )
                 }
-            }
+            };
+            all.extend(claim.map(|(labels, priority)| Claim {
+                name,
+                tuning,
+                labels,
+                priority,
+                usable,
+                hides: BTreeMap::new(),
+                lost: 0,
+            }));
         }
-        usable.sort_by_key(|claim| {
+        all.sort_by_key(|claim| {
             (
-                Reverse(claim.usable.priority),
+                Reverse(claim.priority),
                 claim.tuning.created,
                 &claim.tuning.uid,
             )
         });
-        Self { usable, unusable }
+        Self { all, unusable }
     }
 
     /// Finds who has a node, and counts what that hides.
@@ -83,22 +100,41 @@ impl<'a> Claims<'a> {
         if written_for.is_some_and(|tuning| self.unusable.contains(tuning)) {
             return Owner::Frozen;
         }
-        let matches = |claim: &Claim<'_>| claim.usable.selector.matches(&node.labels);
-        let Some(winner) = self.usable.iter().position(matches) else {
+        let matches = |claim: &Claim<'_>| claim.labels.matches(&node.labels);
+        let Some(winner) = self.all.iter().position(matches) else {
             return Owner::Nobody;
         };
-        let (upper, lower) = self.usable.split_at_mut(winner + 1);
-        if let Some(claim) = upper.last_mut() {
-            for hidden in lower.iter().filter(|claim| matches(claim)) {
-                let entry = claim.hides.entry(hidden.name).or_default();
-                if entry.nodes == 0 {
-                    entry.blocks = blocks(hidden.usable);
-                    entry.sysctls = !hidden.usable.policy.sysctls().is_empty();
-                }
-                entry.nodes += 1;
-            }
+        let (upper, lower) = self.all.split_at_mut(winner + 1);
+        let Some(claim) = upper.last_mut() else {
+            return Owner::Nobody;
+        };
+        for hidden in lower.iter_mut().filter(|claim| matches(claim)) {
+            hidden.lost += 1;
+            claim.hide(hidden);
         }
-        Owner::Claim(winner)
+        match claim.usable {
+            Some(_) => Owner::Claim(winner),
+            None => Owner::Frozen,
+        }
+    }
+}
+
+impl<'a> Claim<'a> {
+    /// Counts a node on which this claim hides another. One that would manage nothing is not hidden.
+    fn hide(&mut self, hidden: &Claim<'a>) {
+        let Some(usable) = hidden.usable else { return };
+        if let Some(entry) = self.hides.get_mut(&**hidden.name) {
+            entry.nodes += 1;
+            return;
+        }
+        let entry = Hidden {
+            nodes: 1,
+            blocks: blocks(usable),
+            sysctls: !usable.policy.sysctls().is_empty(),
+        };
+        if entry.sysctls || !entry.blocks.is_empty() {
+            self.hides.insert(hidden.name, entry);
+        }
     }
 }
 

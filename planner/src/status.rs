@@ -5,45 +5,21 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use nettune_crds::conditions::{self, OVERLAPPING, PROGRESSING, READY, reasons};
-use nettune_crds::{ClusterInputs, NodeNetworkTuningStatus, NodesCount, SizeGroup, SizeInputs};
+use nettune_crds::{
+    ClusterInputs, Mode, NodeNetworkTuningStatus, NodesCount, SizeGroup, SizeInputs,
+};
 use nettune_sizing::{ClusterFacts, PodLinks, PodNetwork};
 
-use crate::PlannedNode;
 use crate::decide::{Announcement, Write};
 use crate::groups::Group;
 use crate::select::Claim;
-use crate::world::{PlannedProfile, PlannedTuning, Reported, TuningContent};
+use crate::world::{PlannedTuning, Reported, TuningContent};
 
 /// Most groups and warnings in a status: it must stay small whatever the cluster.
 const MOST_LISTED: usize = 16;
 
 /// Most failed nodes that are named.
 const MOST_NAMED: usize = 10;
-
-/// Where one node stands whose profile says what it shall.
-pub(crate) enum Standing<'a> {
-    /// Its agent has not answered for this generation, this boot and this Node.
-    Silent,
-    /// It has.
-    Reported(&'a Reported),
-}
-
-impl<'a> Standing<'a> {
-    pub(crate) fn of(node: &PlannedNode, profile: &'a PlannedProfile) -> Self {
-        Self::reported(node, profile).map_or(Self::Silent, Self::Reported)
-    }
-
-    /// What the agent says, where that is about this generation and this boot.
-    pub(crate) fn reported(
-        node: &PlannedNode,
-        profile: &'a PlannedProfile,
-    ) -> Option<&'a Reported> {
-        profile.reported.as_ref().filter(|reported| {
-            let this_boot = node.boot_id.is_empty() || reported.boot_id == node.boot_id;
-            this_boot && reported.observed_generation == profile.generation
-        })
-    }
-}
 
 /// The nodes of one tuning, counted.
 #[derive(Debug, Default)]
@@ -58,32 +34,18 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn add(
-        &mut self,
-        name: &Arc<str>,
-        standing: Standing<'_>,
-        profile: &PlannedProfile,
-    ) {
-        // Drift is told even while a new generation is on its way.
-        if profile
-            .reported
-            .as_ref()
-            .is_some_and(|reported| reported.drifted)
-        {
-            self.count.drifted += 1;
-        }
-        match standing {
-            Standing::Silent => self.silent += 1,
-            Standing::Reported(reported) => {
-                if reported.ready {
-                    self.count.ready += 1;
-                }
-                if let Some(failure) = &reported.failure {
-                    self.count.failed += 1;
-                    if self.failed.len() < MOST_NAMED {
-                        self.failed.push((Arc::clone(name), Arc::clone(failure)));
-                    }
-                }
+    /// Counts a node whose profile says what it shall, by what its agent says of that.
+    pub(crate) fn add(&mut self, name: &Arc<str>, reported: Option<&Reported>) {
+        let Some(reported) = reported else {
+            self.silent += 1;
+            return;
+        };
+        self.count.ready += i32::from(reported.ready);
+        self.count.drifted += i32::from(reported.drifted);
+        if let Some(failure) = &reported.failure {
+            self.count.failed += 1;
+            if self.failed.len() < MOST_NAMED {
+                self.failed.push((Arc::clone(name), Arc::clone(failure)));
             }
         }
     }
@@ -105,7 +67,7 @@ pub(crate) fn usable<'g>(
     });
     let generation = claim.tuning.generation;
     let mut conditions = claim.tuning.status.conditions.clone();
-    let (ready, reason, message) = readiness(tally);
+    let (ready, reason, message) = readiness(tally, claim);
     conditions::set(
         &mut conditions,
         READY,
@@ -166,22 +128,28 @@ pub(crate) fn unusable(
     tally: &Tally,
     now: Timestamp,
 ) -> Option<NodeNetworkTuningStatus> {
-    let TuningContent::Unusable(error) = &tuning.content else {
+    let TuningContent::Unusable { error, .. } = &tuning.content else {
         return None;
     };
     let mut status = tuning.status.clone();
     let generation = tuning.generation;
     let message = format!("{error}; its nodes stay as they are until it is corrected");
-    let conditions = &mut status.conditions;
-    conditions::set(
-        conditions,
-        READY,
-        Some(false),
-        reasons::INVALID_TUNING,
-        message,
-        generation,
-        now,
-    );
+    for (type_, is) in [
+        (READY, Some(false)),
+        (PROGRESSING, None),
+        (OVERLAPPING, None),
+    ] {
+        let reason = reasons::INVALID_TUNING;
+        conditions::set(
+            &mut status.conditions,
+            type_,
+            is,
+            reason,
+            &message,
+            generation,
+            now,
+        );
+    }
     status.observed_generation = generation;
     status.nodes = Some(tally.count);
     Some(status)
@@ -202,46 +170,57 @@ pub(crate) fn write(
     })
 }
 
-fn readiness(tally: &Tally) -> (bool, &'static str, String) {
+fn readiness(tally: &Tally, claim: &Claim<'_>) -> (bool, &'static str, String) {
     let NodesCount {
         selected,
         ready,
+        drifted,
         failed,
         ..
     } = tally.count;
     if failed > 0 {
-        let mut message =
-            format!("{failed} of {selected} nodes have a sysctl that could not be set: ");
-        for (index, (node, failure)) in tally.failed.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "; " };
-            let _ = write!(message, "{comma}{node} ({failure})");
-        }
-        let unnamed = usize::try_from(failed)
-            .unwrap_or(0)
-            .saturating_sub(tally.failed.len());
-        if unnamed > 0 {
-            let _ = write!(message, "; and {unnamed} more");
-        }
-        (false, reasons::NODES_FAILED, message)
+        (false, reasons::NODES_FAILED, failures(tally))
     } else if selected == 0 {
-        (
-            true,
-            reasons::NO_NODES,
-            "the node selector matches no Linux node that this tuning has".to_owned(),
-        )
-    } else if ready == selected {
-        (
-            true,
-            reasons::ALL_NODES_READY,
-            format!("all {selected} nodes hold what is wanted"),
-        )
+        let message = match claim.lost {
+            0 => "the node selector matches no Linux node".to_owned(),
+            lost => {
+                format!("all {lost} nodes that it selects belong to tunings that take precedence")
+            }
+        };
+        (true, reasons::NO_NODES, message)
+    } else if ready < selected {
+        let message = format!("{ready} of {selected} nodes hold what is wanted");
+        (false, reasons::NODES_NOT_READY, message)
+    } else if drifted > 0 {
+        let mode = match claim.usable.map(|usable| usable.mode) {
+            Some(Mode::Observe) => "mode Observe writes nothing",
+            _ => "mode ApplyOnce leaves what changed since",
+        };
+        let message =
+            format!("all {selected} nodes have answered; on {drifted} a value differs: {mode}");
+        (true, reasons::VALUES_DIFFER, message)
     } else {
-        (
-            false,
-            reasons::NODES_NOT_READY,
-            format!("{ready} of {selected} nodes hold what is wanted"),
-        )
+        let message = format!("all {selected} nodes hold what is wanted");
+        (true, reasons::ALL_NODES_READY, message)
     }
+}
+
+fn failures(tally: &Tally) -> String {
+    let NodesCount {
+        selected, failed, ..
+    } = tally.count;
+    let mut message = format!("{failed} of {selected} nodes have a sysctl that could not be set: ");
+    for (index, (node, failure)) in tally.failed.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "; " };
+        let _ = write!(message, "{comma}{node} ({failure})");
+    }
+    let unnamed = usize::try_from(failed)
+        .unwrap_or(0)
+        .saturating_sub(tally.failed.len());
+    if unnamed > 0 {
+        let _ = write!(message, "; and {unnamed} more");
+    }
+    message
 }
 
 fn progress(tally: &Tally) -> String {
@@ -379,19 +358,22 @@ fn announcements(
             note: ready.message.clone(),
         }));
     }
-    for (name, old, new) in [
+    let resized: Vec<String> = [
         ("gc_thresh3", &old.gc_thresh3, &new.gc_thresh3),
         ("nf_conntrack_max", &old.conntrack_max, &new.conntrack_max),
-    ] {
-        if let (Some(old), Some(value)) = (old, new)
-            && old != value
-        {
-            told.push(Announcement {
-                warning: false,
-                reason: "Resized",
-                note: format!("{name} goes from {old} to {value}"),
-            });
-        }
+    ]
+    .into_iter()
+    .filter_map(|(name, old, new)| {
+        let (old, new) = (old.as_ref()?, new.as_ref()?);
+        (old != new).then(|| format!("{name} goes from {old} to {new}"))
+    })
+    .collect();
+    if !resized.is_empty() {
+        told.push(Announcement {
+            warning: false,
+            reason: "Resized",
+            note: resized.join(", "),
+        });
     }
     told
 }

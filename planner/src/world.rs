@@ -1,10 +1,9 @@
-//! Everything that is known of the cluster, and the proof that it is complete.
+//! Everything that is known of the cluster at one moment.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use nettune_crds::conditions::{self, DRIFTED, READY, RELEASED, reasons};
 use nettune_crds::{
@@ -18,7 +17,7 @@ use crate::{ObservedNode, PlannedNode};
 
 /// The whole cluster at one moment: Nodes, tunings and profiles by name.
 ///
-/// A `&World` can only be had from [`Watched::world`] when all three lists are complete, or from
+/// A `&World` can only be had from [`Watched::world`](crate::Watched::world) when all three lists are complete, or from
 /// [`World::of`] that takes them whole: deciding from half a list would release what is merely not
 /// listed yet.
 #[derive(Debug, Default)]
@@ -54,7 +53,7 @@ impl World {
         world
     }
 
-    fn insert_profile(&mut self, name: Arc<str>, mut profile: PlannedProfile) {
+    pub(crate) fn insert_profile(&mut self, name: Arc<str>, mut profile: PlannedProfile) {
         profile.behaviour = profile.behaviour.map(|spec| self.specs.share(spec));
         self.profiles.insert(name, profile);
     }
@@ -93,7 +92,12 @@ pub enum TuningContent {
     /// Valid.
     Usable(Box<UsableTuning>),
     /// An older schema let it in, or it cannot be read: its nodes stay as they are.
-    Unusable(String),
+    Unusable {
+        /// Why.
+        error: String,
+        /// Which nodes it selects and how urgently, where that much could be read.
+        claim: Option<(NodeLabels, i32)>,
+    },
 }
 
 /// A valid tuning.
@@ -112,17 +116,25 @@ impl PlannedTuning {
     pub fn new(tuning: &NodeNetworkTuning) -> Self {
         let content = match usable(&tuning.spec) {
             Ok(content) => TuningContent::Usable(Box::new(content)),
-            Err(error) => TuningContent::Unusable(error.sentence()),
+            Err(error) => TuningContent::Unusable {
+                error: error.sentence(),
+                claim: NodeLabels::try_from(&tuning.spec.node_selector)
+                    .ok()
+                    .map(|labels| (labels, tuning.spec.priority)),
+            },
         };
         let status = tuning.status.clone().unwrap_or_default();
         Self::with(&tuning.metadata, content, status)
     }
 
-    /// Takes one that could not be read: what is known is its metadata.
+    /// Takes one whose spec could not be read.
     #[must_use]
-    pub fn unreadable(meta: &ObjectMeta, error: &str) -> Self {
-        let content = TuningContent::Unusable(format!("the object cannot be read: {error}"));
-        Self::with(meta, content, NodeNetworkTuningStatus::default())
+    pub fn unreadable(meta: &ObjectMeta, status: NodeNetworkTuningStatus, error: &str) -> Self {
+        let content = TuningContent::Unusable {
+            error: format!("spec cannot be read: {error}"),
+            claim: None,
+        };
+        Self::with(meta, content, status)
     }
 
     fn with(meta: &ObjectMeta, content: TuningContent, status: NodeNetworkTuningStatus) -> Self {
@@ -177,18 +189,21 @@ impl PlannedProfile {
     /// Takes a profile that could be read.
     #[must_use]
     pub fn new(profile: &NodeNetworkProfile) -> Self {
-        let status = profile.status.as_ref();
-        Self {
-            behaviour: Some(Arc::new(behaviour(&profile.spec))),
-            reported: status.map(Reported::new),
-            facts: status.and_then(|status| status.facts.clone()),
-            ..Self::unreadable(&profile.metadata)
-        }
+        Self::of(
+            &profile.metadata,
+            Some(&profile.spec),
+            profile.status.as_ref(),
+        )
     }
 
-    /// Takes one that could not be read; it will be written anew where a tuning has its node.
+    /// Takes what of a profile could be read. A spec that could not is written anew where a tuning
+    /// has the node; a status that could not is none.
     #[must_use]
-    pub fn unreadable(meta: &ObjectMeta) -> Self {
+    pub fn of(
+        meta: &ObjectMeta,
+        spec: Option<&NodeNetworkProfileSpec>,
+        status: Option<&NodeNetworkProfileStatus>,
+    ) -> Self {
         let owner = meta
             .owner_references
             .iter()
@@ -199,10 +214,20 @@ impl PlannedProfile {
             resource_version: meta.resource_version.as_deref().unwrap_or_default().into(),
             generation: meta.generation,
             owner_uid: owner.map_or("", |owner| owner.uid.as_str()).into(),
-            behaviour: None,
-            reported: None,
-            facts: None,
+            behaviour: spec.map(|spec| Arc::new(behaviour(spec))),
+            reported: status.map(Reported::new),
+            facts: status.and_then(|status| status.facts.clone()),
         }
+    }
+}
+
+impl PlannedProfile {
+    /// What the agent says, where that is about this generation of the profile and this boot.
+    pub(crate) fn reported_now(&self, node: &PlannedNode) -> Option<&Reported> {
+        self.reported.as_ref().filter(|reported| {
+            let this_boot = node.boot_id.is_empty() || reported.boot_id == node.boot_id;
+            this_boot && reported.observed_generation == self.generation
+        })
     }
 }
 
@@ -252,183 +277,5 @@ impl Reported {
             released: conditions::is_true(&status.conditions, RELEASED),
             failure,
         }
-    }
-}
-
-/// Whether what came is older than what is known: the answer to a write can overtake the watch.
-/// Resource versions of one resource compare as numbers (KEP-5504); others are taken as they come.
-fn is_older(came: &str, known: &str) -> bool {
-    match (came.parse::<u64>(), known.parse::<u64>()) {
-        (Ok(came), Ok(known)) => came < known,
-        _ => false,
-    }
-}
-
-/// The three kinds of objects that are watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Nodes.
-    Node,
-    /// NodeNetworkTunings.
-    Tuning,
-    /// NodeNetworkProfiles.
-    Profile,
-}
-
-/// How far the list of one kind has come.
-#[derive(Debug, Default)]
-enum Listing {
-    #[default]
-    NotStarted,
-    /// Under way; these names have come.
-    UnderWay(BTreeSet<Arc<str>>),
-    Complete,
-}
-
-/// What watches have brought: a [`World`] that grows until it is complete.
-#[derive(Debug, Default)]
-pub struct Watched {
-    world: World,
-    listings: [Listing; 3],
-}
-
-impl Watched {
-    /// The world, where every list is complete.
-    #[must_use]
-    pub fn world(&self) -> Option<&World> {
-        self.listings
-            .iter()
-            .all(|listing| matches!(listing, Listing::Complete))
-            .then_some(&self.world)
-    }
-
-    /// A list of this kind begins, for the first time or again.
-    pub fn list_begins(&mut self, kind: Kind) {
-        *self.listing(kind) = Listing::UnderWay(BTreeSet::new());
-    }
-
-    /// A list of this kind has come whole: what it did not name is gone.
-    pub fn list_ends(&mut self, kind: Kind) {
-        let listing = std::mem::replace(self.listing(kind), Listing::Complete);
-        if let Listing::UnderWay(seen) = listing {
-            match kind {
-                Kind::Node => self.world.nodes.retain(|name, _| seen.contains(name)),
-                Kind::Tuning => self.world.tunings.retain(|name, _| seen.contains(name)),
-                Kind::Profile => self.world.profiles.retain(|name, _| seen.contains(name)),
-            }
-        }
-    }
-
-    /// A Node as it is now.
-    pub fn node(&mut self, node: &ObservedNode) {
-        let name = self.seen(Kind::Node, &node.name_any());
-        self.world.nodes.insert(name, PlannedNode::new(node));
-    }
-
-    /// A tuning as it is now, unless a newer one is known.
-    pub fn tuning(&mut self, name: &str, tuning: PlannedTuning) {
-        let name = self.seen(Kind::Tuning, name);
-        let known = self.world.tunings.get(&name);
-        if known.is_some_and(|known| {
-            known.uid == tuning.uid && is_older(&tuning.resource_version, &known.resource_version)
-        }) {
-            return;
-        }
-        self.world.tunings.insert(name, tuning);
-    }
-
-    /// A profile as it is now, unless a newer one is known.
-    pub fn profile(&mut self, name: &str, profile: PlannedProfile) {
-        let name = self.seen(Kind::Profile, name);
-        let known = self.world.profiles.get(&name);
-        if known.is_some_and(|known| {
-            known.uid == profile.uid && is_older(&profile.resource_version, &known.resource_version)
-        }) {
-            return;
-        }
-        self.world.insert_profile(name, profile);
-    }
-
-    /// An object that is gone.
-    pub fn gone(&mut self, kind: Kind, name: &str) {
-        match kind {
-            Kind::Node => drop(self.world.nodes.remove(name)),
-            Kind::Tuning => drop(self.world.tunings.remove(name)),
-            Kind::Profile => drop(self.world.profiles.remove(name)),
-        }
-    }
-
-    fn listing(&mut self, kind: Kind) -> &mut Listing {
-        let [nodes, tunings, profiles] = &mut self.listings;
-        match kind {
-            Kind::Node => nodes,
-            Kind::Tuning => tunings,
-            Kind::Profile => profiles,
-        }
-    }
-
-    fn seen(&mut self, kind: Kind, name: &str) -> Arc<str> {
-        let name: Arc<str> = name.into();
-        if let Listing::UnderWay(seen) = self.listing(kind) {
-            seen.insert(Arc::clone(&name));
-        }
-        name
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(name: &str) -> ObservedNode {
-        let mut node = ObservedNode::default();
-        node.metadata.name = Some(name.into());
-        node
-    }
-
-    #[test]
-    fn there_is_no_world_before_every_list_is_complete() {
-        let mut watched = Watched::default();
-        for kind in [Kind::Node, Kind::Tuning] {
-            watched.list_begins(kind);
-            watched.list_ends(kind);
-            assert!(watched.world().is_none());
-        }
-        watched.list_begins(Kind::Profile);
-        assert!(watched.world().is_none());
-        watched.list_ends(Kind::Profile);
-        assert!(watched.world().is_some());
-    }
-
-    #[test]
-    fn a_list_that_comes_again_takes_away_what_it_does_not_name() {
-        let mut watched = Watched::default();
-        watched.list_begins(Kind::Node);
-        watched.node(&node("a"));
-        watched.node(&node("b"));
-        watched.list_ends(Kind::Node);
-        watched.list_begins(Kind::Node);
-        watched.node(&node("b"));
-        watched.list_ends(Kind::Node);
-        assert_eq!(
-            watched
-                .world
-                .nodes
-                .keys()
-                .map(|name| &**name)
-                .collect::<Vec<_>>(),
-            ["b"]
-        );
-    }
-
-    #[test]
-    fn a_list_that_begins_again_takes_the_world_away_until_it_ends() {
-        let mut watched = Watched::default();
-        for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
-            watched.list_begins(kind);
-            watched.list_ends(kind);
-        }
-        watched.list_begins(Kind::Tuning);
-        assert!(watched.world().is_none());
     }
 }

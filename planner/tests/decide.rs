@@ -1,5 +1,12 @@
 //! Decisions over small clusters: objects in, writes out, no API server and no async.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "these are tests, also outside their #[test] functions"
+)]
+
 mod cluster;
 
 use cluster::{Cluster, name_of};
@@ -175,7 +182,8 @@ fn restore_waits_for_the_agents_word_before_it_deletes() {
     cluster.tunings.remove("default");
     cluster.settle();
     assert!(cluster.profiles["node-0"].spec.release);
-    assert!(!cluster.profiles["node-0"].spec.sysctls.is_empty());
+    let sysctls = &cluster.profiles["node-0"].spec.sysctls;
+    assert!(!sysctls.is_empty() && sysctls.iter().all(|sysctl| !sysctl.reason.is_empty()));
     assert!(cluster.decide().is_empty(), "the agent has not answered");
     cluster.report("node-0", "Released", "True", "Restored", "");
     cluster.settle();
@@ -396,4 +404,78 @@ fn growth_and_readiness_are_told_once() {
     assert!(told(&cluster.decide()).is_empty());
     cluster.apply_tuning("default", json!({"neighbors": {"sizeForNodes": 5000}}));
     assert_eq!(told(&cluster.decide()), ["Resized"]);
+}
+
+const INVALID: &str = "kernel.panic";
+
+/// A tuning that only an older schema let in, with this selector and priority.
+fn invalid(even: &str, priority: i32) -> serde_json::Value {
+    json!({
+        "sysctls": [{"name": INVALID, "value": "1"}],
+        "priority": priority,
+        "nodeSelector": {"matchLabels": {"even": even}}
+    })
+}
+
+#[test]
+fn a_frozen_node_stays_frozen_also_without_its_profile() {
+    let mut cluster = Cluster::with_nodes(2);
+    cluster.apply_tuning("low", json!({"conntrack": {}}));
+    cluster.apply_tuning("high", invalid("true", 5));
+    cluster.settle();
+    assert_eq!(cluster.profiles.keys().collect::<Vec<_>>(), ["node-1"]);
+}
+
+#[test]
+fn a_frozen_tuning_still_counts_what_its_agents_say() {
+    let mut cluster = Cluster::with_nodes(1);
+    cluster.apply_tuning("default", json!({"conntrack": {}}));
+    cluster.settle();
+    cluster.report("node-0", "Ready", "True", "Applied", "");
+    cluster.settle();
+    cluster.apply_tuning("default", invalid("true", 0));
+    cluster.settle();
+    assert_eq!(cluster.status("default").nodes.unwrap().ready, 1);
+    assert_eq!(
+        condition(cluster.status("default"), "Progressing").0,
+        "Unknown"
+    );
+}
+
+#[test]
+fn a_tuning_that_others_hide_completely_says_so_itself() {
+    let mut cluster = Cluster::with_nodes(2);
+    cluster.apply_tuning("low", json!({"conntrack": {}}));
+    cluster.apply_tuning("high", json!({"conntrack": {}, "priority": 1}));
+    cluster.settle();
+    let (status, reason, message) = condition(cluster.status("low"), "Ready");
+    assert_eq!((status, reason), ("True", "NoNodes"));
+    assert_eq!(
+        message,
+        "all 2 nodes that it selects belong to tunings that take precedence"
+    );
+}
+
+#[test]
+fn nodes_that_are_only_observed_are_not_said_to_hold_what_is_wanted() {
+    let mut cluster = Cluster::with_nodes(1);
+    cluster.apply_tuning("default", json!({"conntrack": {}, "mode": "Observe"}));
+    cluster.settle();
+    cluster.report("node-0", "Ready", "True", "Observed", "");
+    cluster.report("node-0", "Drifted", "True", "ValuesDiffer", "");
+    cluster.settle();
+    let (_, reason, message) = condition(cluster.status("default"), "Ready");
+    assert_eq!(reason, "ValuesDiffer");
+    assert!(message.contains("on 1 a value differs"), "{message}");
+}
+
+#[test]
+fn what_an_agent_said_before_a_reboot_is_not_counted_as_drift() {
+    let mut cluster = Cluster::with_nodes(1);
+    cluster.apply_tuning("default", json!({"conntrack": {}}));
+    cluster.settle();
+    cluster.report("node-0", "Drifted", "True", "ValuesDiffer", "");
+    cluster.put_node(0, json!({"bootID": "next"}));
+    cluster.settle();
+    assert_eq!(cluster.status("default").nodes.unwrap().drifted, 0);
 }

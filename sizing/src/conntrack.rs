@@ -41,6 +41,13 @@ pub(crate) fn size(policy: &ConntrackPolicy, node: &NodeFacts, sizes: &mut Sizes
         Wanted::at_least(entries, ceiling),
         buckets.to_owned(),
     );
+    if entries > cap {
+        sizes.warnings.push(Warning(format!(
+            "conntrack.minEntries asks for {entries} entries, {} when full, where 3% of {} memory bears {cap}",
+            Bytes(entries.saturating_mul(ENTRY_BYTES)),
+            Bytes(node.memory),
+        )));
+    }
     if min.is_some() && min == max {
         let reason = "set by the tuning (conntrack.minEntries equals maxEntries)";
         let wanted = Wanted::exactly(entries);

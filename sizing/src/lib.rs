@@ -1,6 +1,6 @@
 //! The sizing model: what a node's kernel tables should hold, from a policy and facts.
 //!
-//! [`size`] is pure: no I/O, no clock, no randomness. The operator, the agent without a
+//! [`size()`] is pure: no I/O, no clock, no randomness. The operator, the agent without a
 //! cluster, the command line and the benchmarks all call this one function, so that they
 //! cannot disagree. `docs/sizing.md` explains the model and names the source of each constant.
 

@@ -38,7 +38,7 @@ impl Cluster {
     pub(crate) fn put_node(&mut self, index: usize, with: Value) {
         let name = name_of(index);
         let text = |key: &str, default: &str| with[key].as_str().unwrap_or(default).to_owned();
-        let mut labels = json!({"even": (index % 2 == 0).to_string()});
+        let mut labels = json!({"even": index.is_multiple_of(2).to_string()});
         for (key, value) in with["labels"].as_object().into_iter().flatten() {
             labels[key] = value.clone();
         }
@@ -134,6 +134,14 @@ impl Cluster {
                 profile.metadata.generation = profile.metadata.generation.map(|old| old + 1);
                 profile.metadata.resource_version = version;
                 *self.writes.entry(node.to_string()).or_default() += 1;
+            }
+            Write::ReleaseProfile { node, uid, seen } => {
+                let profile = self.profiles.get_mut(&*node).unwrap();
+                assert_eq!(profile.metadata.uid.as_deref(), Some(&*uid));
+                assert_eq!(profile.metadata.resource_version.as_deref(), Some(&*seen));
+                profile.spec.release = true;
+                profile.metadata.generation = profile.metadata.generation.map(|old| old + 1);
+                profile.metadata.resource_version = version;
             }
             Write::DeleteProfile { node, uid, .. } => {
                 let profile = self.profiles.remove(&*node).unwrap();

@@ -142,6 +142,26 @@ const REFUSED: &[(&str, &str)] = &[
         "{priority: 1000001}",
         "priority in body should be less than or equal to 1000000",
     ),
+    (
+        "{nodeSelector: {matchLabels: {'foo bar': x}}}",
+        "a label's key is letters and digits",
+    ),
+    (
+        "{nodeSelector: {matchLabels: {foo: '!!'}}}",
+        "a label's value is at most 63 letters and digits",
+    ),
+    (
+        "{nodeSelector: {matchExpressions: [{key: 'a b', operator: Exists}]}}",
+        "a label's key is letters and digits",
+    ),
+    (
+        "{nodeSelector: {matchExpressions: [{key: a, operator: In, values: ['!!']}]}}",
+        "values[0] in body should match",
+    ),
+    (
+        "{conntrack: {minEntries: 134217729}}",
+        "minEntries in body should be less than or equal to 134217728",
+    ),
     // Unknown fields.
     ("{neighbours: {}}", "unknown field \"spec.neighbours\""),
     (
@@ -155,6 +175,7 @@ const TAKEN: &[&str] = &[
     "{}",
     "{neighbors: {thresholds: {gcThresh1: 0, gcThresh2: 1, gcThresh3: 2147483647}}}",
     "{conntrack: {minEntries: 131072, maxEntries: 131072}}",
+    "{nodeSelector: {matchLabels: {node.kubernetes.io/instance-type: m5.large, empty: ''}}}",
     "{sysctls: [{name: net.ipv4.tcp_rmem, value: '4096 131072 6291456'}]}",
     "{sysctls: [{name: net.ipv4.neigh.eth0.100.gc_stale_time, value: '60'}]}",
     "{sysctls: [{name: net.bridge.bridge-nf-call-iptables, value: '1'}]}",

@@ -1,0 +1,302 @@
+//! What watches and answers to writes have brought, and the proof that it is complete.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use kube::api::ObjectMeta;
+
+use crate::world::{PlannedProfile, PlannedTuning, World};
+use crate::{ObservedNode, PlannedNode};
+
+/// The three kinds of objects that are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nodes.
+    Node,
+    /// NodeNetworkTunings.
+    Tuning,
+    /// NodeNetworkProfiles.
+    Profile,
+}
+
+/// How far the list of one kind has come.
+#[derive(Debug, Default)]
+enum Listing {
+    #[default]
+    NotStarted,
+    /// Under way; these names have come.
+    UnderWay(BTreeSet<Arc<str>>),
+    Complete,
+}
+
+/// What watches and answers to writes have brought: a [`World`] that grows until it is complete.
+#[derive(Debug, Default)]
+pub struct Watched {
+    world: World,
+    listings: [Listing; 3],
+    /// The highest resourceVersion that the watch of profiles and that of tunings has brought.
+    latest: Latest,
+}
+
+#[derive(Debug, Default)]
+struct Latest {
+    tuning: u64,
+    profile: u64,
+}
+
+impl Watched {
+    /// The world, where every list is complete.
+    #[must_use]
+    pub fn world(&self) -> Option<&World> {
+        self.listings
+            .iter()
+            .all(|listing| matches!(listing, Listing::Complete))
+            .then_some(&self.world)
+    }
+
+    /// A list of this kind begins, for the first time or again.
+    pub fn list_begins(&mut self, kind: Kind) {
+        *self.listing(kind) = Listing::UnderWay(BTreeSet::new());
+    }
+
+    /// A list of this kind has come whole: what it did not name is gone.
+    pub fn list_ends(&mut self, kind: Kind) {
+        let listing = std::mem::replace(self.listing(kind), Listing::Complete);
+        if let Listing::UnderWay(seen) = listing {
+            match kind {
+                Kind::Node => self.world.nodes.retain(|name, _| seen.contains(name)),
+                Kind::Tuning => self.world.tunings.retain(|name, _| seen.contains(name)),
+                Kind::Profile => self.world.profiles.retain(|name, _| seen.contains(name)),
+            }
+        }
+    }
+
+    /// A watch has brought a Node.
+    pub fn node(&mut self, node: &ObservedNode) {
+        let name = self.seen(Kind::Node, &node.name_any());
+        self.world.nodes.insert(name, PlannedNode::new(node));
+    }
+
+    /// A watch has brought a tuning; it stays out where a newer one is known.
+    pub fn tuning(&mut self, name: &str, tuning: PlannedTuning) {
+        let version = &tuning.resource_version;
+        self.latest.tuning = self.latest.tuning.max(number(version));
+        let name = self.seen(Kind::Tuning, name);
+        let known = self.world.tunings.get(&name);
+        if known.is_some_and(|known| {
+            known.uid == tuning.uid && number(version) < number(&known.resource_version)
+        }) {
+            return;
+        }
+        self.world.tunings.insert(name, tuning);
+    }
+
+    /// A watch has brought a profile; it stays out where a newer one is known.
+    pub fn profile(&mut self, name: &str, profile: PlannedProfile) {
+        let version = &profile.resource_version;
+        self.latest.profile = self.latest.profile.max(number(version));
+        let name = self.seen(Kind::Profile, name);
+        let known = self.world.profiles.get(&name);
+        if known.is_some_and(|known| {
+            known.uid == profile.uid && number(version) < number(&known.resource_version)
+        }) {
+            return;
+        }
+        self.world.insert_profile(name, profile);
+    }
+
+    /// A write was answered with this tuning. What the watch has overtaken it knows better: also
+    /// that the object is gone since.
+    pub fn answered_tuning(&mut self, name: &str, tuning: PlannedTuning) {
+        if number(&tuning.resource_version) > self.latest.tuning {
+            let latest = self.latest.tuning;
+            self.tuning(name, tuning);
+            self.latest.tuning = latest;
+        }
+    }
+
+    /// A write was answered with this profile; see [`Watched::answered_tuning`].
+    pub fn answered_profile(&mut self, name: &str, profile: PlannedProfile) {
+        if number(&profile.resource_version) > self.latest.profile {
+            let latest = self.latest.profile;
+            self.profile(name, profile);
+            self.latest.profile = latest;
+        }
+    }
+
+    /// A watch says that an object is gone.
+    pub fn gone(&mut self, kind: Kind, meta: &ObjectMeta) {
+        let name = meta.name.as_deref().unwrap_or_default();
+        let uid = meta.uid.as_deref().unwrap_or_default();
+        let version = number(meta.resource_version.as_deref().unwrap_or_default());
+        match kind {
+            Kind::Node => drop(self.world.nodes.remove(name)),
+            Kind::Tuning => {
+                self.latest.tuning = self.latest.tuning.max(version);
+                if self
+                    .world
+                    .tunings
+                    .get(name)
+                    .is_some_and(|known| &*known.uid == uid)
+                {
+                    self.world.tunings.remove(name);
+                }
+            }
+            Kind::Profile => {
+                self.latest.profile = self.latest.profile.max(version);
+                self.gone_profile(name, uid);
+            }
+        }
+    }
+
+    /// A write was answered: the profile of this uid is gone, or was deleted by it.
+    pub fn gone_profile(&mut self, name: &str, uid: &str) {
+        if self
+            .world
+            .profiles
+            .get(name)
+            .is_some_and(|known| &*known.uid == uid)
+        {
+            self.world.profiles.remove(name);
+        }
+    }
+
+    /// Whether no tuning is left although the list of them was complete.
+    #[must_use]
+    pub fn has_lost_the_last_tuning(&self) -> bool {
+        let [_, tunings, _] = &self.listings;
+        matches!(tunings, Listing::Complete) && self.world.tunings.is_empty()
+    }
+
+    /// Whether any tuning is known.
+    #[must_use]
+    pub fn has_tunings(&self) -> bool {
+        !self.world.tunings.is_empty()
+    }
+
+    fn listing(&mut self, kind: Kind) -> &mut Listing {
+        let [nodes, tunings, profiles] = &mut self.listings;
+        match kind {
+            Kind::Node => nodes,
+            Kind::Tuning => tunings,
+            Kind::Profile => profiles,
+        }
+    }
+
+    fn seen(&mut self, kind: Kind, name: &str) -> Arc<str> {
+        let name: Arc<str> = name.into();
+        if let Listing::UnderWay(seen) = self.listing(kind) {
+            seen.insert(Arc::clone(&name));
+        }
+        name
+    }
+}
+
+/// A resourceVersion as a number: those of one resource compare so (KEP-5504). One that is none is
+/// the newest there can be, and is taken as it comes.
+fn number(resource_version: &str) -> u64 {
+    resource_version.parse().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> ObservedNode {
+        let mut node = ObservedNode::default();
+        node.metadata.name = Some(name.into());
+        node
+    }
+
+    #[test]
+    fn there_is_no_world_before_every_list_is_complete() {
+        let mut watched = Watched::default();
+        for kind in [Kind::Node, Kind::Tuning] {
+            watched.list_begins(kind);
+            watched.list_ends(kind);
+            assert!(watched.world().is_none());
+        }
+        watched.list_begins(Kind::Profile);
+        assert!(watched.world().is_none());
+        watched.list_ends(Kind::Profile);
+        assert!(watched.world().is_some());
+    }
+
+    #[test]
+    fn a_list_that_comes_again_takes_away_what_it_does_not_name() {
+        let mut watched = Watched::default();
+        watched.list_begins(Kind::Node);
+        watched.node(&node("a"));
+        watched.node(&node("b"));
+        watched.list_ends(Kind::Node);
+        watched.list_begins(Kind::Node);
+        watched.node(&node("b"));
+        watched.list_ends(Kind::Node);
+        assert_eq!(
+            watched
+                .world
+                .nodes
+                .keys()
+                .map(|name| &**name)
+                .collect::<Vec<_>>(),
+            ["b"]
+        );
+    }
+
+    #[test]
+    fn a_list_that_begins_again_takes_the_world_away_until_it_ends() {
+        let mut watched = Watched::default();
+        for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
+            watched.list_begins(kind);
+            watched.list_ends(kind);
+        }
+        watched.list_begins(Kind::Tuning);
+        assert!(watched.world().is_none());
+    }
+
+    fn profile(uid: &str, version: &str) -> PlannedProfile {
+        let meta = ObjectMeta {
+            name: Some("a".into()),
+            uid: Some(uid.into()),
+            resource_version: Some(version.into()),
+            ..ObjectMeta::default()
+        };
+        PlannedProfile::of(&meta, None, None)
+    }
+
+    fn deleted(uid: &str, version: &str) -> ObjectMeta {
+        ObjectMeta {
+            name: Some("a".into()),
+            uid: Some(uid.into()),
+            resource_version: Some(version.into()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_object_is_gone_does_not_bring_it_back() {
+        let mut watched = Watched::default();
+        watched.profile("a", profile("1", "100"));
+        watched.gone(Kind::Profile, &deleted("1", "101"));
+        watched.answered_profile("a", profile("1", "100"));
+        assert!(watched.world.profiles.is_empty());
+    }
+
+    #[test]
+    fn an_answer_goes_into_the_world_before_the_watch_shows_it() {
+        let mut watched = Watched::default();
+        watched.profile("a", profile("1", "100"));
+        watched.answered_profile("a", profile("1", "102"));
+        watched.profile("a", profile("1", "101"));
+        assert_eq!(&*watched.world.profiles["a"].resource_version, "102");
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_object_does_not_take_its_successor_away() {
+        let mut watched = Watched::default();
+        watched.answered_profile("a", profile("2", "102"));
+        watched.gone(Kind::Profile, &deleted("1", "101"));
+        assert!(watched.world.profiles.contains_key("a"));
+    }
+}
