@@ -217,10 +217,8 @@ fn with_version(package: &str) -> Result<String, DebianError> {
 }
 
 fn unpack(packages: &[String], target: &Path) -> Result<(), DebianError> {
-    let progress = Progress::start(
-        &format!("getting {} for the guest", packages.join(" and ")),
-        Duration::from_secs(15),
-    );
+    let progress = Progress::start("getting a kernel for the guest", Duration::from_secs(15));
+    progress.at(&packages.join(" "));
     let mut download = command("apt-get");
     run_in(target, {
         download.arg("download").args(packages);

@@ -37,7 +37,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     acts::grow(&stage).await?;
     acts::lower_a_threshold(&stage).await?;
     acts::apply_what_is_wrong(&stage).await?;
-    end(&stage, args.keep, started).await?;
+    end(stage, args.keep, started).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -51,12 +51,13 @@ async fn build_programs() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn end(stage: &Stage, keep: bool, started: Instant) -> anyhow::Result<()> {
+async fn end(stage: Stage, keep: bool, started: Instant) -> anyhow::Result<()> {
     heading(&format!(
         "That was the demo, in {}",
         in_words(started.elapsed())
     ))?;
     if !keep {
+        drop(stage);
         note("Everything it started has ended. To look around yourself: cargo xtask demo --keep")?;
         note(
             "For your own cluster: kubectl get nodes -o json | cargo run -p kubectl-nettune -- plan --nodes-from -",
