@@ -2,8 +2,15 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
+
+/// The environment variable with the filter: levels, and `target=level`, with commas between them.
+///
+/// Filters by spans and fields, which `EnvFilter` has too, would cost each daemon a megabyte of
+/// memory for a regular-expression engine.
+const VARIABLE: &str = "RUST_LOG";
 
 /// What is logged unless `RUST_LOG` says otherwise.
 ///
@@ -14,27 +21,19 @@ const DEFAULT_FILTER: &str = "info,kube_client=error,kube_client::client::builde
 
 /// Starts logging, by `RUST_LOG` where it is set and valid. Only the first call of a process counts.
 pub fn init() {
-    let from_environment = std::env::var(EnvFilter::DEFAULT_ENV).ok();
-    let parsed = from_environment
-        .as_deref()
-        .filter(|filter| !filter.is_empty())
-        .map(EnvFilter::try_new);
-    let (filter, refused) = match parsed {
-        Some(Ok(filter)) => (filter, None),
-        Some(Err(error)) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
-        None => (EnvFilter::new(DEFAULT_FILTER), None),
+    let wanted = std::env::var(VARIABLE).unwrap_or_default();
+    let (filter, refused) = match filter(&wanted) {
+        Ok(filter) => (filter, None),
+        Err(error) => (filter("").unwrap_or_default(), Some(error)),
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = fmt::layer().with_writer(io::stderr);
     let started = if io::stderr().is_terminal() {
-        builder.with_target(false).finish().try_init()
+        registry.with(layer.with_target(false)).try_init()
     } else {
-        let json = builder.json().flatten_event(true);
-        json.with_current_span(false)
-            .with_span_list(false)
-            .finish()
-            .try_init()
+        let json = layer.json().flatten_event(true);
+        let json = json.with_current_span(false).with_span_list(false);
+        registry.with(json).try_init()
     };
     if started.is_ok()
         && let Some(error) = refused
@@ -43,12 +42,33 @@ pub fn init() {
     }
 }
 
+fn filter(wanted: &str) -> Result<Targets, ParseError> {
+    match wanted.trim() {
+        "" => DEFAULT_FILTER.parse(),
+        wanted => wanted.parse(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     #[test]
-    fn the_default_filter_is_one() {
-        EnvFilter::try_new(DEFAULT_FILTER).unwrap();
+    fn by_default_the_client_libraries_are_quiet() {
+        let filter = filter("").unwrap();
+        assert!(filter.would_enable("nettune_agent::agent", &Level::INFO));
+        assert!(!filter.would_enable("nettune_agent::agent", &Level::DEBUG));
+        assert!(!filter.would_enable("kube_runtime::watcher", &Level::WARN));
+        assert!(!filter.would_enable("kube_client::client::builder", &Level::ERROR));
+    }
+
+    #[test]
+    fn a_filter_from_the_environment_replaces_the_default() {
+        let filter = filter("warn,kube_client=debug").unwrap();
+        assert!(filter.would_enable("kube_client::client::builder", &Level::DEBUG));
+        assert!(!filter.would_enable("nettune_agent::agent", &Level::INFO));
+        assert!(super::filter("kube_client=sometimes").is_err());
     }
 }

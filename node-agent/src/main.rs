@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use futures::{FutureExt, TryFutureExt};
+use futures::FutureExt;
 use nettune_agent::agent::{Agent, Setup};
 use nettune_agent::facts::Identity;
 use nettune_agent::link::Link;
@@ -95,9 +95,18 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         findings: found,
     });
     let health = Health::new();
-    let worked = agent.run(orders, health.clone(), shutdown.clone()).map(Ok);
-    let linked = link.run(shutdown.clone()).map_err(anyhow::Error::from);
+    let worked = agent.run(orders, health.clone(), shutdown.clone());
+    let worked = worked.map(Ok::<(), anyhow::Error>);
+    let linked = link.run(shutdown.clone());
     let served = endpoint.run(Arc::new(registry), health, shutdown);
-    tokio::try_join!(worked, linked, served.map_err(anyhow::Error::from))?;
+    tokio::try_join!(task(worked), task(linked), task(served))?;
     Ok(())
+}
+
+/// Runs a part in a task of its own: one that is woken in the main one goes through the kernel each
+/// time, which is ten times a second here.
+async fn task<E: Into<anyhow::Error> + Send + 'static>(
+    part: impl Future<Output = Result<(), E>> + Send + 'static,
+) -> anyhow::Result<()> {
+    tokio::spawn(part).await?.map_err(Into::into)
 }
