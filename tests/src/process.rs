@@ -1,8 +1,9 @@
 //! Child processes that never outlive the test: not on a panic, not on Ctrl-C, not on SIGKILL.
 //!
-//! Each child is made by [`command`], which is `setpriv --pdeathsig KILL`, so the kernel itself ends it when this process is gone, and
-//! in a process group of its own, so that Ctrl-C reaches this process alone, which then ends its children in order.
-//! The parent-death signal fires when the *thread* that started the child ends, hence [`spawner`].
+//! Each child is made by [`command`], which is `setpriv --pdeathsig KILL`, so the kernel itself ends it
+//! when this process is gone, and in a process group of its own, so that Ctrl-C reaches this process
+//! alone, which then ends its children in order. The parent-death signal fires when the *thread* that
+//! started the child ends, hence the one thread of `spawner` for all.
 
 use std::ffi::OsStr;
 use std::fs::File;
