@@ -68,14 +68,6 @@ impl Progress {
         }
     }
 
-    /// Moves the clock on while there is no new step.
-    pub fn tick(&self) {
-        match &self.display {
-            Display::Bar(bar) => bar.set_position(self.started.elapsed().as_secs()),
-            Display::Plain { last_line } => self.plain_line(&mut lock(last_line), ""),
-        }
-    }
-
     /// Ends the display with the time it took.
     pub fn done(self) {
         let line = format!(
