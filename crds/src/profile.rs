@@ -100,7 +100,7 @@ pub struct ProfileSysctl {
     /// The value, or the least for a limit.
     #[schemars(length(max = 1024))]
     pub value: String,
-    /// For a limit: the most that the agent may raise it to by itself, in entries.
+    /// For a limit: the most that the node's memory bears, in entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub ceiling: Option<i64>,

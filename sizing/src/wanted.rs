@@ -7,8 +7,8 @@ use crate::Value;
 pub enum Wanted {
     /// This value and no other.
     Exact(Value),
-    /// A limit: at least `floor`; a live value above it is left unless nettune wrote it. The agent
-    /// may raise it as far as `ceiling` by itself when the table overflows.
+    /// A limit: at least `floor`; a live value above it is left unless nettune wrote it. The node's
+    /// memory bears it up to `ceiling`.
     AtLeast(Bounds),
 }
 
@@ -36,7 +36,7 @@ impl Bounds {
         self.floor
     }
 
-    /// The most that the agent may raise it to by itself.
+    /// The most that the node's memory bears.
     #[must_use]
     pub fn ceiling(self) -> u64 {
         self.ceiling
