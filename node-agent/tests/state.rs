@@ -113,6 +113,23 @@ fn a_state_that_is_torn_or_foreign_is_set_aside_and_tuning_goes_on() {
 }
 
 #[test]
+fn a_list_that_was_empty_is_emptied_again_after_a_restart_too() {
+    let mut node = Node::new();
+    let ports = "net.ipv4.ip_local_reserved_ports";
+    node.set(ports, "");
+    let mut agent = node.start();
+    agent.take(order(1, &json!({}), &[(ports, "Exact", "30000-32767")]));
+    agent.turn();
+    assert_eq!(node.get(ports), "30000-32767");
+    let mut agent = node.start();
+    agent.turn();
+    assert_eq!(node.key(ports).original.as_deref(), Some(""));
+    agent.take(order(2, &json!({"release": true}), &[]));
+    agent.turn();
+    assert_eq!(node.get(ports), "");
+}
+
+#[test]
 fn a_state_that_a_later_agent_wrote_is_set_aside_too() {
     let mut node = Node::new();
     let mut agent = node.start();
