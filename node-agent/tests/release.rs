@@ -149,10 +149,14 @@ fn a_release_that_is_over_stays_over_after_a_restart() {
 #[test]
 fn a_node_that_is_taken_up_again_keeps_the_first_originals() {
     let mut kernel = Kernel::new();
-    let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
+    let mut agent = settled(&mut kernel, &[(MAX, at_least(262_144))]);
     release(&mut agent, &mut kernel);
-    agent.turn_to(Task::Enforce, &thresholds(0, 8192, 16_384));
+    assert_eq!(
+        kernel.number(MAX),
+        Some(131_072),
+        "what kube-proxy would set"
+    );
+    agent.turn_to(Task::Enforce, &[(MAX, at_least(262_144))]);
     let settled = agent.settle(&mut kernel);
-    assert_eq!(kernel.thresholds(V4), [0, 8192, 16_384]);
-    assert_eq!(settled.key(V4[2]).original, Some(1024.into()));
+    assert_eq!(settled.key(MAX).original, Some(65_536.into()));
 }
