@@ -38,6 +38,12 @@ async fn thresholds_are_in_order_at_every_instant_up_and_down() -> anyhow::Resul
         "touch /disorder /looks; cd /proc/sys/net/ipv4/neigh/default; awk '{WITNESS}' </dev/null >/dev/null 2>&1 &"
     );
     cluster.guest.ok(&start).await?;
+    // The witness sees a disorder where there is one.
+    let disorder = "for i in $(seq 50); do [ -s /disorder ] && exit 0; usleep 100000; done; exit 1";
+    cluster.guest.set_sysctl(THRESHOLDS[1], "5000").await?;
+    cluster.guest.ok(disorder).await?;
+    cluster.guest.set_sysctl(THRESHOLDS[1], "512").await?;
+    cluster.guest.ok("sleep 1; : >/disorder").await?;
     for values in [
         ["20000", "40000", "80000"],
         ["10", "20", "30"],
