@@ -1,6 +1,6 @@
 //! The planner: from everything that is known of the cluster to the writes that it needs.
 //!
-//! [`decide`] is pure: the operator calls it with what its watches have brought, `kubectl nettune
+//! [`decide()`] is pure: the operator calls it with what its watches have brought, `kubectl nettune
 //! plan` with files, the benchmark with made-up clusters. It takes the whole [`World`] each time;
 //! causes are not remembered, contents are compared.
 
