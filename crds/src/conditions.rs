@@ -24,8 +24,6 @@ pub mod reasons {
     pub const FAILED: &str = "Failed";
     /// A value in the profile is not one that this agent takes.
     pub const INVALID: &str = "Invalid";
-    /// Writing is under way.
-    pub const APPLYING: &str = "Applying";
     /// Mode Observe: nothing is written.
     pub const OBSERVED: &str = "Observed";
     /// A live value differs.
