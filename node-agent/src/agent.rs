@@ -243,6 +243,7 @@ impl Agent {
             initial_namespace: self.facts.initial_network_namespace,
             keys: self.sysctls.seen(),
             counts: self.counters.read(),
+            distress: crate::live::Distress::default(),
             machine: self.identity.machine(),
         }
     }

@@ -14,6 +14,8 @@ pub struct Live {
     pub keys: BTreeMap<SysctlKey, Seen>,
     /// How full the tables are.
     pub counts: Counts,
+    /// What the tables have suffered from.
+    pub distress: Distress,
     /// What does not change while the kernel runs.
     pub machine: Machine,
 }
@@ -49,6 +51,20 @@ pub struct Counts {
     pub neighbors_ipv6: Option<u64>,
     /// Tracked connections.
     pub conntrack: Option<u64>,
+}
+
+/// What the tables have suffered from since the agent was started. The counts only grow: each is
+/// answered once, by comparing with the one that was answered last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Distress {
+    /// Insertions into the IPv4 neighbour table that found it full (`table_fulls`).
+    pub neighbors_ipv4_overflows: u64,
+    /// The same of IPv6.
+    pub neighbors_ipv6_overflows: u64,
+    /// Seconds in which the conntrack table was full.
+    pub conntrack_full: u64,
+    /// Whether insertions into the conntrack table fail now because hash chains are too long.
+    pub chains_too_long: bool,
 }
 
 /// The machine under the kernel.

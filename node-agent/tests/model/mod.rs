@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nettune_agent::goal::{Goal, Revision, Source, Task};
 use nettune_agent::key_report::KeyReport;
-use nettune_agent::live::{Content, Counts, Live, Machine, Seen};
+use nettune_agent::live::{Content, Counts, Distress, Live, Machine, Seen};
 use nettune_agent::memory::{Memory, Persisted};
 use nettune_agent::mono::Mono;
 use nettune_agent::step::{Effect, Step, keys_to_look_at, step};
@@ -44,6 +44,7 @@ pub(crate) struct Kernel {
     pub(crate) values: BTreeMap<SysctlKey, Content>,
     pub(crate) counts: Counts,
     pub(crate) initial_namespace: bool,
+    pub(crate) distress: Distress,
     pub(crate) machine: Machine,
     /// What a write of a key is answered with instead.
     pub(crate) refuses: BTreeMap<SysctlKey, Errno>,
@@ -77,6 +78,7 @@ impl Kernel {
                 conntrack: Some(0),
             },
             initial_namespace: true,
+            distress: Distress::default(),
             machine: Machine {
                 cores: 2,
                 kernel: KernelVersion::parse("6.1.0-18-amd64").ok(),
@@ -121,6 +123,7 @@ impl Kernel {
                 .map(seen)
                 .collect(),
             counts: self.counts,
+            distress: self.distress,
             machine: self.machine,
         }
     }
