@@ -1,4 +1,5 @@
-//! What the kernel tier takes from Debian or Ubuntu: QEMU and busybox installed, a kernel only unpacked.
+//! What the kernel tier takes from Debian or Ubuntu: QEMU, busybox and strace installed, a kernel and packages for
+//! the guest only unpacked.
 
 use std::fs;
 use std::io;
@@ -11,10 +12,13 @@ use crate::cache::{self, CacheError};
 use crate::process::{command, command_line, output_of};
 use crate::progress::Progress;
 
-/// Programs that the guest needs, each with the package that has it.
-const PROGRAMS: [(&str, &str); 2] = [
+pub mod packages;
+
+/// Programs that the tier needs on this machine, each with the package that has it.
+const PROGRAMS: [(&str, &str); 3] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
+    ("strace", "strace"),
 ];
 /// Meta packages that depend on the newest kernel for virtual machines: Debian's, then Ubuntu's.
 const KERNELS: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-virtual"];
@@ -65,9 +69,15 @@ pub enum DebianError {
         /// Where the packages were unpacked.
         dir: PathBuf,
     },
-    /// The cache could not take the kernel.
-    #[error("cannot unpack the guest's kernel")]
-    Cache(#[source] Box<CacheError<DebianError>>),
+    /// The cache could not take what the guest needs.
+    #[error("cannot unpack {what} for the guest")]
+    Cache {
+        /// The package.
+        what: String,
+        /// What failed.
+        #[source]
+        source: Box<CacheError<DebianError>>,
+    },
 }
 
 /// A kernel with its modules.
@@ -79,7 +89,7 @@ pub struct Kernel {
     pub modules: PathBuf,
 }
 
-/// Sees to it that QEMU and busybox are installed; as root it installs what is missing.
+/// Sees to it that QEMU, busybox and strace are installed; as root it installs what is missing.
 ///
 /// # Errors
 ///
@@ -138,9 +148,19 @@ pub fn kernel() -> Result<Kernel, DebianError> {
     }
     let packages = kernel_packages()?;
     let dir = cache::entry(&format!("kernel/{}", packages.join("+")), |target| {
-        unpack(&packages, target)
+        let expected = Duration::from_secs(15);
+        unpack(
+            "getting a kernel for the guest",
+            expected,
+            &packages,
+            target,
+        )
     });
-    let kernel = in_dir(&dir.map_err(|error| DebianError::Cache(Box::new(error)))?)?;
+    let dir = dir.map_err(|error| DebianError::Cache {
+        what: "a kernel".to_owned(),
+        source: Box::new(error),
+    });
+    let kernel = in_dir(&dir?)?;
     *found = Some(kernel.clone());
     Ok(kernel)
 }
@@ -216,8 +236,14 @@ fn with_version(package: &str) -> Result<String, DebianError> {
     Ok(format!("{package}={}", version.trim()))
 }
 
-fn unpack(packages: &[String], target: &Path) -> Result<(), DebianError> {
-    let progress = Progress::start("getting a kernel for the guest", Duration::from_secs(15));
+/// Downloads packages, each with its version, and unpacks them into one folder.
+fn unpack(
+    what: &str,
+    expected: Duration,
+    packages: &[String],
+    target: &Path,
+) -> Result<(), DebianError> {
+    let progress = Progress::start(what, expected);
     progress.at(&packages.join(" "));
     let mut download = command("apt-get");
     run_in(target, {
@@ -228,6 +254,7 @@ fn unpack(packages: &[String], target: &Path) -> Result<(), DebianError> {
         .into_iter()
         .filter(|path| path.extension().is_some_and(|e| e == "deb"))
     {
+        progress.at(&package.display().to_string());
         let mut extract = command("dpkg-deb");
         extract.arg("-x").arg(&package).arg(target);
         run(extract)?;

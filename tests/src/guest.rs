@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::control_plane::ControlPlane;
+use crate::debian::packages::Package;
 use crate::debian::{self, DebianError};
 use crate::process::{Process, ProcessError, command};
 use crate::workspace::{self, MissingBinary};
@@ -22,6 +23,7 @@ mod archive;
 mod console;
 mod image;
 mod modules;
+mod programs;
 
 use console::Console;
 pub use console::{CommandOutput, ConsoleError};
@@ -53,6 +55,8 @@ pub struct GuestConfig {
     pub api_server_port: Option<u16>,
     /// Programs of the host that are in the guest's `/bin`, with the libraries they need.
     pub programs: Vec<PathBuf>,
+    /// Packages of the distribution whose programs are in the guest, instead of busybox's of the same name.
+    pub packages: Vec<Package>,
     /// More files: absolute path and content.
     pub files: Vec<(String, Vec<u8>)>,
 }
@@ -68,6 +72,7 @@ impl Default for GuestConfig {
             more_modules: Vec::new(),
             api_server_port: None,
             programs: Vec::new(),
+            packages: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -90,6 +95,15 @@ impl GuestConfig {
             )],
             ..Self::default()
         })
+    }
+
+    /// Adds the programs of a package, and loads the modules that they are used with.
+    #[must_use]
+    pub fn with_package(mut self, package: Package, modules: &[&str]) -> Self {
+        self.packages.push(package);
+        let modules = modules.iter().map(|&name| name.to_owned());
+        self.modules.extend(modules);
+        self
     }
 
     /// Leaves a module out of those loaded at boot; [`Guest::load_module`] can load it later.

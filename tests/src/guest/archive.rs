@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_000;
+const LINK: u32 = 0o120_777;
 const TRAILER: &str = "TRAILER!!!";
 
 /// Writes an archive entry by entry, making the folders above each.
@@ -42,6 +43,14 @@ impl<W: Write> Archive<W> {
             self.folder(parent)?;
         }
         self.entry(path.trim_matches('/'), FILE | mode, content)
+    }
+
+    /// Adds a symbolic link.
+    pub(super) fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
+        if let Some((parent, _)) = path.rsplit_once('/') {
+            self.folder(parent)?;
+        }
+        self.entry(path.trim_matches('/'), LINK, target.as_bytes())
     }
 
     /// Writes the end of the archive.

@@ -1,4 +1,4 @@
-//! The guest's initramfs: busybox, modules in the order of their dependencies, programs with their libraries.
+//! The guest's initramfs: busybox, modules in the order of their dependencies, programs, files.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::archive::Archive;
 use super::modules::{Module, Modules, ModulesError};
+use super::programs::{self, Entries, Entry, MERGED, in_usr};
 use super::{GuestConfig, LoadOrder};
-use crate::debian::Kernel;
-use crate::process::{command, output_of};
+use crate::debian::{DebianError, Kernel};
 
 const INIT: &str = include_str!("init.sh");
 /// The network card's driver, and the bus it is found on.
@@ -31,6 +31,17 @@ pub enum ImageError {
     /// A module cannot go in.
     #[error(transparent)]
     Modules(#[from] ModulesError),
+    /// A package is not to be had.
+    #[error(transparent)]
+    Debian(#[from] DebianError),
+    /// A package does not have what it should.
+    #[error("package {package} has no {path}")]
+    NotInPackage {
+        /// The package.
+        package: &'static str,
+        /// What was looked for.
+        path: &'static str,
+    },
     /// A program or library of the host cannot be read.
     #[error("cannot {attempt} {}", path.display())]
     Io {
@@ -62,7 +73,7 @@ pub(super) fn write(
     let modules = Modules::in_dir(&kernel.modules)?;
     let at_boot = at_boot(config, &modules)?;
     let (later, load_order) = later(config, &modules)?;
-    let programs = with_libraries(config, busybox)?;
+    let entries = programs::collect(config, busybox)?;
 
     let failed = |source| ImageError::Io {
         attempt: "write",
@@ -71,16 +82,35 @@ pub(super) fn write(
     };
     let mut archive = Archive::new(BufWriter::new(File::create(path).map_err(failed)?));
     fill(&mut archive, config, &at_boot, &later).map_err(failed)?;
-    for (name, source) in programs {
-        let content = fs::read(&source).map_err(|error| ImageError::Io {
-            attempt: "read",
-            path: source,
-            source: error,
-        })?;
-        archive.file(&name, 0o755, &content).map_err(failed)?;
-    }
+    add(&mut archive, &entries, path)?;
     archive.finish().map_err(failed)?;
     Ok(load_order)
+}
+
+fn add<W: io::Write>(
+    archive: &mut Archive<W>,
+    entries: &Entries,
+    image: &Path,
+) -> Result<(), ImageError> {
+    let failed = |attempt, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| ImageError::Io {
+            attempt,
+            path,
+            source,
+        }
+    };
+    for (name, entry) in entries {
+        let added = match entry {
+            Entry::File(source, mode) => {
+                let content = fs::read(source).map_err(failed("read", source))?;
+                archive.file(name, *mode, &content)
+            }
+            Entry::Link(target) => archive.link(name, target),
+        };
+        added.map_err(failed("write", image))?;
+    }
+    Ok(())
 }
 
 fn fill<W: io::Write>(
@@ -91,6 +121,11 @@ fn fill<W: io::Write>(
 ) -> io::Result<()> {
     for folder in FOLDERS {
         archive.folder(folder)?;
+    }
+    // One /usr, as in packages: what is in /bin here and in /usr/bin there is one file.
+    for link in MERGED {
+        archive.folder(&format!("/usr{link}"))?;
+        archive.link(link, &format!("usr{link}"))?;
     }
     archive.file("/init", 0o755, INIT.as_bytes())?;
     let mut packed: Vec<&str> = Vec::new();
@@ -115,7 +150,7 @@ fn fill<W: io::Write>(
     config
         .files
         .iter()
-        .try_for_each(|(path, content)| archive.file(path, 0o644, content))
+        .try_for_each(|(path, content)| archive.file(&in_usr(path), 0o644, content))
 }
 
 fn at_boot(config: &GuestConfig, modules: &Modules) -> Result<Vec<Module>, ModulesError> {
@@ -146,82 +181,4 @@ fn later(
 
 fn names(modules: &[Module]) -> Vec<String> {
     modules.iter().map(|module| module.name.clone()).collect()
-}
-
-/// Path in the guest and file on the host of busybox, the programs and their libraries, each once.
-fn with_libraries(
-    config: &GuestConfig,
-    busybox: &Path,
-) -> Result<Vec<(String, PathBuf)>, ImageError> {
-    let mut files = vec![("/bin/busybox".to_owned(), busybox.to_path_buf())];
-    for program in &config.programs {
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
-        files.push((format!("/bin/{name}"), program.clone()));
-    }
-    for program in config
-        .programs
-        .iter()
-        .map(PathBuf::as_path)
-        .chain([busybox])
-    {
-        for library in libraries(program)? {
-            if !files.iter().any(|(name, _)| *name == library) {
-                files.push((library.clone(), PathBuf::from(library)));
-            }
-        }
-    }
-    Ok(files)
-}
-
-/// The paths that ldd(1) names; none for a static program, for which it fails.
-fn libraries(program: &Path) -> Result<Vec<String>, ImageError> {
-    let mut ldd = command("ldd");
-    ldd.arg(program);
-    let output = output_of(ldd).map_err(|source| ImageError::Io {
-        attempt: "run ldd on",
-        path: program.to_path_buf(),
-        source,
-    })?;
-    let missing = |library: &str| ImageError::NoLibrary {
-        program: program.to_path_buf(),
-        library: library.to_owned(),
-    };
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(library)
-        .map(|line| line.map_err(missing))
-        .collect()
-}
-
-/// The path in `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)` or `/lib64/ld-linux-x86-64.so.2 (0x…)`; the name
-/// as an error where it was not found.
-fn library(line: &str) -> Option<Result<String, &str>> {
-    let (name, path) = line.split_once(" => ").unwrap_or(("", line));
-    let path = path.trim();
-    if path.starts_with("not found") {
-        return Some(Err(name.trim()));
-    }
-    path.starts_with('/')
-        .then(|| Ok(path.split(" (").next().unwrap_or(path).to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn libraries_are_read_from_what_ldd_prints() {
-        let libc = "\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f0000000000)";
-        assert_eq!(
-            library(libc),
-            Some(Ok("/lib/x86_64-linux-gnu/libc.so.6".to_owned()))
-        );
-        let loader = "\t/lib64/ld-linux-x86-64.so.2 (0x00007f0000000000)";
-        assert_eq!(
-            library(loader),
-            Some(Ok("/lib64/ld-linux-x86-64.so.2".to_owned()))
-        );
-        assert_eq!(library("\tlinux-vdso.so.1 (0x00007ffc00000000)"), None);
-        assert_eq!(library("\tlibx.so.1 => not found"), Some(Err("libx.so.1")));
-    }
 }

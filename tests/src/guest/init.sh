@@ -3,8 +3,14 @@
 # line. A request is a line: an id, a number of seconds, a script in base64. The answer has the id in each of its
 # marks, and everything between the marks in base64, so that nothing a script prints can be taken for a mark.
 
+# Programs of packages go before busybox's own, whose shell would run its own whatever PATH says; what a program of
+# busybox's runs in turn (timeout, xargs) must be named by its path.
+for program in /usr/sbin/* /usr/bin/*; do
+    name=${program##*/}
+    busybox --list | busybox grep -qx "$name" && echo "$name() { $program \"\$@\"; }"
+done >/run/programs
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/
+export PATH=/sbin:/bin HOME=/
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
@@ -34,7 +40,7 @@ exec </dev/ttyS1 >/dev/ttyS1
 stty raw -echo
 echo "@ready"
 while read -r id seconds script; do
-    echo "$script" | base64 -d >/tmp/script
+    { cat /run/programs; echo "$script" | base64 -d; } >/tmp/script
     timeout -k 1 "$seconds" sh /tmp/script </dev/null >/tmp/stdout 2>/tmp/stderr
     status=$?
     echo "@$id stdout"

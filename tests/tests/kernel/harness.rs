@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nettune_tests::debian::packages;
 use nettune_tests::{ControlPlane, Guest, GuestConfig};
 
 #[tokio::test]
@@ -83,5 +84,29 @@ async fn a_guest_reaches_the_api_server_of_the_host() -> anyhow::Result<()> {
         "printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 10.0.2.100 6443 | grep -c 'to an HTTPS server'";
     let at_once = format!("for i in 1 2 3; do ({ask}) & done; wait");
     assert_eq!(guest.ok(&at_once).await?, "1\n1\n1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn programs_of_packages_are_there_instead_of_busyboxs_own() -> anyhow::Result<()> {
+    let config = GuestConfig::default()
+        .with_package(packages::IPROUTE2, &["vxlan", "bridge"])
+        .with_package(packages::PROCPS, &[])
+        .with_package(packages::SYSTEMD_SYSCTL, &[]);
+    let guest = Guest::boot(config).await?;
+
+    assert!(guest.ok("ip -V").await?.contains("iproute2"));
+    assert!(guest.ok("sysctl --version").await?.contains("procps"));
+    let systemd = "/usr/lib/systemd/systemd-sysctl --version | head -n 1";
+    assert!(guest.ok(systemd).await?.starts_with("systemd "));
+
+    let script = "ip link add vx0 type vxlan id 1 dstport 8472 && ip link add br0 type bridge \
+                  && ip link set vx0 master br0 && bridge fdb append 02:00:00:00:00:01 dev vx0 dst 192.0.2.1 \
+                  && bridge fdb show dev vx0";
+    assert!(guest.ok(script).await?.contains("dst 192.0.2.1"));
+    let thresholds = guest
+        .ok("ip ntable show name arp_cache | head -n 2")
+        .await?;
+    assert!(thresholds.contains("thresh3 1024"), "{thresholds}");
     Ok(())
 }
