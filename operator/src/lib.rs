@@ -2,10 +2,12 @@
 
 mod body;
 mod events;
+mod lease;
 mod metrics;
 mod run;
 mod watch;
 mod write;
 
+pub use lease::{Candidate, LEASE_NAME, LeaseLost, MayWrite};
 pub use metrics::Metrics;
 pub use run::{RunError, run};

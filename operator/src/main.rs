@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use nettune_daemon::serve::{Endpoint, Health};
 use nettune_daemon::{api, logging, metrics::register_build_info, shutdown, tls};
-use nettune_operator::Metrics;
+use nettune_operator::{Candidate, Metrics};
 use prometheus_client::registry::Registry;
 use tracing::{error, info};
 
@@ -27,6 +28,20 @@ struct Arguments {
     /// A kubeconfig; left out, the pod's service account
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+
+    /// Of several operators only the one writes that holds the Lease nettune-operator; false where it
+    /// is certain that there is one at most
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    leader_elect: bool,
+
+    /// Namespace of the Lease; left out, that of the pod, or the kubeconfig's
+    #[arg(long, value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+
+    /// After this long without a renewal another operator takes over; the one that cannot renew stops
+    /// writing and ends after two thirds of it
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=600), value_name = "SECONDS")]
+    lease_seconds: u16,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -56,11 +71,26 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         "nettune-operator starts"
     );
     let served = endpoint.run(Arc::new(registry), health.clone(), shutdown.clone());
-    let operated = nettune_operator::run(client, metrics, health, shutdown);
+    let candidate = arguments.leader_elect.then(|| {
+        let own = client.default_namespace().to_owned();
+        let namespace = arguments.lease_namespace.unwrap_or(own);
+        let good_for = Duration::from_secs(arguments.lease_seconds.into());
+        Candidate::new(client.clone(), &namespace, identity(), good_for)
+    });
+    let operated = nettune_operator::run(client, candidate, metrics, health, shutdown);
     // Both end when shutdown is asked for; the first that fails ends the other.
     tokio::try_join!(
         async { served.await.context("serving metrics and health") },
         async { operated.await.context("operating") },
     )?;
     Ok(())
+}
+
+/// The host's name, for people, and what no other process has: pods on the host's network share its name.
+fn identity() -> String {
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    format!("{host}_{}", uuid::Uuid::new_v4())
 }

@@ -29,6 +29,8 @@ pub struct Metrics {
     writes: Family<WriteLabels, Counter>,
     /// Writes that wait for their turn.
     pub(crate) queue: Gauge,
+    /// 1 where this process holds the Lease, or is the only operator.
+    pub(crate) leader: Gauge,
     /// Nodes in the world.
     pub(crate) nodes: Gauge,
     /// Tunings in the world.
@@ -42,6 +44,7 @@ impl Metrics {
         let metrics = Self {
             writes: Family::default(),
             queue: Gauge::default(),
+            leader: Gauge::default(),
             nodes: Gauge::default(),
             tunings: Gauge::default(),
             decide: Histogram::new(exponential_buckets(0.000_1, 4.0, 8)),
@@ -56,6 +59,11 @@ impl Metrics {
             "nettune_operator_write_queue",
             "Writes that wait for their turn",
             m.queue,
+        );
+        registry.register(
+            "nettune_operator_leader",
+            "Whether this operator decides and writes (1), or stands by (0)",
+            m.leader,
         );
         registry.register("nettune_operator_nodes", "Nodes that are known", m.nodes);
         registry.register(

@@ -11,10 +11,13 @@ use nettune_daemon::api::in_words;
 use nettune_daemon::serve::Health;
 use nettune_daemon::shutdown::Shutdown;
 use nettune_planner::{Kind, decide};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::events::Announcer;
+use crate::lease::{Candidate, LeaseLost, MayWrite};
 use crate::metrics::Metrics;
 use crate::watch::{Change, Intake, changes, tunings};
 use crate::write::{Done, Writer};
@@ -25,8 +28,10 @@ const BETWEEN_DECISIONS: Duration = Duration::from_millis(50);
 /// An idle loop shows this often that it lives.
 const BEAT: Duration = Duration::from_secs(5);
 
-/// At the end, writes under way have this long to be answered.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// At the end, writes under way have this long to be answered, and the Lease this long to be given
+/// back: together less than the 1.5 s after which the process ends in any case.
+const LAST_ANSWERS: Duration = Duration::from_millis(800);
+const GIVING_BACK: Duration = Duration::from_millis(500);
 
 /// Why the loop ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -37,19 +42,28 @@ pub enum RunError {
     /// All of them.
     #[error("the watches have ended")]
     WatchesEnded,
+    /// Another operator may write now.
+    #[error(transparent)]
+    LeaseLost(#[from] LeaseLost),
+    /// Holding the Lease ended without a reason.
+    #[error("the task that holds the Lease has ended")]
+    LeaseEnded,
 }
 
-/// Runs until shutdown is asked for.
+/// Runs until shutdown is asked for. Without a candidate it is the only operator; with one it keeps
+/// its world up to date all the time, and decides and writes while it holds the Lease.
 ///
 /// # Errors
-/// When the watches end, which they never should.
+/// When the Lease is lost, or the watches end, which they never should.
 pub async fn run(
     client: Client,
+    candidate: Option<Candidate>,
     metrics: Metrics,
     health: Health,
     mut shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    let mut operator = Operator::new(client.clone(), metrics);
+    let mut leadership = Leadership::of(candidate);
+    let mut operator = Operator::new(client.clone(), metrics, leadership.writable.clone());
     let mut incoming = changes(&client);
     let mut confirmations = FuturesUnordered::new();
     loop {
@@ -72,13 +86,85 @@ pub async fn run(
                 operator.settle(done);
             }
             Some(confirmed) = confirmations.next() => operator.confirmed(confirmed),
+            changed = leadership.changed() => {
+                changed?;
+                operator.lease_changed();
+            }
             () = sleep_until(wake) => {}
         }
         operator.decide_if_due(&health);
     }
     info!("stopping");
     let _ = timeout(LAST_ANSWERS, operator.finish()).await;
+    let _ = timeout(GIVING_BACK, leadership.give_back()).await;
     Ok(())
+}
+
+/// Whether this process may write, and the task that sees to it.
+struct Leadership {
+    writable: Writable,
+    holding: Option<(JoinHandle<Result<(), LeaseLost>>, oneshot::Sender<()>)>,
+}
+
+impl Leadership {
+    fn of(candidate: Option<Candidate>) -> Self {
+        let Some(candidate) = candidate else {
+            return Self {
+                writable: Writable::Always,
+                holding: None,
+            };
+        };
+        let (stop, stopped) = oneshot::channel();
+        let (tell, until) = watch::channel(None);
+        let holding = tokio::spawn(candidate.run(tell, stopped));
+        Self {
+            writable: Writable::While(until),
+            holding: Some((holding, stop)),
+        }
+    }
+
+    /// Waits until the Lease is taken or renewed; an error when it is lost.
+    async fn changed(&mut self) -> Result<(), RunError> {
+        let (Writable::While(until), Some((holding, _))) = (&mut self.writable, &mut self.holding)
+        else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            Ok(()) = until.changed() => Ok(()),
+            ended = holding => {
+                ended.map_err(|_| RunError::LeaseEnded)??;
+                Err(RunError::LeaseEnded)
+            }
+        }
+    }
+
+    async fn give_back(self) {
+        if let Some((holding, stop)) = self.holding {
+            drop(stop);
+            let _ = holding.await;
+        }
+    }
+}
+
+/// Whether a write may be started.
+#[derive(Clone)]
+pub(crate) enum Writable {
+    /// There is no other operator.
+    Always,
+    /// As long as the Lease is held for sure.
+    While(watch::Receiver<MayWrite>),
+}
+
+impl Writable {
+    pub(crate) fn now(&self) -> bool {
+        match self {
+            Self::Always => true,
+            Self::While(until) => {
+                let until = *until.borrow();
+                until.is_some_and(|until| std::time::Instant::now() < until)
+            }
+        }
+    }
 }
 
 /// After the last tuning went, this long passes before a list is asked: a CRD that is deleted takes its
@@ -105,6 +191,8 @@ struct Operator {
     due: Option<Instant>,
     last: Option<Instant>,
     idle: Idle,
+    writable: Writable,
+    leads: bool,
 }
 
 /// What was last said about having nothing to do.
@@ -116,16 +204,30 @@ enum Idle {
 }
 
 impl Operator {
-    fn new(client: Client, metrics: Metrics) -> Self {
+    fn new(client: Client, metrics: Metrics, writable: Writable) -> Self {
+        let leads = writable.now();
+        metrics.leader.set(leads.into());
         Self {
             intake: Intake::default(),
-            writer: Writer::new(client.clone(), metrics.clone()),
+            writer: Writer::new(client.clone(), metrics.clone(), writable.clone()),
             announcer: Announcer::new(client),
             metrics,
             due: None,
             last: None,
             idle: Idle::NotSaid,
+            writable,
+            leads,
         }
+    }
+
+    /// The Lease was taken, or renewed.
+    fn lease_changed(&mut self) {
+        let leads = self.writable.now();
+        if leads && !self.leads {
+            self.due_by(self.soonest());
+        }
+        self.leads = leads;
+        self.metrics.leader.set(leads.into());
     }
 
     fn take(&mut self, change: Change) -> Result<(), RunError> {
@@ -179,6 +281,11 @@ impl Operator {
         let Some(world) = self.intake.watched.world() else {
             return;
         };
+        // One that only stands by is ready too: it can take over at once.
+        health.set_ready(true);
+        if !self.writable.now() {
+            return;
+        }
         self.last = Some(now);
         let decision = decide(world, Timestamp::now());
         self.metrics.decided(now.elapsed());
@@ -206,7 +313,6 @@ impl Operator {
             }
             self.idle = idle;
         }
-        health.set_ready(true);
         if let Some(wake) = self.writer.plan(decision, now) {
             self.due_by(wake);
         }

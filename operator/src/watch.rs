@@ -64,10 +64,7 @@ where
     K: for<'de> k8s_openapi::serde::Deserialize<'de>,
 {
     watch(api, watcher::Config::default())
-        .backoff(Patience {
-            next: PAUSES.0,
-            last: None,
-        })
+        .backoff(Patience::default())
         .map(move |event| match event {
             Ok(event) => change(event),
             Err(error) => Change::Failed(kind, error),
@@ -84,9 +81,18 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 const CALM: Duration = Duration::from_secs(60);
 
 /// Pauses that double as long as a watch fails.
-struct Patience {
+pub(crate) struct Patience {
     next: Duration,
     last: Option<Instant>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            next: PAUSES.0,
+            last: None,
+        }
+    }
 }
 
 impl Iterator for Patience {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::metrics::{Metrics, Outcome};
+use crate::run::Writable;
 use crate::{body, watch};
 
 /// Writes under way at once: enough to keep an API server busy, few enough not to crowd others out.
@@ -113,6 +114,7 @@ impl WriteError {
 pub(crate) struct Writer {
     client: Client,
     metrics: Metrics,
+    writable: Writable,
     pending: VecDeque<Write>,
     busy: HashSet<Object>,
     holds: HashMap<Object, Hold>,
@@ -122,10 +124,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(client: Client, metrics: Metrics) -> Self {
+    pub(crate) fn new(client: Client, metrics: Metrics, writable: Writable) -> Self {
         Self {
             client,
             metrics,
+            writable,
             pending: VecDeque::new(),
             busy: HashSet::new(),
             holds: HashMap::new(),
@@ -244,7 +247,8 @@ impl Writer {
     }
 
     fn start(&mut self) {
-        while self.in_flight.len() < AT_ONCE {
+        // Asked before each: the Lease may end while a long queue is worked off.
+        while self.in_flight.len() < AT_ONCE && self.writable.now() {
             let Some(write) = self.pending.pop_front() else {
                 break;
             };

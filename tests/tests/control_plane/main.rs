@@ -1,6 +1,7 @@
 //! What needs a real API server: the harness itself, schemas, rights, the operator and agents over directories.
 
 mod harness;
+mod leader;
 mod operator;
 mod schema;
 mod whole_path;
