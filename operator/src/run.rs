@@ -103,7 +103,13 @@ pub async fn run(
 /// Whether this process may write, and the task that sees to it.
 struct Leadership {
     writable: Writable,
-    holding: Option<(JoinHandle<Result<(), LeaseLost>>, oneshot::Sender<()>)>,
+    holding: Option<Holding>,
+}
+
+/// The task that holds the Lease. Dropping `stop` asks it to give the Lease back.
+struct Holding {
+    task: JoinHandle<Result<(), LeaseLost>>,
+    stop: oneshot::Sender<()>,
 }
 
 impl Leadership {
@@ -116,22 +122,22 @@ impl Leadership {
         };
         let (stop, stopped) = oneshot::channel();
         let (tell, until) = watch::channel(None);
-        let holding = tokio::spawn(candidate.run(tell, stopped));
+        let task = tokio::spawn(candidate.run(tell, stopped));
         Self {
             writable: Writable::While(until),
-            holding: Some((holding, stop)),
+            holding: Some(Holding { task, stop }),
         }
     }
 
     /// Waits until the Lease is taken or renewed; an error when it is lost.
     async fn changed(&mut self) -> Result<(), RunError> {
-        let (Writable::While(until), Some((holding, _))) = (&mut self.writable, &mut self.holding)
+        let (Writable::While(until), Some(holding)) = (&mut self.writable, &mut self.holding)
         else {
             return std::future::pending().await;
         };
         tokio::select! {
             Ok(()) = until.changed() => Ok(()),
-            ended = holding => {
+            ended = &mut holding.task => {
                 ended.map_err(|_| RunError::LeaseEnded)??;
                 Err(RunError::LeaseEnded)
             }
@@ -139,9 +145,9 @@ impl Leadership {
     }
 
     async fn give_back(self) {
-        if let Some((holding, stop)) = self.holding {
+        if let Some(Holding { task, stop }) = self.holding {
             drop(stop);
-            let _ = holding.await;
+            let _ = task.await;
         }
     }
 }
