@@ -7,6 +7,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub const READY: &str = "Ready";
 /// On a profile: a value differs now.
 pub const DRIFTED: &str = "Drifted";
+/// On a profile: somebody keeps writing a value that nettune has stopped to put back.
+pub const CONTESTED: &str = "Contested";
+/// On a profile: the neighbour tables are too small, or lack entries that they should have.
+pub const NEIGHBOR_PRESSURE: &str = "NeighborPressure";
+/// On a profile: the conntrack table is too small, or loses connections.
+pub const CONNTRACK_PRESSURE: &str = "ConntrackPressure";
 /// On a profile that was asked to release: the originals are back, or it says what was left.
 pub const RELEASED: &str = "Released";
 /// On a tuning: changes are under way.
@@ -34,6 +40,34 @@ pub mod reasons {
     pub const RESTORED: &str = "Restored";
     /// Some originals were not put back, and why is in the message.
     pub const PARTLY_RESTORED: &str = "PartlyRestored";
+
+    /// Somebody keeps writing a key. Also why the profile is not Ready.
+    pub const CONTESTED: &str = "Contested";
+    /// Nobody keeps writing a key.
+    pub const NOT_CONTESTED: &str = "NotContested";
+
+    /// Of both kinds of pressure: there is none.
+    pub const NO_PRESSURE: &str = "NoPressure";
+    /// The kernel does not show it.
+    pub const CANNOT_TELL: &str = "CannotTell";
+    /// A neighbour table was full, and could not take a new entry.
+    pub const OVERFLOW: &str = "Overflow";
+    /// A neighbour table holds more than gc_thresh2, so that new entries wait for garbage collection.
+    pub const GARBAGE_COLLECTION: &str = "GarbageCollection";
+    /// Flannel's VXLAN device lacks neighbours or forwarding entries for some of its routes.
+    pub const FLANNEL_ENTRIES_MISSING: &str = "FlannelEntriesMissing";
+    /// The conntrack table was full.
+    pub const TABLE_FULL: &str = "TableFull";
+    /// Insertions into the conntrack table failed because of long hash chains.
+    pub const CHAINS_TOO_LONG: &str = "ChainsTooLong";
+    /// Insertions into the conntrack table lost a race (DNS lookups, or source ports of SNAT).
+    pub const INSERTION_RACE: &str = "InsertionRace";
+    /// No pressure on the conntrack table, as far as a kernel before 5.15 tells.
+    pub const CHAINS_CANNOT_BE_TOLD: &str = "ChainsCannotBeTold";
+    /// An eBPF data path tracks pods' connections, and not the kernel's conntrack table.
+    pub const NOT_IN_PATH: &str = "NotInPath";
+    /// The module nf_conntrack is not loaded.
+    pub const NOT_LOADED: &str = "NotLoaded";
 
     /// Every selected node is ready.
     pub const ALL_NODES_READY: &str = "AllNodesReady";

@@ -131,7 +131,8 @@ pub struct NodeNetworkProfileStatus {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub sysctls: Vec<SysctlStatus>,
-    /// Use of the node's tables, in coarse bands; the metrics have every digit.
+    /// Use of the node's tables by entries that count against their limits, in coarse bands; the
+    /// metrics have every digit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<TablesUse>,
     /// What only the node itself can see.
@@ -146,8 +147,9 @@ pub struct NodeNetworkProfileStatus {
     /// Version of the agent.
     #[serde(default)]
     pub agent_version: String,
-    /// Ready: the kernel holds what is wanted. Drifted: a value differs now. Released: the
-    /// originals are back, or it says what was left and why.
+    /// Ready: the kernel holds what is wanted. Drifted: a value differs now. Contested: somebody
+    /// keeps writing a value. NeighborPressure and ConntrackPressure: what the tables suffer from,
+    /// with cause and remedy. Released: the originals are back, or it says what was left and why.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -219,6 +221,11 @@ pub struct TableUse {
     pub use_percent: i32,
     /// The same of the most that was seen since the agent was started.
     pub peak_percent: i32,
+    /// The most entries of the last hour or more, rounded up to a power of two of at least 1024;
+    /// of neighbours only those that count against the limit, and of the family that has more.
+    /// The node's next size follows from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_entries: Option<i64>,
 }
 
 /// What only the node itself can see.

@@ -11,7 +11,6 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::counters::Counters;
 use crate::facts::{self, Identity};
 use crate::goal::{Goal, Revision, Source};
 use crate::live::{Content, Live};
@@ -20,9 +19,9 @@ use crate::metrics::Metrics;
 use crate::mono::Mono;
 use crate::procfs::{Roots, Sysctls};
 use crate::report::Findings;
+use crate::signals::Signals;
 use crate::state::StateDir;
 use crate::step::{Drift, Effect, Step, keys_to_look_at, step};
-use crate::tables::Tables;
 
 /// How often all keys are looked at: the longest that a writer goes unnoticed.
 const LOOK: Duration = Duration::from_millis(100);
@@ -73,11 +72,10 @@ pub struct Agent {
     findings: watch::Sender<Option<Arc<Findings>>>,
     started: Instant,
     sysctls: Sysctls,
-    counters: Counters,
+    signals: Signals,
     goal: Goal,
     memory: Memory,
     malformed: Option<(Revision, String)>,
-    tables: Tables,
     facts: nettune_crds::ProfileFacts,
     facts_read: Mono,
     /// When to look at everything again although no key has changed.
@@ -103,7 +101,7 @@ impl Agent {
         }
         let mut agent = Self {
             sysctls: Sysctls::new(&setup.roots.sysctl),
-            counters: Counters::new(&setup.roots),
+            signals: Signals::new(&setup.roots),
             facts: facts::read(&setup.roots, &setup.identity, None),
             node: setup.node,
             roots: setup.roots,
@@ -115,7 +113,6 @@ impl Agent {
             goal: Goal::default(),
             memory: Memory::new(loaded.persisted),
             malformed: None,
-            tables: Tables::default(),
             facts_read: Mono::default(),
             due: Mono::default(),
         };
@@ -216,7 +213,7 @@ impl Agent {
         }
         for _ in 0..MOST_EFFECTS {
             let now = self.now();
-            let live = self.live();
+            let live = self.live(now);
             let step = step(&self.goal, &live, &self.memory, now);
             self.notice(&step.drifts);
             if let Effect::Rest { until } = step.effect {
@@ -238,12 +235,14 @@ impl Agent {
         Mono::at(self.started.elapsed())
     }
 
-    fn live(&self) -> Live {
+    fn live(&mut self, now: Mono) -> Live {
+        let max = self.sysctls.number(&nettune_sizing::keys::NF_CONNTRACK_MAX);
+        let (counts, distress) = self.signals.read(max, now);
         Live {
             initial_namespace: self.facts.initial_network_namespace,
             keys: self.sysctls.seen(),
-            counts: self.counters.read(),
-            distress: crate::live::Distress::default(),
+            counts,
+            distress,
             machine: self.identity.machine(),
         }
     }
@@ -303,20 +302,22 @@ impl Agent {
     /// Nothing is left to do: says what was found.
     fn rest(&mut self, step: Step, live: &Live, now: Mono) {
         self.memory = step.memory;
-        self.tables.observe(live, now);
+        self.signals.observe(live, now);
         if now.since(self.facts_read) >= FACTS {
             self.facts = facts::read(&self.roots, &self.identity, self.facts.pod_links);
             self.facts_read = now;
         }
         self.metrics.keys(&step.keys);
-        self.metrics.tables(&self.tables);
+        let found = self.signals.findings(now);
+        self.metrics.signals(&self.signals, &found);
         let findings = Findings {
             revision: self.goal.revision().cloned(),
             task: self.goal.task,
             keys: step.keys,
             released: step.released,
             malformed: self.malformed.clone(),
-            tables: self.tables.in_bands(),
+            tables: self.signals.tables().in_bands(),
+            signals: found,
             facts: self.facts.clone(),
             identity: Arc::clone(&self.identity),
         };

@@ -3,13 +3,16 @@
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use nettune_crds::KeyState;
+use nettune_crds::conditions::{CONNTRACK_PRESSURE, NEIGHBOR_PRESSURE};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::counters::NeighborCounters;
 use crate::key_report::KeyReport;
+use crate::signals::{Findings, Signals};
 use crate::tables::Tables;
 
 /// All of them; clones share them.
@@ -23,7 +26,17 @@ pub struct Metrics {
     api_reachable: Gauge<i64, AtomicI64>,
     entries: Family<TableLabel, Gauge<i64, AtomicI64>>,
     peak: Family<TableLabel, Gauge<i64, AtomicI64>>,
+    counted: Family<TableLabel, Gauge<i64, AtomicI64>>,
     limit: Family<TableLabel, Gauge<i64, AtomicI64>>,
+    pressure: Family<PressureLabel, Gauge<i64, AtomicI64>>,
+    overflows: Family<FamilyLabel, Counter<u64, AtomicU64>>,
+    forced_gc_runs: Family<FamilyLabel, Counter<u64, AtomicU64>>,
+    conntrack_full: Counter<u64, AtomicU64>,
+    conntrack_races: Counter<u64, AtomicU64>,
+    conntrack_long_chains: Counter<u64, AtomicU64>,
+    conntrack_insertions_failed: Counter<u64, AtomicU64>,
+    conntrack_drops: Counter<u64, AtomicU64>,
+    conntrack_early_drops: Counter<u64, AtomicU64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -44,6 +57,17 @@ struct ResultLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TableLabel {
     table: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FamilyLabel {
+    family: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PressureLabel {
+    condition: &'static str,
+    reason: &'static str,
 }
 
 const STATES: [(KeyState, &str); 6] = [
@@ -98,11 +122,65 @@ impl Metrics {
             metrics.peak.clone(),
         );
         registry.register(
+            "table_counted_entries",
+            "Entries of a kernel table that count against its limit, where that is known",
+            metrics.counted.clone(),
+        );
+        registry.register(
             "table_limit_entries",
             "The most entries that a kernel table may hold",
             metrics.limit.clone(),
         );
+        metrics.register_pressure(registry);
         metrics
+    }
+
+    fn register_pressure(&self, registry: &mut Registry) {
+        registry.register(
+            "pressure",
+            "1 for the reason that the condition NeighborPressure or ConntrackPressure has now",
+            self.pressure.clone(),
+        );
+        registry.register(
+            "neighbor_overflows",
+            "Insertions that found the neighbour table full (table_fulls)",
+            self.overflows.clone(),
+        );
+        registry.register(
+            "neighbor_forced_gc_runs",
+            "Insertions into the neighbour table that had to wait for garbage collection",
+            self.forced_gc_runs.clone(),
+        );
+        registry.register(
+            "conntrack_full_seconds",
+            "Seconds in which the conntrack table was full",
+            self.conntrack_full.clone(),
+        );
+        registry.register(
+            "conntrack_insertion_races",
+            "Connections that lost a race for their place in the conntrack table",
+            self.conntrack_races.clone(),
+        );
+        registry.register(
+            "conntrack_long_chains",
+            "Connections that were not tracked because a hash chain was too long (chainlength)",
+            self.conntrack_long_chains.clone(),
+        );
+        registry.register(
+            "conntrack_insertions_failed",
+            "Connections that were not tracked for any reason (insert_failed)",
+            self.conntrack_insertions_failed.clone(),
+        );
+        registry.register(
+            "conntrack_drops",
+            "Packets that were dropped because their connection could not be tracked (drop)",
+            self.conntrack_drops.clone(),
+        );
+        registry.register(
+            "conntrack_early_drops",
+            "Connections that were given up for new ones because the table was full (early_drop)",
+            self.conntrack_early_drops.clone(),
+        );
     }
 
     /// Somebody else changed a sysctl.
@@ -142,16 +220,56 @@ impl Metrics {
         }
     }
 
-    /// How full the tables are.
-    pub fn tables(&self, tables: &Tables) {
+    /// What the tables suffer from.
+    pub fn signals(&self, signals: &Signals, found: &Findings) {
+        self.tables(signals.tables());
+        // Only the reasons that hold now are there.
+        self.pressure.clear();
+        for (condition, finding) in [
+            (NEIGHBOR_PRESSURE, &found.neighbors),
+            (CONNTRACK_PRESSURE, &found.conntrack),
+        ] {
+            let reason = finding.reason;
+            let label = PressureLabel { condition, reason };
+            self.pressure.get_or_create(&label).set(1);
+        }
+        let reading = signals.reading();
+        for (family, counters) in [("ipv4", reading.ipv4), ("ipv6", reading.ipv6)] {
+            let NeighborCounters {
+                table_fulls,
+                forced_gc_runs,
+                ..
+            } = counters;
+            let label = FamilyLabel { family };
+            raise(&self.overflows.get_or_create(&label), table_fulls);
+            raise(&self.forced_gc_runs.get_or_create(&label), forced_gc_runs);
+        }
+        let (totals, conntrack) = (signals.totals(), reading.conntrack);
+        raise(&self.conntrack_full, Some(totals.full_seconds));
+        raise(&self.conntrack_races, Some(totals.races));
+        raise(&self.conntrack_long_chains, conntrack.chainlength);
+        raise(&self.conntrack_insertions_failed, conntrack.insert_failed);
+        raise(&self.conntrack_drops, conntrack.drop);
+        raise(&self.conntrack_early_drops, conntrack.early_drop);
+    }
+
+    fn tables(&self, tables: &Tables) {
         let number = |entries: u64| entries.try_into().unwrap_or(i64::MAX);
         for (table, fill) in tables.fills() {
             let label = TableLabel { table };
             self.entries.get_or_create(&label).set(number(fill.entries));
             self.peak.get_or_create(&label).set(number(fill.peak));
             self.limit.get_or_create(&label).set(number(fill.limit));
+            if let Some(counted) = fill.counted {
+                self.counted.get_or_create(&label).set(number(counted));
+            }
         }
     }
+}
+
+/// Raises a counter to a sum, where it is known.
+fn raise(counter: &Counter<u64, AtomicU64>, sum: Option<u64>) {
+    counter.inc_by(sum.map_or(0, |sum| sum.saturating_sub(counter.get())));
 }
 
 fn result(ok: bool) -> ResultLabel {

@@ -85,6 +85,15 @@ impl Sysctls {
         self.held.iter().map(seen).collect()
     }
 
+    /// The number that the last look at one key brought, where it was one.
+    #[must_use]
+    pub fn number(&self, key: &SysctlKey) -> Option<u64> {
+        match &self.held.get(key)?.seen {
+            Seen::Content(content) => content.number(),
+            _ => None,
+        }
+    }
+
     /// Writes one key.
     ///
     /// # Errors

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use nettune_crds::conditions::{self, DRIFTED, READY, RELEASED, reasons};
+use nettune_crds::conditions::{
+    self, CONNTRACK_PRESSURE, CONTESTED, DRIFTED, NEIGHBOR_PRESSURE, READY, RELEASED, reasons,
+};
 use nettune_crds::{KeyState, NodeNetworkProfileStatus, ProfileFacts, SysctlStatus, TablesUse};
 
 use crate::facts::Identity;
 use crate::goal::{Revision, Task};
 use crate::key_report::KeyReport;
+use crate::pressure::Finding;
+use crate::signals;
 
 /// What was found on the node when there was nothing left to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +30,8 @@ pub struct Findings {
     pub malformed: Option<(Revision, String)>,
     /// Use of the tables.
     pub tables: Option<TablesUse>,
+    /// What the tables suffer from.
+    pub signals: signals::Findings,
     /// What only the node can see.
     pub facts: ProfileFacts,
     /// The boot and the kernel.
@@ -53,8 +59,7 @@ impl Findings {
     ) -> NodeNetworkProfileStatus {
         let observed_generation = self.speaks_of().map(|revision| revision.generation);
         let mut conditions = previous.conditions.clone();
-        let mut set = |type_, (status, reason, message): (bool, &str, String)| {
-            let status = Some(status);
+        let mut set = |type_, (status, reason, message): (Option<bool>, &str, String)| {
             conditions::set(
                 &mut conditions,
                 type_,
@@ -65,10 +70,14 @@ impl Findings {
                 now,
             );
         };
-        set(READY, self.ready());
-        set(DRIFTED, self.drifted());
+        let known = |(status, reason, message)| (Some(status), reason, message);
+        set(READY, known(self.ready()));
+        set(DRIFTED, known(self.drifted()));
+        set(CONTESTED, known(self.contested()));
+        set(NEIGHBOR_PRESSURE, pressure(&self.signals.neighbors));
+        set(CONNTRACK_PRESSURE, pressure(&self.signals.conntrack));
         if self.released {
-            set(RELEASED, self.release());
+            set(RELEASED, known(self.release()));
         } else {
             conditions.retain(|condition: &Condition| condition.type_ != RELEASED);
         }
@@ -105,11 +114,15 @@ impl Findings {
                 format!("{}: {}{more}", first.name, first.message),
             );
         }
+        if let Some((first, more)) = self.first_in(KeyState::Contested) {
+            let message = format!("{}: {}{more}", first.name, first.message);
+            return (false, reasons::CONTESTED, message);
+        }
         let (reason, message) = self.summary();
         (true, reason, message)
     }
 
-    /// How the keys stand, in one sentence, where none has failed.
+    /// How the keys stand, in one sentence, where none has failed and none is contested.
     fn summary(&self) -> (&'static str, String) {
         let inapplicable = self.count(KeyState::NotApplicable);
         let (all, hold) = (
@@ -157,6 +170,16 @@ impl Findings {
                 (true, reasons::VALUES_DIFFER, message)
             }
             None => (false, reasons::NO_DRIFT, String::new()),
+        }
+    }
+
+    fn contested(&self) -> (bool, &'static str, String) {
+        match self.first_in(KeyState::Contested) {
+            Some((first, more)) => {
+                let message = format!("{}: {}{more}", first.name, first.message);
+                (true, reasons::CONTESTED, message)
+            }
+            None => (false, reasons::NOT_CONTESTED, String::new()),
         }
     }
 
@@ -216,6 +239,10 @@ impl Findings {
         waits.dedup();
         waits.join(" and ")
     }
+}
+
+fn pressure(finding: &Finding) -> (Option<bool>, &'static str, String) {
+    (finding.status, finding.reason, finding.message.clone())
 }
 
 fn plural<'a>(count: usize, one: &'a str, more: &'a str) -> &'a str {

@@ -14,6 +14,9 @@ const BANDS: [i32; 6] = [10, 25, 50, 75, 90, 100];
 /// A band goes up at once, and down after this long below it.
 const DOWN_AFTER: Duration = Duration::from_secs(3600);
 
+/// Peaks below this are reported as this: no table is made smaller than several times as large.
+const LEAST_PEAK: u64 = 1024;
+
 /// Use of both tables, as it was seen until now.
 #[derive(Debug, Default)]
 pub struct Tables {
@@ -22,39 +25,94 @@ pub struct Tables {
     conntrack: Table,
 }
 
+/// Neighbour entries of which the kernel collects none and that it does not count against the limit;
+/// `None` where that is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Uncounted {
+    /// IPv4.
+    pub ipv4: Option<u64>,
+    /// IPv6.
+    pub ipv6: Option<u64>,
+}
+
 /// Use of one table, with every digit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fill {
-    /// Entries now.
+    /// Entries now, also those that do not count against the limit.
     pub entries: u64,
-    /// The most entries that were seen since the agent was started.
+    /// Entries that count; `None` where that is not known.
+    pub counted: Option<u64>,
+    /// The most of `entries` that were seen since the agent was started.
     pub peak: u64,
     /// The most that the table may hold.
     pub limit: u64,
 }
 
+impl Fill {
+    /// Entries that count, as far as that is known.
+    fn used(&self) -> u64 {
+        self.counted.unwrap_or(self.entries)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Table {
     fill: Option<Fill>,
-    band: i32,
-    below_since: Option<Mono>,
+    most_used: u64,
+    band: Band,
+    peak: Band,
+}
+
+/// A number that goes up at once, and down after [`DOWN_AFTER`], to the most of that time.
+#[derive(Debug, Default)]
+struct Band {
+    shown: u64,
+    below: Option<(Mono, u64)>,
+}
+
+impl Band {
+    fn observe(&mut self, number: u64, now: Mono) {
+        if number >= self.shown {
+            self.shown = number;
+            self.below = None;
+            return;
+        }
+        let (since, most) = self.below.unwrap_or((now, number));
+        let most = most.max(number);
+        self.below = Some((since, most));
+        if now.since(since) >= DOWN_AFTER {
+            self.shown = most;
+            self.below = None;
+        }
+    }
 }
 
 impl Tables {
     /// Takes a look into account.
-    pub fn observe(&mut self, live: &Live, now: Mono) {
+    pub fn observe(&mut self, live: &Live, uncounted: Uncounted, now: Mono) {
         let counts = &live.counts;
-        let neighbors = |entries: Option<u64>, key| entries.zip(live.number(key));
-        self.ipv4.observe(
-            neighbors(counts.neighbors_ipv4, &keys::IPV4_GC_THRESH3),
-            now,
-        );
-        self.ipv6.observe(
-            neighbors(counts.neighbors_ipv6, &keys::IPV6_GC_THRESH3),
-            now,
-        );
-        let max = live.number(&keys::NF_CONNTRACK_MAX);
-        self.conntrack.observe(counts.conntrack.zip(max), now);
+        let look = |entries: Option<u64>, counted: Option<u64>, key| {
+            let limit = live.number(key)?;
+            entries.map(|entries| Look {
+                entries,
+                counted,
+                limit,
+            })
+        };
+        let neighbors = |entries: Option<u64>, uncounted: Option<u64>, key| {
+            let counted = entries.zip(uncounted);
+            let counted = counted.map(|(entries, uncounted)| entries.saturating_sub(uncounted));
+            look(entries, counted, key)
+        };
+        let (ipv4, ipv6) = (&keys::IPV4_GC_THRESH3, &keys::IPV6_GC_THRESH3);
+        self.ipv4
+            .observe(neighbors(counts.neighbors_ipv4, uncounted.ipv4, ipv4), now);
+        self.ipv6
+            .observe(neighbors(counts.neighbors_ipv6, uncounted.ipv6, ipv6), now);
+        let connections = counts.conntrack;
+        let max = &keys::NF_CONNTRACK_MAX;
+        self.conntrack
+            .observe(look(connections, connections, max), now);
     }
 
     /// What the profile's status says; `None` where no table can be seen.
@@ -63,6 +121,7 @@ impl Tables {
         let both = [self.ipv4.in_bands(), self.ipv6.in_bands()];
         let neighbors = both.into_iter().flatten().reduce(|ipv4, ipv6| {
             let peak_percent = ipv4.peak_percent.max(ipv6.peak_percent);
+            let peak_entries = ipv4.peak_entries.max(ipv6.peak_entries);
             let fuller = if ipv6.use_percent > ipv4.use_percent {
                 ipv6
             } else {
@@ -70,6 +129,7 @@ impl Tables {
             };
             TableUse {
                 peak_percent,
+                peak_entries,
                 ..fuller
             }
         });
@@ -92,52 +152,76 @@ impl Tables {
     }
 }
 
+/// What one look at a table brought.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    entries: u64,
+    counted: Option<u64>,
+    limit: u64,
+}
+
 impl Table {
-    fn observe(&mut self, seen: Option<(u64, u64)>, now: Mono) {
+    fn observe(&mut self, look: Option<Look>, now: Mono) {
         // No limit: nothing to be a part of.
-        let Some((entries, limit)) = seen.filter(|(_, limit)| *limit > 0) else {
+        let Some(look) = look.filter(|look| look.limit > 0) else {
             *self = Self::default();
             return;
         };
-        let peak = self.fill.map_or(entries, |fill| fill.peak.max(entries));
-        let same_limit = self.fill.is_some_and(|fill| fill.limit == limit);
-        self.fill = Some(Fill {
+        let Look {
             entries,
-            peak,
+            counted,
             limit,
-        });
-        let band = band(entries, limit);
-        if band >= self.band || !same_limit {
-            self.band = band;
-            self.below_since = None;
-            return;
+        } = look;
+        let last = self.fill;
+        let fill = Fill {
+            entries,
+            counted,
+            peak: last.map_or(entries, |last| last.peak.max(entries)),
+            limit,
+        };
+        self.fill = Some(fill);
+        // A number of another kind, or a part of something else, is no fall.
+        if last
+            .is_some_and(|last| last.limit != limit || last.counted.is_some() != counted.is_some())
+        {
+            self.band = Band::default();
         }
-        let since = *self.below_since.get_or_insert(now);
-        if now.since(since) >= DOWN_AFTER {
-            self.band = band;
-            self.below_since = None;
+        if last.is_some_and(|last| last.counted.is_none() && counted.is_some()) {
+            self.most_used = 0;
+        }
+        self.most_used = self.most_used.max(fill.used());
+        self.band.observe(band(fill.used(), limit), now);
+        // Where it is not known how many count, all that are there are the most that can.
+        if counted.is_some() || entries <= LEAST_PEAK {
+            let most = fill.used().clamp(LEAST_PEAK, 1 << 62);
+            self.peak.observe(most.next_power_of_two(), now);
         }
     }
 
     fn in_bands(&self) -> Option<TableUse> {
         let fill = self.fill?;
-        let use_ = match self.band {
+        let use_ = match self.band.shown {
             100.. => format!(">=90% of {}", fill.limit),
             band => format!("<{band}% of {}", fill.limit),
         };
+        let percent = |band: u64| i32::try_from(band).unwrap_or(100);
         Some(TableUse {
             use_,
-            use_percent: self.band,
-            peak_percent: band(fill.peak, fill.limit),
+            use_percent: percent(self.band.shown),
+            peak_percent: percent(band(self.most_used, fill.limit)),
+            peak_entries: Some(self.peak.shown)
+                .filter(|peak| *peak > 0)
+                .and_then(|peak| i64::try_from(peak).ok()),
         })
     }
 }
 
-fn band(entries: u64, limit: u64) -> i32 {
+fn band(entries: u64, limit: u64) -> u64 {
     let is_below = |band: &&i32| {
         u128::from(entries) * 100 < u128::from(limit) * u128::from(band.unsigned_abs())
     };
-    *BANDS.iter().find(is_below).unwrap_or(&100)
+    let band = BANDS.iter().find(is_below).unwrap_or(&100);
+    u64::from(band.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -146,50 +230,110 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn look(entries: u64, limit: u64) -> Option<Look> {
+        Some(Look {
+            entries,
+            counted: None,
+            limit,
+        })
+    }
+
+    fn counted(entries: u64, counted: u64, limit: u64) -> Option<Look> {
+        Some(Look {
+            entries,
+            counted: Some(counted),
+            limit,
+        })
+    }
+
     #[test]
     fn a_band_goes_up_at_once_and_down_after_an_hour() {
         let mut table = Table::default();
         let start = Mono::default();
         let shown = |table: &Table| table.in_bands().unwrap().use_percent;
-        table.observe(Some((1, 100)), start);
+        table.observe(look(1, 100), start);
         assert_eq!(shown(&table), 10);
-        table.observe(Some((80, 100)), start);
+        table.observe(look(80, 100), start);
         assert_eq!(shown(&table), 90);
-        table.observe(Some((1, 100)), start.after(SECOND));
+        table.observe(look(1, 100), start.after(SECOND));
         assert_eq!(shown(&table), 90);
-        table.observe(Some((1, 100)), start.after(DOWN_AFTER));
+        table.observe(look(1, 100), start.after(DOWN_AFTER));
         assert_eq!(shown(&table), 90, "an hour since it fell is not over yet");
-        table.observe(Some((1, 100)), start.after(DOWN_AFTER + SECOND));
+        table.observe(look(1, 100), start.after(DOWN_AFTER + SECOND));
         assert_eq!(shown(&table), 10);
         assert_eq!(table.in_bands().unwrap().peak_percent, 90);
+    }
+
+    #[test]
+    fn a_band_goes_down_to_the_most_of_that_hour() {
+        let mut table = Table::default();
+        let start = Mono::default();
+        table.observe(look(80, 100), start);
+        table.observe(look(1, 100), start.after(SECOND));
+        table.observe(look(40, 100), start.after(SECOND * 2));
+        table.observe(look(1, 100), start.after(DOWN_AFTER + SECOND));
+        assert_eq!(table.in_bands().unwrap().use_percent, 50);
     }
 
     #[test]
     fn a_band_that_rises_in_between_starts_the_hour_anew() {
         let mut table = Table::default();
         let start = Mono::default();
-        table.observe(Some((80, 100)), start);
-        table.observe(Some((1, 100)), start.after(SECOND));
-        table.observe(Some((80, 100)), start.after(SECOND * 2));
-        table.observe(Some((1, 100)), start.after(DOWN_AFTER));
-        table.observe(Some((1, 100)), start.after(DOWN_AFTER + SECOND * 2));
+        table.observe(look(80, 100), start);
+        table.observe(look(1, 100), start.after(SECOND));
+        table.observe(look(80, 100), start.after(SECOND * 2));
+        table.observe(look(1, 100), start.after(DOWN_AFTER));
+        table.observe(look(1, 100), start.after(DOWN_AFTER + SECOND * 2));
         assert_eq!(table.in_bands().unwrap().use_percent, 90);
     }
 
     #[test]
     fn a_peak_is_of_entries_and_not_of_an_earlier_limit() {
         let mut table = Table::default();
-        table.observe(Some((80, 100)), Mono::default());
-        table.observe(Some((80, 1000)), Mono::default());
+        table.observe(look(80, 100), Mono::default());
+        table.observe(look(80, 1000), Mono::default());
         let shown = table.in_bands().unwrap();
         assert_eq!((shown.use_percent, shown.peak_percent), (10, 10));
         assert_eq!(shown.use_, "<10% of 1000");
     }
 
     #[test]
+    fn entries_that_do_not_count_make_no_use_and_no_peak() {
+        let mut table = Table::default();
+        table.observe(look(7400, 8192), Mono::default());
+        let shown = table.in_bands().unwrap();
+        assert_eq!((shown.use_percent, shown.peak_entries), (100, None));
+        table.observe(counted(7400, 900, 8192), Mono::default());
+        let shown = table.in_bands().unwrap();
+        let of_counted = (shown.use_percent, shown.peak_percent, shown.peak_entries);
+        assert_eq!(of_counted, (25, 25, Some(1024)));
+    }
+
+    #[test]
+    fn peaks_are_powers_of_two_up_at_once_and_down_after_an_hour() {
+        let mut table = Table::default();
+        let start = Mono::default();
+        let peak = |table: &Table| table.in_bands().unwrap().peak_entries;
+        let observe = |table: &mut Table, entries, at| {
+            table.observe(counted(entries, entries, 1 << 20), at);
+        };
+        observe(&mut table, 3, start);
+        assert_eq!(peak(&table), Some(1024));
+        observe(&mut table, 5000, start);
+        assert_eq!(peak(&table), Some(8192));
+        observe(&mut table, 8192, start);
+        assert_eq!(peak(&table), Some(8192));
+        observe(&mut table, 3, start.after(SECOND));
+        observe(&mut table, 3, start.after(DOWN_AFTER));
+        assert_eq!(peak(&table), Some(8192));
+        observe(&mut table, 3, start.after(DOWN_AFTER + SECOND));
+        assert_eq!(peak(&table), Some(1024));
+    }
+
+    #[test]
     fn a_table_without_a_limit_has_no_use() {
         let mut table = Table::default();
-        table.observe(Some((80, 0)), Mono::default());
+        table.observe(look(80, 0), Mono::default());
         assert_eq!(table.in_bands(), None);
     }
 

@@ -8,8 +8,12 @@ use jiff::Timestamp;
 use nettune_agent::facts::Identity;
 use nettune_agent::goal::{Revision, Task};
 use nettune_agent::key_report::KeyReport;
+use nettune_agent::pressure::Finding;
 use nettune_agent::report::Findings;
-use nettune_crds::conditions::{self, DRIFTED, READY, RELEASED};
+use nettune_agent::signals;
+use nettune_crds::conditions::{
+    self, CONNTRACK_PRESSURE, CONTESTED, DRIFTED, NEIGHBOR_PRESSURE, READY, RELEASED, reasons,
+};
 use nettune_crds::{KeyState, NodeNetworkProfileStatus, ProfileFacts};
 
 fn key(name: &str, state: KeyState, message: &str) -> KeyReport {
@@ -43,6 +47,7 @@ fn findings(task: Task, keys: Vec<KeyReport>) -> Findings {
         released: task == Task::Release,
         malformed: None,
         tables: None,
+        signals: calm(),
         facts: ProfileFacts::default(),
         identity: Arc::new(Identity {
             boot_id: "boot".to_owned(),
@@ -50,6 +55,18 @@ fn findings(task: Task, keys: Vec<KeyReport>) -> Findings {
             base_kernel: None,
             cores: 1,
         }),
+    }
+}
+
+fn calm() -> signals::Findings {
+    let none = Finding {
+        status: Some(false),
+        reason: reasons::NO_PRESSURE,
+        message: String::new(),
+    };
+    signals::Findings {
+        neighbors: none.clone(),
+        conntrack: none,
     }
 }
 
@@ -228,4 +245,43 @@ fn a_message_fits_the_schema() {
         &NodeNetworkProfileStatus::default(),
     );
     assert_eq!(status.sysctls[0].message.chars().count(), 1024);
+}
+
+#[test]
+fn a_contested_key_holds_back_ready_with_a_reason_of_its_own() {
+    let contested = key("net.x", KeyState::Contested, "somebody keeps writing 1");
+    let found = findings(
+        Task::Enforce,
+        vec![key("a", KeyState::Applied, ""), contested],
+    );
+    let expected = "Contested: net.x: somebody keeps writing 1";
+    assert_eq!(condition(READY, &found), format!("False {expected}"));
+    assert_eq!(condition(CONTESTED, &found), format!("True {expected}"));
+    let failed = key("net.y", KeyState::Failed, "no");
+    let both = findings(Task::Enforce, vec![found.keys[1].clone(), failed]);
+    assert_eq!(condition(READY, &both), "False Failed: net.y: no");
+    assert_eq!(condition(CONTESTED, &both), format!("True {expected}"));
+    let none = findings(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
+    assert_eq!(condition(CONTESTED, &none), "False NotContested: ");
+}
+
+#[test]
+fn pressure_is_told_and_holds_back_nothing() {
+    let mut found = findings(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
+    found.signals.neighbors = Finding {
+        status: Some(true),
+        reason: reasons::OVERFLOW,
+        message: "why".to_owned(),
+    };
+    found.signals.conntrack = Finding {
+        status: None,
+        reason: reasons::NOT_IN_PATH,
+        message: "whose".to_owned(),
+    };
+    assert_eq!(condition(NEIGHBOR_PRESSURE, &found), "True Overflow: why");
+    assert_eq!(
+        condition(CONNTRACK_PRESSURE, &found),
+        "Unknown NotInPath: whose"
+    );
+    assert!(condition(READY, &found).starts_with("True "));
 }
