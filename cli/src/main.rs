@@ -6,7 +6,6 @@ mod args;
 mod input;
 mod plan;
 mod report;
-mod schema;
 mod table;
 
 use std::error::Error;

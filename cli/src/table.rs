@@ -2,14 +2,10 @@
 
 use std::fmt::Write as _;
 
-use nettune_crds::{ProfileSysctl, Rule};
+use nettune_crds::ProfileSysctl;
+use nettune_crds::table::{self, Row, wrap};
 
 use crate::report::{Facts, Group, Plan};
-
-/// Columns of the terminal that it fits in.
-const WIDTH: usize = 100;
-
-const INDENT: &str = "    ";
 
 /// Names that are listed; `-o json` has them all.
 const MOST_NAMES: usize = 5;
@@ -64,7 +60,7 @@ fn draw_group(text: &mut String, group: &Group) {
         );
     }
     text.push('\n');
-    draw_sysctls(text, &group.sysctls);
+    text.push_str(&draw_sysctls(&group.sysctls));
     for warning in &group.warnings {
         text.push('\n');
         wrap(text, warning, "warning: ", "         ");
@@ -102,48 +98,17 @@ fn memory(mib: u64) -> String {
     }
 }
 
-fn draw_sysctls(text: &mut String, sysctls: &[ProfileSysctl]) {
-    let width = |of: fn(&ProfileSysctl) -> &str, least: usize| {
-        let longest = sysctls.iter().map(|sysctl| of(sysctl).len()).max();
-        longest.unwrap_or(0).clamp(least, 60)
+fn draw_sysctls(sysctls: &[ProfileSysctl]) -> String {
+    let row = |sysctl: &ProfileSysctl| Row {
+        cells: [
+            sysctl.name.clone(),
+            sysctl.value.clone(),
+            sysctl.rule.to_string(),
+        ],
+        note: sysctl.reason.clone(),
     };
-    let names = width(|sysctl| &sysctl.name, 4);
-    let values = width(|sysctl| &sysctl.value, 5).min(WIDTH - names - 11);
-    let _ = writeln!(text, "{:names$}  {:values$}  RULE", "NAME", "VALUE");
-    for alike in same_reason(sysctls) {
-        for ProfileSysctl {
-            name, rule, value, ..
-        } in &alike
-        {
-            let rule = match rule {
-                Rule::AtLeast => "AtLeast",
-                Rule::Exact => "Exact",
-            };
-            let _ = writeln!(text, "{name:names$}  {value:values$}  {rule}");
-        }
-        if let Some(sysctl) = alike.first() {
-            wrap(text, &sysctl.reason, INDENT, INDENT);
-        }
-    }
-}
-
-/// Sysctls in order, but those with the same value for the same reason together: both families of
-/// a threshold.
-fn same_reason(sysctls: &[ProfileSysctl]) -> Vec<Vec<&ProfileSysctl>> {
-    let mut all: Vec<Vec<&ProfileSysctl>> = Vec::new();
-    for sysctl in sysctls {
-        let same = |alike: &&mut Vec<&ProfileSysctl>| {
-            alike.first().is_some_and(|first| {
-                (&first.value, first.rule, &first.reason)
-                    == (&sysctl.value, sysctl.rule, &sysctl.reason)
-            })
-        };
-        match all.iter_mut().find(same) {
-            Some(alike) => alike.push(sysctl),
-            None => all.push(vec![sysctl]),
-        }
-    }
-    all
+    let rows: Vec<_> = sysctls.iter().map(row).collect();
+    table::draw(["NAME", "VALUE", "RULE"], &rows)
 }
 
 fn names(all: &[String]) -> String {
@@ -152,42 +117,5 @@ fn names(all: &[String]) -> String {
     match all.len().saturating_sub(MOST_NAMES) {
         0 => listed,
         more => format!("{listed} and {more} more"),
-    }
-}
-
-/// Breaks a paragraph between words; a word that is longer than a line has one of its own.
-fn wrap(text: &mut String, paragraph: &str, first: &str, rest: &str) {
-    let mut line = first.to_owned();
-    let mut empty = true;
-    for word in paragraph.split_whitespace() {
-        let length = line.chars().count() + word.chars().count() + usize::from(!empty);
-        if !empty && length > WIDTH {
-            text.push_str(&line);
-            text.push('\n');
-            rest.clone_into(&mut line);
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    text.push_str(&line);
-    text.push('\n');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paragraphs_break_between_words_and_keep_their_indent() {
-        let mut text = String::new();
-        wrap(&mut text, &"×123456789 ".repeat(10), "", "  ");
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0].chars().count(), 98);
-        assert_eq!(lines[1], "  ×123456789");
     }
 }

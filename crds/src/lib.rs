@@ -13,8 +13,11 @@
 pub mod conditions;
 mod convert;
 mod labels;
+pub mod manifest;
 mod profile;
 mod rules;
+mod schema;
+pub mod table;
 mod tuning;
 
 pub use convert::{InvalidProfileSysctl, InvalidTuning};
@@ -23,6 +26,7 @@ pub use profile::{
     KeyState, NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkProfileStatus, PodLinks,
     ProfileFacts, ProfileSysctl, Rule, SysctlStatus, TableUse, TablesUse,
 };
+pub use schema::Refused;
 pub use tuning::{
     ClusterInputs, ConnReuseMode, ConntrackSpec, IpvsSpec, Mode, NeighborsSpec, NodeNetworkTuning,
     NodeNetworkTuningSpec, NodeNetworkTuningStatus, NodeSelector, NodesCount, PodNetwork,

@@ -119,6 +119,15 @@ pub enum Rule {
     Exact,
 }
 
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::AtLeast => "AtLeast",
+            Self::Exact => "Exact",
+        })
+    }
+}
+
 /// What the node holds: written by its agent alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -7,15 +7,29 @@ use serde_json::{Map, Value};
 
 /// A field that the schema does not allow.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
+pub enum Refused {
+    /// No field of this kind.
     #[error("{path} is not a field of this kind; there are {known}")]
-    Unknown { path: String, known: String },
+    Unknown {
+        /// Its path in the object.
+        path: String,
+        /// The fields that there are.
+        known: String,
+    },
+    /// A field that must be there.
     #[error("{path} is missing")]
-    Missing { path: String },
+    Missing {
+        /// Its path in the object.
+        path: String,
+    },
+    /// A value that the field does not take.
     #[error("{path} is {value}; write {wanted}")]
     Value {
+        /// Its path in the object.
         path: String,
+        /// As given, shortened.
         value: String,
+        /// What it takes.
         wanted: String,
     },
 }
