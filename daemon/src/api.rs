@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::runtime::utils::Backoff;
 use kube::{Client, Config};
 
 use crate::error::chain;
@@ -15,7 +16,8 @@ use crate::error::chain;
 /// but the API server sends a bookmark on it about once a minute.
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// Why there is no client. None of these is cured by waiting for the server.
+/// Why there is no client. None of these is cured by waiting for the server, but a file that is not
+/// there yet may come.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The kubeconfig cannot be used.
@@ -84,16 +86,62 @@ pub async fn wait_until_reachable(client: &Client, outage: &Outage) {
 }
 
 /// The longest pause between two tries to reach the server.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Pauses between tries: 250 ms, doubling, each made longer by chance, up to 30 s.
 pub fn pauses() -> impl Iterator<Item = Duration> + Send + 'static {
+    pauses_up_to(LONGEST_PAUSE)
+}
+
+fn pauses_up_to(longest: Duration) -> impl Iterator<Item = Duration> + Send + 'static {
     ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(250))
-        .with_max_delay(LONGEST_PAUSE)
+        .with_max_delay(longest)
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+/// Pauses between tries of a watch. Each try to list looks like a sign of life to the client library,
+/// which would start with the shortest pause again after it: here only calm does.
+pub struct Patience {
+    longest: Duration,
+    pauses: Mutex<Box<dyn Iterator<Item = Duration> + Send>>,
+    last: Option<Instant>,
+}
+
+/// A watch that has not failed for this long starts with the shortest pause again.
+const CALM: Duration = Duration::from_secs(60);
+
+impl Patience {
+    /// Pauses that double up to the longest, each made longer by chance.
+    #[must_use]
+    pub fn up_to(longest: Duration) -> Self {
+        Self {
+            longest,
+            pauses: Mutex::new(Box::new(pauses_up_to(longest))),
+            last: None,
+        }
+    }
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let pauses = self.pauses.get_mut();
+        let pauses = pauses.unwrap_or_else(PoisonError::into_inner);
+        if self.last.is_some_and(|last| now > last + CALM) {
+            *pauses = Box::new(pauses_up_to(self.longest));
+        }
+        self.last = Some(now);
+        pauses.next()
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {}
 }
 
 /// Says once that the API server cannot be reached, and once that it can again; clones share it.
@@ -159,6 +207,19 @@ mod tests {
         assert!(pauses[0] < Duration::from_secs(1));
         assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE * 2));
         assert!(pauses[49] >= LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn a_mere_try_does_not_shorten_the_pauses_of_a_watch() {
+        let mut patience = Patience::up_to(LONGEST_PAUSE);
+        let mut grown = Duration::ZERO;
+        for _ in 0..10 {
+            patience.reset();
+            grown = patience.next().unwrap();
+        }
+        assert!(grown >= LONGEST_PAUSE, "{grown:?}");
+        patience.last = Instant::now().checked_sub(CALM * 2);
+        assert!(patience.next().unwrap() < Duration::from_secs(1));
     }
 
     #[test]

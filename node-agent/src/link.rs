@@ -1,5 +1,6 @@
 //! The API: the node's own profile is watched by its name, and its status is written when it differs.
 
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,15 +8,15 @@ use std::time::{Duration, SystemTime};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
+use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, ResourceExt};
 use nettune_crds::{NodeNetworkProfile, NodeNetworkProfileStatus};
-use nettune_daemon::api::{Outage, pauses};
+use nettune_daemon::api::{self, ApiError, LONGEST_PAUSE, Outage, Patience, pauses};
 use nettune_daemon::shutdown::Shutdown;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::agent::Order;
 use crate::goal::{Revision, Source};
@@ -37,7 +38,7 @@ const MANAGER: &str = "nettune-agent";
 
 /// The agent's way to its profile.
 pub struct Link {
-    api: Api<DynamicObject>,
+    kubeconfig: Option<PathBuf>,
     node: String,
     orders: watch::Sender<Option<Order>>,
     findings: watch::Receiver<Option<Arc<Findings>>>,
@@ -81,19 +82,17 @@ enum PatchError {
 }
 
 impl Link {
-    /// A link for one node.
+    /// A link for one node, by a kubeconfig or else by the pod's service account.
     #[must_use]
     pub fn new(
-        client: Client,
+        kubeconfig: Option<PathBuf>,
         node: &str,
         orders: watch::Sender<Option<Order>>,
         findings: watch::Receiver<Option<Arc<Findings>>>,
         metrics: Metrics,
     ) -> Self {
-        // Not typed: what cannot be read is reported and must not stop the watch.
-        let resource = ApiResource::erase::<NodeNetworkProfile>(&());
         Self {
-            api: Api::all_with(client, &resource),
+            kubeconfig,
             node: node.to_owned(),
             orders,
             findings,
@@ -112,17 +111,21 @@ impl Link {
     /// # Errors
     /// When the watch ends, which it never should: it begins anew by itself.
     pub async fn run(mut self, mut shutdown: Shutdown) -> Result<(), WatchEnded> {
+        let api = tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            api = self.connect() => api,
+        };
         let config = watcher::Config::default()
             .fields(&format!("metadata.name={}", self.node))
             .timeout(watch_life());
-        let mut events = pin!(watcher(self.api.clone(), config).default_backoff());
+        let mut events = pin!(watcher(api.clone(), config).backoff(Patience::up_to(LONGEST_PAUSE)));
         let mut patching: Option<(Value, Patching)> = None;
         let mut next_patch = Instant::now();
         let mut listed = false;
         let mut may_find = true;
         loop {
             if patching.is_none() && next_patch <= Instant::now() {
-                patching = self.patch();
+                patching = self.patch(&api);
             }
             let is_early = patching.is_none() && next_patch > Instant::now();
             tokio::select! {
@@ -137,6 +140,19 @@ impl Link {
                 }
                 () = sleep_until(next_patch), if is_early => {}
             }
+        }
+    }
+
+    /// A kubeconfig or a token may come later than the agent, which works on what it knows meanwhile.
+    async fn connect(&mut self) -> Api<DynamicObject> {
+        let mut pauses = pauses();
+        loop {
+            match profiles(self.kubeconfig.as_deref()).await {
+                Ok(api) => return api,
+                Err(error) => self.outage.noticed(&error),
+            }
+            self.metrics.api_reachable(false);
+            sleep(pauses.next().unwrap_or_default()).await;
         }
     }
 
@@ -187,13 +203,8 @@ impl Link {
         if object.name_any() != self.node {
             return;
         }
-        let profile = Profile::of(object);
-        let source = Source {
-            revision: profile.revision.clone(),
-            spec: object.data.get("spec").cloned().unwrap_or(Value::Null),
-        };
-        self.profile = Some(profile);
-        self.order(Order::Profile(Arc::new(source)));
+        self.profile = Some(Profile::of(object));
+        self.order(Order::Profile(Arc::new(source(object))));
     }
 
     fn order(&self, order: Order) {
@@ -206,7 +217,7 @@ impl Link {
 
     /// The write that brings the status up to date; `None` where it is, or where what was found is
     /// not about this profile.
-    fn patch(&mut self) -> Option<(Value, Patching)> {
+    fn patch(&mut self, api: &Api<DynamicObject>) -> Option<(Value, Patching)> {
         let profile = self.profile.as_ref()?;
         let findings = self.findings.borrow_and_update().clone()?;
         if findings.speaks_of().map(|revision| &revision.uid) != Some(&profile.revision.uid) {
@@ -226,7 +237,7 @@ impl Link {
         // With the version that it was compared with: the profile may be another one by now.
         let version = &profile.resource_version;
         let body = json!({"metadata": {"resourceVersion": version}, "status": changed});
-        let (api, node) = (self.api.clone(), self.node.clone());
+        let (api, node) = (api.clone(), self.node.clone());
         let patching = async move {
             let params = PatchParams {
                 field_manager: Some(MANAGER.to_owned()),
@@ -272,6 +283,59 @@ impl Link {
                 next.max(Instant::now() + pauses.next().unwrap_or_default())
             }
         }
+    }
+}
+
+/// The profiles as they are: not typed, since what cannot be read is reported and must not stop the
+/// watch.
+async fn profiles(kubeconfig: Option<&Path>) -> Result<Api<DynamicObject>, ApiError> {
+    let client = api::client(kubeconfig).await?;
+    let resource = ApiResource::erase::<NodeNetworkProfile>(&());
+    Ok(Api::all_with(client, &resource))
+}
+
+/// The profile could not be asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// There is no way to the API server.
+    #[error(transparent)]
+    Client(#[from] ApiError),
+    /// It did not answer with the profile.
+    #[error("cannot get the profile of node {node}")]
+    Get {
+        /// The node.
+        node: String,
+        /// What it said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// It did not answer at all.
+    #[error("the API server has not answered within {} s", waited.as_secs())]
+    Silent {
+        /// How long it was waited for.
+        waited: Duration,
+    },
+}
+
+/// Asks once for the profile of a node.
+///
+/// # Errors
+/// When the API server cannot be reached, or refuses. That there is no profile is none.
+pub async fn fetch(kubeconfig: Option<&Path>, node: &str) -> Result<Order, FetchError> {
+    let api = profiles(kubeconfig).await?;
+    let found = api.get_opt(node).await.map_err(|source| FetchError::Get {
+        node: node.to_owned(),
+        source: Box::new(source),
+    })?;
+    Ok(found.map_or(Order::NoProfile, |object| {
+        Order::Profile(Arc::new(source(&object)))
+    }))
+}
+
+fn source(object: &DynamicObject) -> Source {
+    Source {
+        revision: Profile::of(object).revision,
+        spec: object.data.get("spec").cloned().unwrap_or(Value::Null),
     }
 }
 

@@ -1,105 +1,104 @@
 //! The nettune agent: keeps the kernel network tables of its node as the node's profile says.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod args;
+mod check;
+mod once;
+mod place;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::Parser;
 use futures::FutureExt;
-use nettune_agent::agent::{Agent, Setup};
-use nettune_agent::facts::Identity;
+use futures::future::Either;
+use nettune_agent::agent::Agent;
 use nettune_agent::link::Link;
 use nettune_agent::metrics::Metrics;
-use nettune_agent::procfs::Roots;
-use nettune_agent::state::StateDir;
+use nettune_agent::standalone::{self, PolicyMetrics};
 use nettune_daemon::serve::{Endpoint, Health};
-use nettune_daemon::{api, error, logging, metrics, shutdown, tls};
+use nettune_daemon::{error, logging, metrics, shutdown, tls};
 use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Keeps the kernel network tables of this node as its NodeNetworkProfile says.
-///
-/// It writes allow-listed sysctls below net/ and nothing else, needs no Linux capability, and goes on
-/// with the last profile while the API server is away.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    /// Name of this node; its profile has the same name.
-    #[arg(long, env = "NODE_NAME")]
-    node_name: String,
-    /// What stands for /proc/sys: in a pod, where the host's is mounted.
-    #[arg(long, default_value = "/proc/sys")]
-    sysctl_root: PathBuf,
-    /// What stands for /proc: counters, routes, boot id.
-    #[arg(long, default_value = "/proc")]
-    proc_root: PathBuf,
-    /// Where originals and the last profile are kept across restarts.
-    #[arg(long, default_value = "/var/lib/nettune")]
-    state_dir: PathBuf,
-    /// Address of /metrics, /healthz and /readyz; port 0 takes a free one and logs it.
-    #[arg(long, default_value = "127.0.0.1:9464")]
-    listen: SocketAddr,
-    /// The kubeconfig to reach the API server with; without it, the pod's service account.
-    #[arg(long, env = "KUBECONFIG")]
-    kubeconfig: Option<PathBuf>,
-}
+use args::{Command, RunArguments};
+use place::Place;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match args::parse() {
+        Ok(arguments) => arguments,
+        Err(exit) => return exit,
+    };
     logging::init();
+    let ended = match arguments.command {
+        Some(Command::Check(arguments)) => check::run(&arguments),
+        None => block_on(arguments.run),
+    };
+    ended.unwrap_or_else(|failure| {
+        tracing::error!(error = error::chain(failure.as_ref()), "ending");
+        ExitCode::FAILURE
+    })
+}
+
+fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     tls::install();
     // One thread: reading the kernel's files takes microseconds, and an idle thread takes memory.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start the runtime");
-    let ended = runtime.and_then(|runtime| {
-        let ended = runtime.block_on(run(arguments));
-        // Not waiting for a name that is still being resolved.
-        runtime.shutdown_background();
-        ended
-    });
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            tracing::error!(error = error::chain(failure.as_ref()), "ending");
-            ExitCode::FAILURE
+        .context("cannot start the runtime")?;
+    let ended = runtime.block_on(async {
+        if arguments.once {
+            once::run(arguments).await
+        } else {
+            run(arguments).await.map(|()| ExitCode::SUCCESS)
         }
-    }
+    });
+    // Not waiting for a name that is still being resolved.
+    runtime.shutdown_background();
+    ended
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
+async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let shutdown = shutdown::signal()?;
-    let client = api::client(arguments.kubeconfig.as_deref()).await?;
-    let roots = Roots {
-        sysctl: arguments.sysctl_root,
-        proc: arguments.proc_root,
-    };
-    let identity = Arc::new(Identity::read(&roots)?);
-    let endpoint = Endpoint::bind(arguments.listen)?;
+    let hangups = signal(SignalKind::hangup()).context("cannot listen to SIGHUP")?;
+    let place = Place::of(&arguments.host, arguments.node_name)?;
     let mut registry = Registry::default();
     metrics::register_build_info(&mut registry, "nettune-agent", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::register(&mut registry);
     let (order, orders) = watch::channel(None);
     let (found, findings) = watch::channel(None);
-    let node = arguments.node_name;
-    let link = Link::new(client, &node, order, findings, metrics.clone());
-    let agent = Agent::new(Setup {
-        state: StateDir::new(&arguments.state_dir, &node, &identity.boot_id),
-        node,
-        roots,
-        identity,
-        metrics,
-        findings: found,
-    });
+    let mut standalone = None;
+    let mut first = None;
+    if let Some(path) = arguments.policy {
+        let policy_metrics = PolicyMetrics::register(&mut registry);
+        let surroundings = arguments.surroundings.surroundings();
+        let mut policy = place.standalone(path, surroundings, policy_metrics);
+        first = place::first_order(&mut policy)?;
+        standalone = Some(policy);
+    }
+    let mut agent = Agent::new(place.setup(metrics.clone(), found));
+    first.into_iter().for_each(|order| agent.take(order));
+    // Before anything that can fail or be waited for.
+    agent.turn();
+
+    let endpoint = Endpoint::bind(arguments.listen)?;
     let health = Health::new();
     let worked = agent.run(orders, health.clone(), shutdown.clone());
     let worked = worked.map(Ok::<(), anyhow::Error>);
-    let linked = link.run(shutdown.clone());
+    let told = match standalone {
+        Some(policy) => {
+            let reported = standalone::report(findings, place.node, shutdown.clone());
+            let watched = policy.run(order, hangups, shutdown.clone());
+            Either::Left(futures::future::join(watched, reported).map(|_| Ok(())))
+        }
+        None => {
+            let link = Link::new(arguments.kubeconfig, &place.node, order, findings, metrics);
+            Either::Right(link.run(shutdown.clone()))
+        }
+    };
     let served = endpoint.run(Arc::new(registry), health, shutdown);
-    tokio::try_join!(task(worked), task(linked), task(served))?;
+    tokio::try_join!(task(worked), task(told), task(served))?;
     Ok(())
 }
 

@@ -184,6 +184,14 @@ impl StateDir {
         }
     }
 
+    /// What is there, as [`load`](Self::load) would take it, but nothing is set aside.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn peek(&self) -> Result<Persisted, UnusableState> {
+        self.read().map(Option::unwrap_or_default)
+    }
+
     fn read(&self) -> Result<Option<Persisted>, UnusableState> {
         let path = self.dir.join(FILE);
         let mut bytes = Vec::new();

@@ -18,12 +18,12 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Client};
-use nettune_daemon::api::in_words;
+use nettune_daemon::api::{Patience, in_words};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use crate::watch::Patience;
+use crate::watch::LONGEST_PAUSE;
 
 /// The name of the Lease.
 pub const LEASE_NAME: &str = "nettune-operator";
@@ -124,7 +124,7 @@ impl Candidate {
     /// Waits until the Lease is taken. The instant is from before the request: others count from when
     /// they saw the Lease change, which may be before the answer is here.
     async fn acquire(&self) -> Result<(Lease, Instant), LeaseLost> {
-        let watched = watch_object(self.leases.clone(), LEASE_NAME).backoff(Patience::default());
+        let watched = watch_object(self.leases.clone(), LEASE_NAME).backoff(Patience::up_to(LONGEST_PAUSE));
         let mut watched = std::pin::pin!(watched);
         let mut seen = Seen::Nothing;
         let mut not_before = Instant::now();

@@ -1,18 +1,17 @@
 //! The three watches, as one stream of changes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
 use kube::api::{ApiResource, DynamicObject};
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use nettune_crds::{
     NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkProfileStatus, NodeNetworkTuning,
 };
-use nettune_daemon::api::in_words;
+use nettune_daemon::api::{Patience, in_words};
 use nettune_planner::{Kind, ObservedNode, PlannedProfile, PlannedTuning, Watched};
 use serde_json::Value;
 use tracing::{info, warn};
@@ -64,7 +63,7 @@ where
     K: for<'de> k8s_openapi::serde::Deserialize<'de>,
 {
     watch(api, watcher::Config::default())
-        .backoff(Patience::default())
+        .backoff(Patience::up_to(LONGEST_PAUSE))
         .map(move |event| match event {
             Ok(event) => change(event),
             Err(error) => Change::Failed(kind, error),
@@ -73,47 +72,9 @@ where
         .boxed()
 }
 
-/// First and longest pause before a watch is tried again: an operator that is blind for longer is worse
-/// than one request in ten seconds.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-
-/// A watch that has not failed for this long starts with the shortest pause again.
-const CALM: Duration = Duration::from_secs(60);
-
-/// Pauses that double as long as a watch fails.
-pub(crate) struct Patience {
-    next: Duration,
-    last: Option<Instant>,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            next: PAUSES.0,
-            last: None,
-        }
-    }
-}
-
-impl Iterator for Patience {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let now = Instant::now();
-        if self.last.is_none_or(|last| now > last + CALM) {
-            self.next = PAUSES.0;
-        }
-        self.last = Some(now);
-        let pause = self.next;
-        self.next = (pause * 2).min(PAUSES.1);
-        Some(pause)
-    }
-}
-
-impl Backoff for Patience {
-    /// Called at each sign of life, of which a mere try is one: only calm resets.
-    fn reset(&mut self) {}
-}
+/// The longest pause before a watch is tried again: an operator that is blind for longer is worse than
+/// one request in ten seconds.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Takes changes into the world, and says once when a watch fails, when it fails in another way, and
 /// when it works again.

@@ -73,10 +73,6 @@ pub struct PlannedNode {
     pub(crate) evidence: Evidence,
 }
 
-/// Memory is compared in steps of this many bytes, so that nodes of one machine type, which differ
-/// by some hundred KiB, are sized alike. Rounded down: a cap is never above the share it is of.
-const MEMORY_STEP: u64 = 64 << 20;
-
 impl PlannedNode {
     /// Reads a Node. Nothing that is missing or cannot be parsed is an error: what is not known is
     /// guessed as the model says, and the tuning's status shows it.
@@ -99,8 +95,7 @@ impl PlannedNode {
             real,
             facts: NodeFacts {
                 pods: pods(&node.status, cidr, evidence),
-                memory: quantity(node.status.capacity.as_ref(), "memory") / MEMORY_STEP
-                    * MEMORY_STEP,
+                memory: NodeFacts::comparable(quantity(node.status.capacity.as_ref(), "memory")),
                 cores: u32::try_from(quantity(node.status.capacity.as_ref(), "cpu"))
                     .unwrap_or(u32::MAX),
                 kernel: info.and_then(|info| KernelVersion::parse(&info.kernel_version).ok()),

@@ -18,7 +18,8 @@ pub struct NodeFacts {
     /// Pods that it can run: allocatable, and at most the usable addresses of its pod CIDR where
     /// its CNI hands those out.
     pub pods: u32,
-    /// Memory in bytes; 0 where it is not known, and then fixed caps apply instead of its shares.
+    /// Memory in bytes, as [`NodeFacts::comparable`] rounds it; 0 where it is not known, and then
+    /// fixed caps apply instead of its shares.
     pub memory: u64,
     /// Logical processors; kube-proxy sizes conntrack from them.
     pub cores: u32,
@@ -40,6 +41,18 @@ pub struct NodeFacts {
     pub neighbors_peak: Option<u64>,
     /// The most conntrack entries seen on it.
     pub conntrack_peak: Option<u64>,
+}
+
+/// Memory is compared in steps of this many bytes.
+const MEMORY_STEP: u64 = 64 << 20;
+
+impl NodeFacts {
+    /// Memory in bytes in coarse steps, so that nodes of one machine type, which differ by some
+    /// hundred KiB, are sized alike. Rounded down: a cap is never above the share it is of.
+    #[must_use]
+    pub fn comparable(memory: u64) -> u64 {
+        memory / MEMORY_STEP * MEMORY_STEP
+    }
 }
 
 /// How pods of different nodes reach each other.

@@ -1,0 +1,102 @@
+//! Where the agent runs: its node, the kernel's files, the state directory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nettune_agent::agent::{Order, Setup};
+use nettune_agent::facts::Identity;
+use nettune_agent::host::Surroundings;
+use nettune_agent::metrics::Metrics;
+use nettune_agent::policy::Host;
+use nettune_agent::procfs::Roots;
+use nettune_agent::report::Findings;
+use nettune_agent::standalone::{PolicyMetrics, Standalone};
+use nettune_agent::state::StateDir;
+use nettune_daemon::error;
+use tokio::sync::watch;
+
+use crate::args::HostArguments;
+
+/// A node with its files.
+pub(crate) struct Place {
+    pub(crate) node: String,
+    pub(crate) roots: Roots,
+    pub(crate) identity: Arc<Identity>,
+    state_dir: PathBuf,
+}
+
+impl Place {
+    /// Without a name, the host's own.
+    pub(crate) fn of(arguments: &HostArguments, node: Option<String>) -> anyhow::Result<Self> {
+        let roots = arguments.roots();
+        let host_name = || {
+            let name = rustix::system::uname();
+            name.nodename().to_string_lossy().into_owned()
+        };
+        Ok(Self {
+            node: node.unwrap_or_else(host_name),
+            identity: Arc::new(Identity::read(&roots)?),
+            roots,
+            state_dir: arguments.state_dir.clone(),
+        })
+    }
+
+    pub(crate) fn state(&self) -> StateDir {
+        StateDir::new(&self.state_dir, &self.node, &self.identity.boot_id)
+    }
+
+    pub(crate) fn host(&self, surroundings: Surroundings) -> Host {
+        Host {
+            roots: self.roots.clone(),
+            identity: Arc::clone(&self.identity),
+            surroundings,
+        }
+    }
+
+    pub(crate) fn setup(
+        &self,
+        metrics: Metrics,
+        findings: watch::Sender<Option<Arc<Findings>>>,
+    ) -> Setup {
+        Setup {
+            node: self.node.clone(),
+            roots: self.roots.clone(),
+            identity: Arc::clone(&self.identity),
+            state: self.state(),
+            metrics,
+            findings,
+        }
+    }
+
+    /// A policy file of this host, after what an earlier process made of it.
+    pub(crate) fn standalone(
+        &self,
+        path: PathBuf,
+        surroundings: Surroundings,
+        metrics: PolicyMetrics,
+    ) -> Standalone {
+        // One that cannot be used is set aside, and reported, by the agent.
+        let last = self.state().peek().ok().and_then(|state| state.source);
+        Standalone::new(path, self.host(surroundings), last, metrics)
+    }
+}
+
+/// What a policy says at the start; `None` where it cannot be used and what an earlier process kept
+/// of it is applied instead.
+///
+/// # Errors
+/// When it cannot be used, and nothing was kept.
+pub(crate) fn first_order(policy: &mut Standalone) -> anyhow::Result<Option<Order>> {
+    match policy.load() {
+        Ok(order) => Ok(Some(order)),
+        Err(error) if policy.remembers() => {
+            let error = error::chain(&error);
+            tracing::error!(
+                error,
+                "the policy cannot be used: what was kept of the last one stays in force"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,113 @@
+//! The agent of a cluster whose API server is away, as a process over a directory.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail them")]
+
+mod node;
+mod process;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use node::{Node, SOMAXCONN};
+use process::{Running, run};
+
+const AWAY: [&str; 4] = ["--kubeconfig", "/nonexistent/kubeconfig", "--timeout", "1"];
+
+/// A node whose agent has kept a goal, and whose value was lost since.
+fn with_a_goal(node_name: &str) -> Node {
+    let node = Node::new();
+    let path = node.dir.path().join("policy.yaml");
+    let policy = "apiVersion: nettune.dev/v1alpha1\nkind: NodeNetworkTuning\nmetadata: {name: t}\n\
+                  spec: {sysctls: [{name: net.core.somaxconn, value: '5000'}]}\n";
+    fs::write(&path, policy).unwrap();
+    let path = path.to_str().unwrap();
+    let once = ["--policy", path, "--once", "--node-name", node_name];
+    let (code, _, log) = run(&node, &once);
+    assert_eq!(code, 0, "{log}");
+    node.set(SOMAXCONN, "128");
+    node
+}
+
+fn once(node: &Node, name: &str) -> (i32, String) {
+    let arguments = [&["--once", "--node-name", name], &AWAY[..]].concat();
+    let (code, _, log) = run(node, &arguments);
+    (code, log)
+}
+
+#[test]
+fn neither_a_missing_kubeconfig_nor_a_missing_token_holds_up_what_was_kept() {
+    let kubeconfig = [
+        "--node-name",
+        "n1",
+        "--kubeconfig",
+        "/nonexistent/kubeconfig",
+    ];
+    let pod = ["--node-name", "n1"];
+    for arguments in [&kubeconfig[..], &pod] {
+        let node = with_a_goal("n1");
+        let running = Running::start(&node, arguments);
+        running.wait("the value", || node.get(SOMAXCONN) == "5000");
+        running.wait("ready", || {
+            running.page("/readyz").starts_with("HTTP/1.1 200")
+        });
+        node.set(SOMAXCONN, "1");
+        running.wait("the repair", || node.get(SOMAXCONN) == "5000");
+        let metrics = running.page("/metrics");
+        assert!(
+            metrics.contains("nettune_agent_api_reachable 0"),
+            "{metrics}"
+        );
+        let log = running.log();
+        let said = log.matches("cannot talk to the API server; trying on");
+        assert_eq!(said.count(), 1, "{log}");
+        assert_eq!(running.stop(), 0);
+    }
+}
+
+#[test]
+fn an_agent_that_knows_nothing_yet_is_ready_and_changes_nothing() {
+    let node = Node::new();
+    let before = node.get(SOMAXCONN);
+    let arguments = [&["--node-name", "n1"], &AWAY[..2]].concat();
+    let running = Running::start(&node, &arguments);
+    running.wait("ready", || {
+        running.page("/readyz").starts_with("HTTP/1.1 200")
+    });
+    assert_eq!(node.get(SOMAXCONN), before);
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn once_applies_what_was_kept_and_says_so_within_its_time() {
+    let node = with_a_goal("n1");
+    let began = Instant::now();
+    let (code, log) = once(&node, "n1");
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!((code, node.get(SOMAXCONN).as_str()), (0, "5000"), "{log}");
+    assert!(log.contains("no word from the API server"), "{log}");
+    assert!(log.contains("/nonexistent/kubeconfig"), "{log}");
+}
+
+#[test]
+fn what_was_kept_of_another_node_is_not_applied_and_once_fails() {
+    let node = with_a_goal("another");
+    let (code, log) = once(&node, "n1");
+    assert_eq!((code, node.get(SOMAXCONN).as_str()), (1, "128"), "{log}");
+    assert!(log.contains("/nonexistent/kubeconfig"), "{log}");
+}
+
+#[test]
+fn what_was_kept_in_another_boot_is_applied_to_the_new_originals() {
+    let mut node = with_a_goal("n1");
+    node.boot_id = "boot-2";
+    node.set(SOMAXCONN, "77");
+    let (code, log) = once(&node, "n1");
+    assert_eq!((code, node.get(SOMAXCONN).as_str()), (0, "5000"), "{log}");
+    let state = fs::read_to_string(node.state()).unwrap();
+    assert!(state.contains(r#""original":"77""#), "{state}");
+    assert!(state.contains(r#""boot_id":"boot-2""#), "{state}");
+}
