@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
     let live = Live {
         initial_namespace: seen.initial_network_namespace,
         keys: sysctls.seen(),
-        counts: Counters::new(&place.roots).read(),
+        counts: Counters::new(&place.roots).read().counts(),
         distress: Distress::default(),
         machine: place.identity.machine(),
     };

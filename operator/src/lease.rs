@@ -124,7 +124,8 @@ impl Candidate {
     /// Waits until the Lease is taken. The instant is from before the request: others count from when
     /// they saw the Lease change, which may be before the answer is here.
     async fn acquire(&self) -> Result<(Lease, Instant), LeaseLost> {
-        let watched = watch_object(self.leases.clone(), LEASE_NAME).backoff(Patience::up_to(LONGEST_PAUSE));
+        let watched =
+            watch_object(self.leases.clone(), LEASE_NAME).backoff(Patience::up_to(LONGEST_PAUSE));
         let mut watched = std::pin::pin!(watched);
         let mut seen = Seen::Nothing;
         let mut not_before = Instant::now();
