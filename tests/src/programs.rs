@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -99,14 +100,31 @@ impl Program {
         node: &DirectoryNode,
         args: &[&str],
     ) -> Result<Self, ProgramError> {
-        let path = |path: PathBuf| path.display().to_string();
-        let mut all = vec!["--node-name".to_owned(), node_name.to_owned()];
-        all.extend(["--sysctl-root".to_owned(), path(node.sysctl_root())]);
-        all.extend(["--proc-root".to_owned(), path(node.proc_root())]);
-        all.extend(["--state-dir".to_owned(), path(node.state_dir())]);
+        let mut all = agent_args(node_name, node);
         all.extend(args.iter().map(|&arg| arg.to_owned()));
         let log = control_plane.dir().join(format!("agent-{node_name}.log"));
         Self::start("nettune-agent", all, kubeconfig, &log).await
+    }
+
+    /// The command of an agent over a directory node, for a test that starts it in another way.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is not built.
+    pub fn agent_command(
+        control_plane: &ControlPlane,
+        node_name: &str,
+        node: &DirectoryNode,
+    ) -> Result<Command, MissingBinary> {
+        let args = agent_args(node_name, node);
+        Self::command("nettune-agent", args, control_plane.kubeconfig())
+    }
+
+    fn command(name: &str, args: Vec<String>, kubeconfig: &Path) -> Result<Command, MissingBinary> {
+        let mut command = command(binary(name)?);
+        command.args(["--listen", "127.0.0.1:0", "--kubeconfig"]);
+        command.arg(kubeconfig).args(args);
+        Ok(command)
     }
 
     async fn start(
@@ -115,11 +133,7 @@ impl Program {
         kubeconfig: &Path,
         log: &Path,
     ) -> Result<Self, ProgramError> {
-        let mut command = command(binary(name)?);
-        command
-            .args(["--listen", "127.0.0.1:0", "--kubeconfig"])
-            .arg(kubeconfig)
-            .args(args);
+        let command = Self::command(name, args, kubeconfig)?;
         // What it logged before a restart is kept, and is not taken for what it says now.
         let said_before = std::fs::read_to_string(log)
             .map(|text| text.lines().count())
@@ -157,6 +171,15 @@ impl Program {
     pub fn process_mut(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+fn agent_args(node_name: &str, node: &DirectoryNode) -> Vec<String> {
+    let path = |path: PathBuf| path.display().to_string();
+    let mut args = vec!["--node-name".to_owned(), node_name.to_owned()];
+    args.extend(["--sysctl-root".to_owned(), path(node.sysctl_root())]);
+    args.extend(["--proc-root".to_owned(), path(node.proc_root())]);
+    args.extend(["--state-dir".to_owned(), path(node.state_dir())]);
+    args
 }
 
 /// The address in a line like `{"message":"serving …","listen":"127.0.0.1:41234",…}`.
