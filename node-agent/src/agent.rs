@@ -9,19 +9,20 @@ use nettune_daemon::shutdown::Shutdown;
 use nettune_sizing::SysctlKey;
 use rustix::io::Errno;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 
+use crate::doorbell::{Ring, Ringing};
 use crate::facts::{self, Identity};
 use crate::goal::{Goal, Revision, Source};
 use crate::live::{Content, Live};
 use crate::memory::{Memory, Persisted};
 use crate::metrics::Metrics;
 use crate::mono::Mono;
-use crate::procfs::{Roots, Sysctls};
+use crate::procfs::{Noticing, Roots, Sysctls};
 use crate::report::Findings;
 use crate::signals::Signals;
 use crate::state::StateDir;
 use crate::step::{Drift, Effect, Step, keys_to_look_at, step};
+use crate::ticks::Ticks;
 
 /// How often all keys are looked at: the longest that a writer goes unnoticed.
 const LOOK: Duration = Duration::from_millis(100);
@@ -80,6 +81,8 @@ pub struct Agent {
     facts_read: Mono,
     /// When to look at everything again although no key has changed.
     due: Mono,
+    /// How it notices changes, as it was said last.
+    noticing: Option<Noticing>,
 }
 
 impl Agent {
@@ -115,6 +118,7 @@ impl Agent {
             malformed: None,
             facts_read: Mono::default(),
             due: Mono::default(),
+            noticing: None,
         };
         if let Some(source) = agent.memory.persisted.source.clone() {
             agent.take(Order::Profile(source));
@@ -124,28 +128,34 @@ impl Agent {
     }
 
     /// Works until the end is asked for.
+    ///
+    /// # Errors
+    /// When the system has no timer for it.
     pub async fn run(
         mut self,
         mut orders: watch::Receiver<Option<Order>>,
         health: Health,
         mut shutdown: Shutdown,
-    ) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ) -> std::io::Result<()> {
+        let mut ticks = Ticks::every(LOOK)?;
+        let mut ringing = Ringing::new(self.sysctls.listen())?;
         let mut may_order = true;
         loop {
+            self.turn();
+            health.beat();
+            health.set_ready(true);
             tokio::select! {
-                () = shutdown.requested() => return,
+                () = shutdown.requested() => return Ok(()),
                 order = orders.changed(), if may_order => {
                     may_order = order.is_ok();
                     let order = orders.borrow_and_update().clone();
                     order.into_iter().for_each(|order| self.take(order));
                 }
-                _ = looks.tick() => {}
+                ring = ringing.rung() => if ring == Ring::Moved {
+                    self.sysctls.check_paths();
+                },
+                () = ticks.tick() => ringing.tick(),
             }
-            self.turn();
-            health.beat();
-            health.set_ready(true);
         }
     }
 
@@ -299,9 +309,30 @@ impl Agent {
         }
     }
 
+    /// Once, and again where it has changed.
+    fn say_how_it_notices(&mut self) {
+        let Some(noticing) = self.sysctls.noticing() else {
+            return;
+        };
+        if self.noticing.replace(noticing) == Some(noticing) {
+            return;
+        }
+        self.metrics.doorbell(noticing == Noticing::ByEvent);
+        if let Noticing::ByLooking(errno) = noticing {
+            let error = std::io::Error::from(errno).to_string();
+            tracing::warn!(
+                node = self.node,
+                error,
+                "no inotify: what somebody else writes is seen within 100 ms, not at once"
+            );
+        }
+    }
+
     /// Nothing is left to do: says what was found.
     fn rest(&mut self, step: Step, live: &Live, now: Mono) {
         self.memory = step.memory;
+        self.sysctls.check_paths();
+        self.say_how_it_notices();
         self.signals.observe(live, now);
         if now.since(self.facts_read) >= FACTS {
             self.facts = facts::read(&self.roots, &self.identity, self.facts.pod_links);

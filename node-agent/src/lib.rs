@@ -7,6 +7,7 @@
 pub mod agent;
 mod conntrack;
 pub mod counters;
+mod doorbell;
 pub mod facts;
 pub mod goal;
 pub mod host;
@@ -33,3 +34,4 @@ pub mod standalone;
 pub mod state;
 pub mod step;
 pub mod tables;
+mod ticks;

@@ -85,7 +85,6 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let endpoint = Endpoint::bind(arguments.listen)?;
     let health = Health::new();
     let worked = agent.run(orders, health.clone(), shutdown.clone());
-    let worked = worked.map(Ok::<(), anyhow::Error>);
     let told = match standalone {
         Some(policy) => {
             let reported = standalone::report(findings, place.node, shutdown.clone());

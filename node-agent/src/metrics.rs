@@ -24,6 +24,7 @@ pub struct Metrics {
     saves: Family<ResultLabel, Counter<u64, AtomicU64>>,
     status_patches: Family<ResultLabel, Counter<u64, AtomicU64>>,
     api_reachable: Gauge<i64, AtomicI64>,
+    doorbell: Family<StateLabel, Gauge<i64, AtomicI64>>,
     entries: Family<TableLabel, Gauge<i64, AtomicI64>>,
     peak: Family<TableLabel, Gauge<i64, AtomicI64>>,
     counted: Family<TableLabel, Gauge<i64, AtomicI64>>,
@@ -110,6 +111,11 @@ impl Metrics {
             "agent_api_reachable",
             "Whether the last request to the API server went through",
             metrics.api_reachable.clone(),
+        );
+        registry.register(
+            "agent_doorbell",
+            "How a change by somebody else is noticed: inotify (at once) or polling (within 100 ms)",
+            metrics.doorbell.clone(),
         );
         registry.register(
             "table_entries",
@@ -209,6 +215,14 @@ impl Metrics {
     /// Whether the API server answered.
     pub fn api_reachable(&self, reachable: bool) {
         self.api_reachable.set(reachable.into());
+    }
+
+    /// How changes are noticed.
+    pub fn doorbell(&self, by_event: bool) {
+        for (state, is_so) in [("inotify", by_event), ("polling", !by_event)] {
+            let gauge = self.doorbell.get_or_create(&StateLabel { state });
+            gauge.set(is_so.into());
+        }
     }
 
     /// How the keys stand.

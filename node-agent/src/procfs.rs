@@ -1,7 +1,7 @@
 //! Reading and writing sysctls through descriptors that are held open.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use nettune_sizing::{InvalidValue, SysctlKey, Value};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::doorbell::{Doorbell, Watch};
 use crate::live::{Content, Seen};
 
 /// Where the kernel's files are. In a pod `/proc/sys` is read-only, and the host's is mounted
@@ -27,10 +28,18 @@ pub struct Roots {
 pub struct Sysctls {
     root: PathBuf,
     held: BTreeMap<SysctlKey, Held>,
+    /// `None` until [`Self::listen`].
+    doorbell: Option<Result<Doorbell, Errno>>,
+    check_paths: bool,
+    buffer: Box<[u8; BUFFER]>,
 }
 
 /// Longer than any value that is taken ([`Value::parse`]).
 const BUFFER: usize = 4096;
+
+/// What is read at first. The kernel allocates and clears as much as is asked for, each time, and
+/// only lists are longer than this.
+const USUAL: usize = 128;
 
 #[derive(Debug)]
 struct Held {
@@ -38,6 +47,8 @@ struct Held {
     file: Option<Opened>,
     raw: Vec<u8>,
     seen: Seen,
+    /// The last look found an empty file of a directory.
+    emptied: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +57,18 @@ struct Opened {
     /// Files of the kernel stay the same until they are gone, and then say so. Files of a directory
     /// that stands for it can be replaced, and are truncated before they are written.
     of_kernel: bool,
+    identity: (u64, u64),
+    /// Kept to end with the file. `None` where a change of it rings no bell.
+    watch: Option<Watch>,
+}
+
+/// How changes are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noticing {
+    /// At once where the writer shares this mount of procfs; else by the next look.
+    ByEvent,
+    /// By the next look. The error is what the kernel answered to the wish for events.
+    ByLooking(Errno),
 }
 
 impl Sysctls {
@@ -55,6 +78,9 @@ impl Sysctls {
         Self {
             root: root.to_owned(),
             held: BTreeMap::new(),
+            doorbell: None,
+            check_paths: false,
+            buffer: Box::new([0; BUFFER]),
         }
     }
 
@@ -71,11 +97,47 @@ impl Sysctls {
 
     /// Reads all, and says whether anything differs from the last time.
     pub fn look(&mut self) -> bool {
+        let check_path = std::mem::take(&mut self.check_paths);
+        let doorbell = match &self.doorbell {
+            Some(Ok(doorbell)) => Some(doorbell),
+            _ => None,
+        };
+        let mut failed = None;
         let mut changed = false;
         for held in self.held.values_mut() {
-            changed |= held.look();
+            changed |= held.look(&mut self.buffer, check_path);
+            if let Some(doorbell) = doorbell
+                && let Err(errno) = held.watch(doorbell)
+            {
+                failed = Some(errno);
+            }
+        }
+        if let Some(errno) = failed {
+            // Half a doorbell would not be told from a whole one.
+            self.doorbell = Some(Err(errno));
         }
         changed
+    }
+
+    /// Lets the next look make sure that each descriptor is still that of its path: another mount
+    /// over it changes nothing on the descriptor.
+    pub fn check_paths(&mut self) {
+        self.check_paths = true;
+    }
+
+    /// Lets the keys ring when they are written, and returns what rings, where there is such a thing.
+    pub(crate) fn listen(&mut self) -> Option<&Doorbell> {
+        let doorbell = self.doorbell.get_or_insert_with(Doorbell::new);
+        doorbell.as_ref().ok()
+    }
+
+    /// How changes are noticed; `None` where nobody listens.
+    #[must_use]
+    pub fn noticing(&self) -> Option<Noticing> {
+        Some(match self.doorbell.as_ref()? {
+            Ok(_) => Noticing::ByEvent,
+            Err(errno) => Noticing::ByLooking(*errno),
+        })
     }
 
     /// What the last look brought.
@@ -142,18 +204,14 @@ impl Held {
             file: None,
             raw: Vec::new(),
             seen: Seen::Missing,
+            emptied: false,
         }
     }
 
-    fn look(&mut self) -> bool {
-        let mut buffer = [0; BUFFER];
-        match self.read(&mut buffer) {
-            Ok(text) if text == self.raw && matches!(self.seen, Seen::Content(_)) => false,
-            Ok(text) => {
-                let seen = parse(text);
-                self.raw = text.to_vec();
-                self.set(seen)
-            }
+    /// Reads it, and says whether it differs from the last time.
+    fn look(&mut self, buffer: &mut [u8; BUFFER], check_path: bool) -> bool {
+        match self.read(buffer, check_path) {
+            Ok(length) => self.take(buffer.get(..length).unwrap_or_default()),
             Err(error) => {
                 self.file = None;
                 let seen = match errno(&error) {
@@ -165,26 +223,51 @@ impl Held {
         }
     }
 
+    fn take(&mut self, text: &[u8]) -> bool {
+        let was_emptied = std::mem::replace(&mut self.emptied, text.is_empty());
+        if text == self.raw && matches!(self.seen, Seen::Content(_)) {
+            return false;
+        }
+        if text.is_empty() && !was_emptied {
+            // The kernel writes at least a newline. A file of a directory that is being written has
+            // been truncated: the next look will see what comes.
+            return false;
+        }
+        let seen = parse(text);
+        self.raw.clear();
+        self.raw.extend_from_slice(text);
+        self.set(seen)
+    }
+
     fn set(&mut self, seen: Seen) -> bool {
         let differs = self.seen != seen;
         self.seen = seen;
         differs
     }
 
-    fn read<'a>(&mut self, buffer: &'a mut [u8; BUFFER]) -> io::Result<&'a [u8]> {
+    fn read(&mut self, buffer: &mut [u8; BUFFER], check_path: bool) -> io::Result<usize> {
         // A sysctl whose module went away answers ENOENT on a descriptor that was held; the one that
         // came back in its place has to be opened anew.
         if let Some(opened) = &self.file
-            && opened.is_current()
-            && let Ok(length) = opened.file.read_at(buffer, 0)
-            && (length > 0 || opened.of_kernel)
+            && opened.is_current(&self.path, check_path)
+            && let Ok(length) = opened.read(buffer)
         {
-            return Ok(buffer.get(..length).unwrap_or_default());
+            return Ok(length);
         }
         let opened = Opened::open(&self.path)?;
-        let length = opened.file.read_at(buffer, 0)?;
+        let length = opened.read(buffer)?;
         self.file = Some(opened);
-        Ok(buffer.get(..length).unwrap_or_default())
+        Ok(length)
+    }
+
+    /// Lets it ring when it is written, once it could be read.
+    fn watch(&mut self, doorbell: &Doorbell) -> Result<(), Errno> {
+        if let Some(opened) = &mut self.file
+            && opened.watch.is_none()
+        {
+            opened.watch = Some(doorbell.watch(&opened.file, opened.of_kernel)?);
+        }
+        Ok(())
     }
 }
 
@@ -195,16 +278,33 @@ impl Opened {
             .custom_flags(nonblocking())
             .open(path)?;
         let of_kernel = rustix::fs::fstatfs(&file)?.f_type == rustix::fs::PROC_SUPER_MAGIC;
-        Ok(Self { file, of_kernel })
+        let identity = identity(&file.metadata()?);
+        Ok(Self {
+            file,
+            of_kernel,
+            identity,
+            watch: None,
+        })
     }
 
-    fn is_current(&self) -> bool {
-        self.of_kernel
-            || self
-                .file
-                .metadata()
-                .is_ok_and(|metadata| metadata.nlink() > 0)
+    fn read(&self, buffer: &mut [u8; BUFFER]) -> io::Result<usize> {
+        let (usual, _) = buffer.split_at_mut(USUAL);
+        match self.file.read_at(usual, 0)? {
+            USUAL => self.file.read_at(buffer, 0),
+            length => Ok(length),
+        }
     }
+
+    fn is_current(&self, path: &Path, check_path: bool) -> bool {
+        let is_linked = || self.file.metadata().is_ok_and(|file| file.nlink() > 0);
+        let is_there =
+            || std::fs::metadata(path).is_ok_and(|file| identity(&file) == self.identity);
+        (self.of_kernel || is_linked()) && (!check_path || is_there())
+    }
+}
+
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 fn parse(raw: &[u8]) -> Seen {
