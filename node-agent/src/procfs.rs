@@ -5,6 +5,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nettune_sizing::{InvalidValue, SysctlKey, Value};
 use rustix::fs::OFlags;
@@ -41,14 +42,17 @@ const BUFFER: usize = 4096;
 /// only lists are longer than this.
 const USUAL: usize = 128;
 
+/// How long a file may be empty before that is its content.
+const BEING_WRITTEN: Duration = Duration::from_millis(100);
+
 #[derive(Debug)]
 struct Held {
     path: PathBuf,
     file: Option<Opened>,
     raw: Vec<u8>,
     seen: Seen,
-    /// The last look found an empty file of a directory.
-    emptied: bool,
+    /// Since when looks have found an empty file.
+    emptied: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -204,7 +208,7 @@ impl Held {
             file: None,
             raw: Vec::new(),
             seen: Seen::Missing,
-            emptied: false,
+            emptied: None,
         }
     }
 
@@ -224,13 +228,17 @@ impl Held {
     }
 
     fn take(&mut self, text: &[u8]) -> bool {
-        let was_emptied = std::mem::replace(&mut self.emptied, text.is_empty());
-        if text == self.raw && matches!(self.seen, Seen::Content(_)) {
-            return false;
-        }
-        if text.is_empty() && !was_emptied {
+        if text.is_empty() {
             // The kernel writes at least a newline. A file of a directory that is being written has
-            // been truncated: the next look will see what comes.
+            // been truncated: a later look will see what comes.
+            let since = *self.emptied.get_or_insert_with(Instant::now);
+            if since.elapsed() < BEING_WRITTEN {
+                return false;
+            }
+        } else {
+            self.emptied = None;
+        }
+        if text == self.raw && matches!(self.seen, Seen::Content(_)) {
             return false;
         }
         let seen = parse(text);
