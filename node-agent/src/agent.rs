@@ -304,6 +304,7 @@ impl Agent {
                 found = drift.found.as_str(),
                 wanted = drift.wanted,
                 repaired = drift.repaired,
+                contest = drift.contest,
                 "somebody else has changed a sysctl"
             );
         }

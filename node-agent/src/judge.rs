@@ -9,8 +9,10 @@ use crate::conntrack;
 use crate::goal::Goal;
 use crate::live::{Content, Live, Seen};
 use crate::memory::Memory;
+use crate::mono::Mono;
 use crate::order;
 use crate::refusal;
+use crate::thresholds;
 
 /// What becomes of each key.
 pub(crate) type Plan = BTreeMap<SysctlKey, Verdict>;
@@ -52,11 +54,16 @@ impl Verdict {
 }
 
 /// What is to be done to reach a goal, before mode and failures are taken into account.
-pub(crate) fn plan(goal: &Goal, live: &Live, memory: &Memory) -> Plan {
+pub(crate) fn plan(goal: &Goal, live: &Live, memory: &Memory, now: Mono) -> Plan {
     let mut plan = Plan::new();
+    let left_for_now = |key, wanted, verdict| match (memory.rival(key), verdict) {
+        (Some(rival), Verdict::Change { .. }) if rival.waits(now) => rival.verdict(key, wanted),
+        (_, verdict) => verdict,
+    };
     for (key, wanted) in &goal.wanted {
         if *key != keys::NF_CONNTRACK_BUCKETS {
-            plan.insert(key.clone(), judge(key, wanted, live, memory));
+            let verdict = judge(key, wanted, live, memory);
+            plan.insert(key.clone(), left_for_now(key, Some(wanted), verdict));
         }
     }
     // After nf_conntrack_max, whose value it has to bear.
@@ -64,9 +71,12 @@ pub(crate) fn plan(goal: &Goal, live: &Live, memory: &Memory) -> Plan {
     if let Some(wanted) = goal.wanted.get(buckets) {
         let verdict = unusable(buckets, live)
             .unwrap_or_else(|| conntrack::judge_buckets(wanted, &plan, live));
-        plan.insert(buckets.clone(), verdict);
+        plan.insert(
+            buckets.clone(),
+            left_for_now(buckets, Some(wanted), verdict),
+        );
     }
-    order::follow_up(&mut plan, goal, live);
+    thresholds::settle(&mut plan, goal, live, memory, now);
     plan
 }
 

@@ -16,7 +16,7 @@ use crate::memory::Memory;
 pub struct KeyReport {
     /// Its name; of an entry that is not taken, the name as it was given.
     pub name: Arc<str>,
-    /// What the kernel held when it was last read.
+    /// What the kernel held when it was last read; of a contested key, at most ten minutes ago.
     pub observed: Option<Content>,
     /// What it held before the first write of this boot.
     pub original: Option<Content>,
@@ -52,7 +52,7 @@ pub(crate) fn reports(goal: &Goal, live: &Live, plan: &Plan, memory: &Memory) ->
     let room = MOST_REPORTS.saturating_sub(goal.invalid.len());
     let taken = keys.into_iter().take(room);
     taken
-        .map(|key| report(key, goal.task, live, plan.get(key), memory))
+        .map(|key| report(key, goal, live, plan.get(key), memory))
         .chain(invalid)
         .collect()
 }
@@ -62,11 +62,12 @@ const MOST_REPORTS: usize = 128;
 
 fn report(
     key: &SysctlKey,
-    task: Task,
+    goal: &Goal,
     live: &Live,
     verdict: Option<&Verdict>,
     memory: &Memory,
 ) -> KeyReport {
+    let wanted = goal.wanted.get(key);
     // At rest, only what another threshold blocks is left to be written.
     let blocked = |to: &Content| {
         format!(
@@ -80,7 +81,7 @@ fn report(
             message,
             waits_for,
         }) => (*state, message.clone(), waits_for.clone()),
-        Some(Verdict::Change { to }) if task == Task::Release => (
+        Some(Verdict::Change { to }) if goal.task == Task::Release => (
             KeyState::NotApplicable,
             format!("left: {}", blocked(to)),
             None,
@@ -92,9 +93,19 @@ fn report(
         None => (KeyState::Waiting, String::new(), None),
     };
     let record = memory.persisted.records.get(key);
+    let observed = live.content(key);
+    // A contest lasts until the value has held for a while, also while it holds.
+    let contest = memory.rival(key).filter(|_| observed.is_some());
+    let contest = contest.and_then(|rival| Some((rival, rival.sentence(key, wanted)?)));
+    let (state, message, waits_for, observed) = match contest {
+        Some((rival, sentence)) if state != KeyState::Failed => {
+            (KeyState::Contested, sentence, None, rival.shown())
+        }
+        _ => (state, message, waits_for, observed),
+    };
     KeyReport {
         name: key.name().into(),
-        observed: live.content(key).cloned(),
+        observed: observed.cloned(),
         original: record.and_then(|record| record.original.clone()),
         state,
         message,

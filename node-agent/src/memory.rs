@@ -12,6 +12,7 @@ use crate::goal::{Goal, Revision, Source, Task};
 use crate::key_report::KeyReport;
 use crate::live::Content;
 use crate::mono::Mono;
+use crate::rivals::{LONG_PAUSE, Rival};
 use crate::step::Effect;
 
 /// Everything that [`crate::step::step`] knows besides the goal and the kernel.
@@ -80,6 +81,12 @@ pub(crate) struct KeyMemory {
     pub(crate) unseen: Option<Unseen>,
     /// Why it could not be written.
     pub(crate) failure: Option<Failure>,
+    /// What the kernel was last seen to keep, so that it does not change this value by itself.
+    pub(crate) kept: Option<Content>,
+    /// When it was last written for this version of the profile.
+    pub(crate) wrote_at: Option<Mono>,
+    /// Somebody else who writes it.
+    pub(crate) rival: Option<Rival>,
 }
 
 /// Writes that succeeded and that no look has shown yet.
@@ -181,6 +188,7 @@ impl Memory {
                     _ => 1,
                 };
                 memory.unseen = Some(Unseen { content, times });
+                memory.wrote_at = Some(now);
             }
             Err(errno) => {
                 let cause = Cause::Refused {
@@ -193,7 +201,8 @@ impl Memory {
     }
 
     /// Turns to a goal: what is remembered of another version of the profile (failures, what was
-    /// seen as wanted) says nothing about this one. Counts of drift stay.
+    /// seen as wanted) says nothing about this one. Counts of drift stay, and so do rivals, who know
+    /// nothing of profiles; each is tried again.
     pub(crate) fn turn_to(&mut self, goal: &Goal) {
         if self.revision.as_ref() == goal.revision() {
             return;
@@ -206,6 +215,9 @@ impl Memory {
             memory.held = None;
             memory.unseen = None;
             memory.failure = None;
+            memory.wrote_at = None;
+            memory.rival = memory.rival.take().filter(|_| goal.task == Task::Enforce);
+            memory.rival.iter_mut().for_each(Rival::try_again);
         }
         self.persist_failure = None;
         self.released = None;
@@ -223,6 +235,17 @@ impl Memory {
         let confirmed = self.key(key).is_some_and(|memory| memory.confirmed);
         let record = self.persisted.records.get(key);
         record.is_some_and(|record| record.owns(key, live, confirmed))
+    }
+
+    /// Whoever else writes a key.
+    pub(crate) fn rival(&self, key: &SysctlKey) -> Option<&Rival> {
+        self.key(key)?.rival.as_ref()
+    }
+
+    /// Whether what the kernel holds was written for this version of the profile, and not long ago.
+    pub(crate) fn has_just_set(&self, key: &SysctlKey, live: &Content, now: Mono) -> bool {
+        let wrote_at = self.key(key).and_then(|memory| memory.wrote_at);
+        wrote_at.is_some_and(|at| now.since(at) < LONG_PAUSE) && self.owns(key, live)
     }
 
     /// Whether a key is left alone because it was applied once.

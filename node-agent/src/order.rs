@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use nettune_crds::KeyState;
-use nettune_sizing::{SysctlKey, Wanted, keys};
+use nettune_sizing::{SysctlKey, keys};
 
 use crate::goal::Goal;
 use crate::judge::{Plan, Verdict};
@@ -46,33 +45,8 @@ impl Family {
     }
 }
 
-/// Makes each threshold follow the one below it up, where that one stays too high for it: because
-/// somebody else raised it, or because the table is too full to lower it. Garbage collection needs
-/// room between the second and the third, hence twice the lower one.
-pub(crate) fn follow_up(plan: &mut Plan, goal: &Goal, live: &Live) {
-    for family in FAMILIES.iter().filter(|family| family.is_managed(goal)) {
-        let mut below: Option<(&SysctlKey, u64)> = None;
-        for (place, key) in (0..).zip(family.keys) {
-            let Some(now) = live.number(key) else {
-                continue;
-            };
-            let aim = match plan.get(key) {
-                Some(Verdict::Change { to }) => to.number().unwrap_or(now),
-                _ => now,
-            };
-            let highest = HIGHEST - 2 + place;
-            let settled = settle(aim, now, below.map(|(_, value)| value), highest);
-            if settled != aim {
-                let verdict = settled_verdict(goal, key, now, settled, below);
-                plan.insert(key.clone(), verdict);
-            }
-            below = Some((key, settled));
-        }
-    }
-}
-
 /// Whether a threshold is at the highest place that leaves room for those above it: somebody set it
-/// to the kernel's highest number, and [`follow_up`] took just so much off as the order needs.
+/// to the kernel's highest number, and [`crate::thresholds::settle`] took just so much off as the order needs.
 pub(crate) fn is_trimmed(key: &SysctlKey, number: u64) -> bool {
     highest_of(key).is_some_and(|highest| highest < HIGHEST && number == highest)
 }
@@ -82,44 +56,6 @@ pub(crate) fn highest_of(key: &SysctlKey) -> Option<u64> {
     let place = |family: &Family| (0..).zip(family.keys).find(|(_, own)| *own == key);
     let (place, _) = FAMILIES.iter().find_map(place)?;
     Some(HIGHEST - 2 + place)
-}
-
-fn settle(aim: u64, now: u64, below: Option<u64>, highest: u64) -> u64 {
-    let Some(below) = below else {
-        return aim.min(highest);
-    };
-    let (least, roomy) = (below + 1, below.saturating_mul(2));
-    if aim >= least {
-        aim.min(highest)
-    } else if (least..=roomy.clamp(least, highest)).contains(&now) {
-        now
-    } else {
-        roomy.clamp(least, highest)
-    }
-}
-
-fn settled_verdict(
-    goal: &Goal,
-    key: &SysctlKey,
-    now: u64,
-    settled: u64,
-    below: Option<(&SysctlKey, u64)>,
-) -> Verdict {
-    if now != settled {
-        return Verdict::Change { to: settled.into() };
-    }
-    let why = match below {
-        Some((below, value)) => format!("it has to stay above {}, which is {value}", leaf(below)),
-        None => "the thresholds above it have to fit below the kernel's highest number".to_owned(),
-    };
-    match goal.wanted.get(key) {
-        Some(Wanted::Exact(value)) => Verdict::Kept {
-            state: KeyState::Waiting,
-            message: format!("{value} is wanted, but {why}"),
-            waits_for: Some("lower thresholds below it".to_owned()),
-        },
-        _ => Verdict::Holds { note: why },
-    }
 }
 
 /// The last part of a key's name.

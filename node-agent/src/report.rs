@@ -147,6 +147,7 @@ impl Findings {
             let differ = plural(drifted, "differs", "differ");
             let because = match self.task {
                 Task::Observe => "mode Observe writes nothing",
+                Task::Enforce => "somebody else keeps changing what is set again after a pause",
                 _ => "mode ApplyOnce leaves what was changed since",
             };
             message.push_str(&format!(", {drifted} {differ}: {because}"));

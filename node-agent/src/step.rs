@@ -17,9 +17,10 @@ use crate::goal::{Goal, Revision, Task};
 use crate::judge::{self, Plan, Verdict};
 use crate::key_report::{KeyReport, reports};
 use crate::live::{Content, Live, Seen};
-use crate::memory::{AppliedOnce, Cause, Failure, Memory, Persisted, Record};
+use crate::memory::{AppliedOnce, Cause, Failure, KeyMemory, Memory, Persisted, Record};
 use crate::mono::Mono;
 use crate::order::{self, FAMILIES};
+use crate::rivals::Rival;
 use crate::{refusal, restore};
 
 /// What is to be done next.
@@ -62,8 +63,11 @@ pub struct Drift {
     pub found: Content,
     /// What is wanted, in words.
     pub wanted: String,
-    /// Whether it is put right.
+    /// Whether it is put right at once.
     pub repaired: bool,
+    /// Where somebody keeps changing it, so that it is left alone: what is known of that, and what to
+    /// do about it.
+    pub contest: Option<String>,
 }
 
 /// How long to rest where nothing but the kernel can change anything.
@@ -81,12 +85,17 @@ const LOOKS_FOR_A_WRITE: u32 = 2;
 pub fn step(goal: &Goal, live: &Live, memory: &Memory, now: Mono) -> Step {
     let mut memory = memory.clone();
     memory.turn_to(goal);
-    let mut plan = match goal.task {
+    let plan_by = |memory: &Memory| match goal.task {
         Task::Leave => Plan::new(),
-        Task::Release => restore::plan(live, &memory),
-        Task::Enforce | Task::ApplyOnce | Task::Observe => judge::plan(goal, live, &memory),
+        Task::Release => restore::plan(live, memory),
+        Task::Enforce | Task::ApplyOnce | Task::Observe => judge::plan(goal, live, memory, now),
     };
+    let mut plan = plan_by(&memory);
     let mut drifts = notice(goal, live, &plan, &mut memory, now);
+    if !drifts.is_empty() {
+        // Some are not answered at once.
+        plan = plan_by(&memory);
+    }
     hold_back(&mut plan, goal, live, &memory, now);
     for drift in &mut drifts {
         drift.repaired = matches!(plan.get(&drift.key), Some(Verdict::Change { .. }));
@@ -161,6 +170,7 @@ fn notice(goal: &Goal, live: &Live, plan: &Plan, memory: &mut Memory, now: Mono)
                 known.unseen = None;
                 if *live.seen(key) == Seen::Missing {
                     known.failure = None;
+                    known.rival = None;
                 }
             }
             continue;
@@ -170,8 +180,19 @@ fn notice(goal: &Goal, live: &Live, plan: &Plan, memory: &mut Memory, now: Mono)
             .is_some_and(|record| conntrack::took(key, &record.written.clone().into(), found));
         let known = memory.keys.entry(key.clone()).or_default();
         known.confirmed |= is_written;
-        if matches!(verdict, Verdict::Holds { .. }) {
+        let holds = matches!(verdict, Verdict::Holds { .. });
+        // What waits for something else is as it shall be too, for now.
+        let waits = matches!(verdict, Verdict::Kept { .. });
+        let is_over = |rival: &mut Rival| {
+            let is_left = holds || (waits && !rival.waits(now));
+            !rival.look(found, is_left, now)
+        };
+        if known.rival.as_mut().is_some_and(is_over) {
+            known.rival = None;
+        }
+        if holds {
             known.held = Some(found.clone());
+            known.kept = Some(found.clone());
             known.unseen = None;
             known.failure = None;
             if goal.task == Task::ApplyOnce && goal.wanted.contains_key(key) {
@@ -179,15 +200,26 @@ fn notice(goal: &Goal, live: &Live, plan: &Plan, memory: &mut Memory, now: Mono)
             }
             continue;
         }
-        if let Some(held) = known.held.take()
-            && held != *found
-        {
+        let held = known.held.take();
+        let rival = known.rival.as_ref();
+        if rival.is_some_and(|rival| rival.is_contest() && rival.waits(now)) {
+            known.unseen = None;
+            continue;
+        }
+        if held.is_some_and(|held| held != *found) || is_overwritten(key, verdict, known) {
+            known.unseen = None;
             known.drift_count += 1;
+            if goal.task == Task::Enforce && is_answered(verdict) {
+                known.rival = Some(Rival::wrote(known.rival.take(), found, now));
+            }
+            let wanted = goal.wanted.get(key);
+            let rival = known.rival.as_ref();
             drifts.push(Drift {
                 key: key.clone(),
                 found: found.clone(),
-                wanted: goal.wanted.get(key).map(in_words).unwrap_or_default(),
+                wanted: wanted.map(in_words).unwrap_or_default(),
                 repaired: false,
+                contest: rival.and_then(|rival| rival.sentence(key, wanted)),
             });
         }
         if let Verdict::Change { to } = verdict
@@ -204,6 +236,27 @@ fn notice(goal: &Goal, live: &Live, plan: &Plan, memory: &mut Memory, now: Mono)
         }
     }
     drifts
+}
+
+/// Whether a value that the kernel was seen to keep before was written and is not there: somebody was
+/// faster than the next look.
+fn is_overwritten(key: &SysctlKey, verdict: &Verdict, known: &KeyMemory) -> bool {
+    let Verdict::Change { to } = verdict else {
+        return false;
+    };
+    let unseen = known.unseen.as_ref();
+    let kept = known.kept.as_ref();
+    unseen.is_some_and(|unseen| unseen.content == *to)
+        && kept.is_some_and(|kept| conntrack::took(key, to, kept))
+}
+
+/// Whether a value is to be put right, now or when somebody else has had a pause.
+fn is_answered(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Change { .. } => true,
+        Verdict::Kept { state, .. } => *state == KeyState::Drifted,
+        Verdict::Holds { .. } => false,
+    }
 }
 
 /// Takes out of the plan what the mode, an earlier failure or a full disk forbid for now.
@@ -330,14 +383,16 @@ fn rest_until(keys: &[KeyReport], memory: &Memory, now: Mono) -> Mono {
         .keys
         .values()
         .filter_map(|known| known.failure.as_ref());
-    failures
+    let retries = failures
         .chain(&memory.persist_failure)
         .map(|failure| failure.retry_at)
-        .filter(|retry_at| *retry_at > now)
-        .fold(rest, Mono::min)
+        .filter(|retry_at| *retry_at > now);
+    let known = memory.keys.values();
+    let rivals = known.filter_map(|known| known.rival.as_ref()?.due(now));
+    retries.chain(rivals).fold(rest, Mono::min)
 }
 
-fn in_words(wanted: &Wanted) -> String {
+pub(crate) fn in_words(wanted: &Wanted) -> String {
     match wanted {
         Wanted::Exact(value) => value.to_string(),
         Wanted::AtLeast(bounds) => format!("at least {}", bounds.floor()),

@@ -2,6 +2,8 @@
 
 mod model;
 
+use std::time::Duration;
+
 use model::{Agent, Kernel, V4, at_least, exactly, goal, thresholds, written};
 use nettune_agent::goal::Task;
 use nettune_crds::KeyState;
@@ -51,10 +53,13 @@ fn a_limit_that_another_owner_raised_stays_and_the_one_above_follows_it_up() {
     );
     kernel.set(V4[1], 512);
     agent.settle(&mut kernel);
+    assert_eq!(kernel.thresholds(V4), [0, 4096, 400_000]);
+    agent.wait(Duration::from_secs(3600));
+    agent.settle(&mut kernel);
     assert_eq!(
         kernel.thresholds(V4),
         [0, 4096, 8192],
-        "its own follow-up is lowered again"
+        "its own follow-up is lowered again, not at once"
     );
 }
 

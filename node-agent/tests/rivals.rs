@@ -1,0 +1,502 @@
+//! Somebody else who keeps writing: the fight is bounded, it ends, and the right value comes back.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail them"
+)]
+
+mod model;
+
+use std::time::Duration;
+
+use model::{Agent, BUCKETS, Kernel, MAX, V4, V6, at_least, exactly, goal, key, thresholds};
+use nettune_agent::goal::Task;
+use nettune_agent::key_report::KeyReport;
+use nettune_agent::mono::Mono;
+use nettune_agent::step::Effect;
+use nettune_crds::KeyState;
+use nettune_sizing::{SysctlKey, Wanted};
+use proptest::prelude::*;
+use rustix::io::Errno;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A node on which somebody else writes too.
+struct Fight {
+    agent: Agent,
+    kernel: Kernel,
+    /// When each write was done, and of which key.
+    writes: Vec<(Mono, SysctlKey)>,
+    /// Every report that differed from the one before.
+    reports: Vec<Vec<KeyReport>>,
+}
+
+impl Fight {
+    fn over(wanted: &[(&SysctlKey, Wanted)]) -> Self {
+        let mut fight = Self {
+            agent: Agent::new(goal(Task::Enforce, wanted)),
+            kernel: Kernel::new(),
+            writes: Vec::new(),
+            reports: Vec::new(),
+        };
+        fight.settle();
+        fight.writes.clear();
+        fight
+    }
+
+    /// Looks until nothing is left to do, and says when to look again at the latest.
+    fn settle(&mut self) -> Mono {
+        let settled = self.agent.settle(&mut self.kernel).0;
+        let wrote = self.kernel.writes.drain(..);
+        self.writes
+            .extend(wrote.map(|(key, _)| (self.agent.now, key)));
+        if self.reports.last() != Some(&settled.keys) {
+            self.reports.push(settled.keys);
+        }
+        match settled.effect {
+            Effect::Rest { until } => until,
+            other => panic!("{other:?} is no rest"),
+        }
+    }
+
+    /// For so long, somebody writes every so often, and the agent looks whenever it has to.
+    fn go_on(&mut self, span: Duration, tempo: Duration, mut write: impl FnMut(&mut Kernel)) {
+        let end = self.agent.now.after(span);
+        let mut next = self.agent.now.after(tempo);
+        while self.agent.now < end {
+            let due = self.settle();
+            self.agent.now = due.min(next).min(end);
+            if self.agent.now == next {
+                write(&mut self.kernel);
+                next = next.after(tempo);
+            }
+        }
+        self.settle();
+    }
+
+    /// For so long nobody else writes; looks that find nothing new are left out.
+    fn rest(&mut self, span: Duration) {
+        let end = self.agent.now.after(span);
+        while self.agent.now < end {
+            self.settle();
+            self.agent.now = self.agent.now.after(Duration::from_secs(60)).min(end);
+        }
+        self.settle();
+    }
+
+    fn key(&self, key: &SysctlKey) -> &KeyReport {
+        let reports = self.reports.last().unwrap();
+        let mut reports = reports.iter();
+        reports.find(|report| &*report.name == key.name()).unwrap()
+    }
+
+    fn writes_of(&self, key: &SysctlKey) -> usize {
+        self.writes.iter().filter(|(_, own)| own == key).count()
+    }
+
+    /// How often the state of a key has turned.
+    fn turns(&self) -> usize {
+        let states = |report: &[KeyReport]| -> Vec<_> {
+            report
+                .iter()
+                .map(|key| (key.state, key.waits_for.clone()))
+                .collect()
+        };
+        let mut all: Vec<_> = self.reports.iter().map(|report| states(report)).collect();
+        all.dedup();
+        all.len()
+    }
+
+    /// The most writes of one key within an hour.
+    fn most_in_an_hour(&self, key: &SysctlKey) -> usize {
+        let times: Vec<Mono> = self
+            .writes
+            .iter()
+            .filter(|(_, own)| own == key)
+            .map(|(at, _)| *at)
+            .collect();
+        let from = |at: &Mono| {
+            times
+                .iter()
+                .filter(|time| *time >= at && time.since(*at) < HOUR)
+                .count()
+        };
+        times.iter().map(from).max().unwrap_or(0)
+    }
+}
+
+fn lower_max(kernel: &mut Kernel) {
+    kernel.set(MAX, 65_536);
+}
+
+#[test]
+fn a_rival_that_writes_once_is_answered_at_once_and_counted() {
+    let mut fight = Fight::over(&[(MAX, at_least(131_072))]);
+    lower_max(&mut fight.kernel);
+    fight.settle();
+    assert_eq!(fight.kernel.number(MAX), Some(131_072));
+    let report = fight.key(MAX);
+    assert_eq!((report.state, report.drift_count), (KeyState::Applied, 1));
+}
+
+#[test]
+fn a_rival_that_only_raises_a_limit_is_none() {
+    let mut fight = Fight::over(&[(MAX, at_least(131_072))]);
+    let mut raised = 131_072;
+    fight.go_on(HOUR, Duration::from_secs(60), |kernel| {
+        raised += raised / 4;
+        kernel.set(MAX, raised);
+    });
+    assert!(fight.writes.is_empty(), "{:?}", fight.writes);
+    assert_eq!(fight.key(MAX).drift_count, 0);
+}
+
+#[test]
+fn a_rival_that_never_stops_is_met_later_and_later_and_then_left() {
+    let mut fight = Fight::over(&[(MAX, at_least(131_072)), (BUCKETS, at_least(65_536))]);
+    let start = fight.agent.now;
+    fight.go_on(HOUR, Duration::from_millis(100), lower_max);
+    let answers: Vec<u64> = fight
+        .writes
+        .iter()
+        .map(|(at, _)| at.since(start).as_secs())
+        .collect();
+    assert_eq!(answers, [0, 1, 3, 7, 15, 31, 63]);
+    let report = fight.key(MAX);
+    assert_eq!(report.state, KeyState::Contested);
+    for part in [
+        "65536",
+        "at least 131072",
+        "8 times within 1 min 3 s",
+        "maxPerCore: 0",
+    ] {
+        assert!(report.message.contains(part), "{}", report.message);
+    }
+    assert_eq!(report.observed, Some(65_536.into()), "what it really holds");
+
+    fight.reports.clear();
+    fight.go_on(HOUR * 24, Duration::from_millis(700), lower_max);
+    assert_eq!(fight.writes.len(), 7 + 24, "one try an hour");
+    assert!(
+        fight.reports.len() <= 25,
+        "one for the count of each try: {}",
+        fight.reports.len()
+    );
+    let mut states = fight.reports.iter().flatten();
+    let max = |report: &&KeyReport| &*report.name == MAX.name();
+    assert!(
+        states
+            .by_ref()
+            .filter(max)
+            .all(|report| report.state == KeyState::Contested),
+        "a try is no end of the contest"
+    );
+}
+
+#[test]
+fn between_two_answers_it_says_in_the_same_words_that_it_is_tried_again() {
+    let mut fight = Fight::over(&[(MAX, at_least(131_072))]);
+    fight.go_on(
+        Duration::from_secs(60),
+        Duration::from_millis(100),
+        lower_max,
+    );
+    let reports = fight.reports.iter().flatten();
+    let mut waiting: Vec<&str> = reports
+        .filter(|report| report.state == KeyState::Drifted)
+        .map(|report| report.message.as_str())
+        .collect();
+    assert!(waiting.len() > 3);
+    waiting.dedup();
+    assert_eq!(waiting.len(), 1, "{waiting:?}");
+    assert!(waiting[0].contains("set again"), "{}", waiting[0]);
+}
+
+#[test]
+fn one_that_writes_every_minute_or_every_hour_has_its_contest_too() {
+    for (tempo, most) in [(60, 8), (1800, 10), (3600, 24)] {
+        let mut fight = Fight::over(&[(MAX, at_least(131_072))]);
+        fight.go_on(HOUR * 48, Duration::from_secs(tempo), lower_max);
+        assert_eq!(fight.key(MAX).state, KeyState::Contested, "{tempo}");
+        assert!(fight.most_in_an_hour(MAX) <= most, "{tempo}");
+        let contested = |report: &Vec<KeyReport>| report[0].state == KeyState::Contested;
+        let first = fight.reports.iter().position(contested).unwrap();
+        let later = &fight.reports[first..];
+        assert!(later.iter().all(contested), "{tempo}: it does not flap");
+    }
+}
+
+#[test]
+fn what_restarts_every_night_never_has_one() {
+    let mut fight = Fight::over(&[(MAX, at_least(131_072))]);
+    fight.go_on(HOUR * 24 * 60, HOUR * 24, lower_max);
+    assert_eq!(fight.writes_of(MAX), 60, "each is answered");
+    let mut reports = fight.reports.iter().flatten();
+    assert!(reports.all(|report| report.state == KeyState::Applied));
+}
+
+#[test]
+fn the_value_is_right_an_hour_after_the_rival_has_stopped() {
+    let mut fight = Fight::over(&[(MAX, at_least(131_072))]);
+    fight.go_on(
+        Duration::from_secs(120),
+        Duration::from_millis(100),
+        lower_max,
+    );
+    assert_eq!(fight.key(MAX).state, KeyState::Contested);
+    fight.rest(HOUR);
+    assert_eq!(fight.kernel.number(MAX), Some(131_072));
+    fight.rest(Duration::from_secs(70));
+    assert_eq!(fight.key(MAX).state, KeyState::Applied);
+    fight.go_on(Duration::from_secs(60), Duration::from_secs(60), lower_max);
+    assert_eq!(
+        fight.kernel.number(MAX),
+        Some(131_072),
+        "and a new one starts from nothing"
+    );
+}
+
+#[test]
+fn a_change_of_the_profile_is_one_more_try() {
+    let mut fight = Fight::over(&[(MAX, at_least(131_072))]);
+    fight.go_on(
+        Duration::from_secs(120),
+        Duration::from_millis(100),
+        lower_max,
+    );
+    fight.writes.clear();
+    fight
+        .agent
+        .turn_to(Task::Enforce, &[(MAX, at_least(262_144))]);
+    fight.go_on(
+        Duration::from_secs(120),
+        Duration::from_millis(100),
+        lower_max,
+    );
+    assert_eq!(fight.writes.len(), 1);
+    let report = fight.key(MAX);
+    assert_eq!(report.state, KeyState::Contested);
+    assert!(report.message.contains("262144"), "{}", report.message);
+    fight
+        .agent
+        .turn_to(Task::Observe, &[(MAX, at_least(262_144))]);
+    fight.settle();
+    assert_eq!(fight.key(MAX).state, KeyState::Drifted);
+}
+
+/// Faster than any look: its value is there again whenever the agent looks.
+#[test]
+fn a_rival_that_is_faster_than_a_look_is_one_and_no_whim_of_the_kernel() {
+    let mut fight = Fight::over(&[(MAX, at_least(131_072))]);
+    fight.kernel.turns_into.insert(MAX.clone(), 65_536.into());
+    lower_max(&mut fight.kernel);
+    fight.rest(HOUR / 2);
+    assert_eq!(fight.writes.len(), 7);
+    assert_eq!(fight.key(MAX).state, KeyState::Contested);
+}
+
+#[test]
+fn a_module_that_is_loaded_again_ends_a_contest() {
+    let mut fight = Fight::over(&[(MAX, at_least(131_072))]);
+    fight.go_on(
+        Duration::from_secs(120),
+        Duration::from_millis(100),
+        lower_max,
+    );
+    fight.kernel.values.remove(MAX);
+    fight.settle();
+    assert_eq!(fight.key(MAX).state, KeyState::Waiting);
+    lower_max(&mut fight.kernel);
+    fight.settle();
+    assert_eq!(fight.kernel.number(MAX), Some(131_072));
+    assert_eq!(fight.key(MAX).state, KeyState::Applied);
+}
+
+#[test]
+fn a_key_that_is_refused_while_it_is_contested_says_that() {
+    let mut fight = Fight::over(&[(MAX, at_least(131_072))]);
+    fight.go_on(
+        Duration::from_secs(120),
+        Duration::from_millis(100),
+        lower_max,
+    );
+    fight.kernel.refuses.insert(MAX.clone(), Errno::ROFS);
+    fight.rest(HOUR + Duration::from_secs(1));
+    assert_eq!(fight.key(MAX).state, KeyState::Failed);
+}
+
+#[test]
+fn a_rival_of_one_threshold_makes_no_contest_of_the_others() {
+    let wanted = [
+        (V4[0], at_least(1024)),
+        (V4[1], at_least(4096)),
+        (V4[2], at_least(8192)),
+    ];
+    let mut fight = Fight::over(&wanted);
+    fight.go_on(HOUR / 4, Duration::from_millis(100), |kernel| {
+        kernel.set(V4[1], 512);
+    });
+    assert_eq!(fight.key(V4[1]).state, KeyState::Contested);
+    assert_eq!(fight.kernel.thresholds(V4), [256, 512, 8192]);
+    let first = fight.key(V4[0]);
+    assert_eq!((first.state, first.drift_count), (KeyState::Waiting, 0));
+    assert!(
+        first.message.contains("below gc_thresh2"),
+        "{}",
+        first.message
+    );
+    assert_eq!(fight.key(V4[2]).state, KeyState::Applied);
+    fight.rest(HOUR);
+    assert_eq!(fight.kernel.thresholds(V4), [1024, 4096, 8192]);
+}
+
+/// The kernel takes no entry past the third threshold and collects none up to the second.
+#[test]
+fn the_thresholds_below_a_contested_one_follow_it_down() {
+    let mut fight = Fight::over(&thresholds(0, 4096, 8192));
+    fight.kernel.counts.neighbors_ipv4 = Some(200);
+    fight.go_on(HOUR / 4, Duration::from_millis(100), |kernel| {
+        kernel.set(V4[2], 1024);
+    });
+    assert_eq!(fight.key(V4[2]).state, KeyState::Contested);
+    assert_eq!(fight.kernel.thresholds(V4), [0, 512, 1024]);
+    assert_eq!(fight.key(V4[1]).state, KeyState::Waiting);
+
+    let mut fight = Fight::over(&thresholds(0, 4096, 8192));
+    fight.kernel.counts.neighbors_ipv4 = Some(300);
+    fight.go_on(HOUR / 4, Duration::from_millis(100), |kernel| {
+        kernel.set(V4[2], 1024);
+    });
+    assert_eq!(
+        fight.kernel.thresholds(V4),
+        [0, 4096, 1024],
+        "never below twice what the table holds"
+    );
+}
+
+#[test]
+fn the_threshold_above_one_that_is_moved_up_and_down_does_not_move_with_it() {
+    let mut fight = Fight::over(&thresholds(0, 4096, 8192));
+    let mut up = false;
+    fight.go_on(HOUR, Duration::from_secs(1), |kernel| {
+        up = !up;
+        kernel.set(V4[1], if up { 200_000 } else { 10_000 });
+    });
+    assert_eq!(
+        fight.writes_of(V4[2]),
+        1,
+        "up to 400000 at once, and not back"
+    );
+    assert_eq!(fight.key(V4[2]).state, KeyState::Applied);
+}
+
+#[test]
+fn a_threshold_that_is_not_managed_is_not_fought_over_for_ever() {
+    let mut fight = Fight::over(&[(V4[1], at_least(4096))]);
+    fight.go_on(HOUR, Duration::from_millis(100), |kernel| {
+        kernel.set(V4[2], 1024);
+    });
+    assert!(fight.writes_of(V4[2]) <= 8, "{}", fight.writes_of(V4[2]));
+}
+
+#[derive(Debug, Clone)]
+struct Act {
+    pause: Duration,
+    times: u32,
+    key: usize,
+    values: [u64; 2],
+}
+
+fn keys() -> Vec<SysctlKey> {
+    let mut all: Vec<SysctlKey> = V4.into_iter().chain([V6[1]]).cloned().collect();
+    all.extend([MAX.clone(), BUCKETS.clone(), key("net.core.somaxconn")]);
+    all
+}
+
+/// Anything from a loop to a cron job, of one value or two in turn.
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let pause = prop_oneof![
+        (50..500_u64).prop_map(Duration::from_millis),
+        (1..90_u64).prop_map(Duration::from_secs),
+        (60..5000_u64).prop_map(Duration::from_secs),
+    ];
+    let value = || {
+        prop_oneof![
+            (4..22_u32).prop_map(|power| 1_u64 << power),
+            Just(i32::MAX as u64),
+            Just(0)
+        ]
+    };
+    let act = (pause, 1..120_u32, 0..keys().len(), [value(), value()]);
+    let act = act.prop_map(|(pause, times, key, values)| Act {
+        pause,
+        times,
+        key,
+        values,
+    });
+    proptest::collection::vec(act, 1..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 24, ..ProptestConfig::default() })]
+
+    /// Whatever somebody does: writes are few, reports are few, and an hour after the end all is well.
+    #[test]
+    fn against_any_rival_writes_are_bounded_and_the_values_come_back(acts in acts(), exact in any::<bool>()) {
+        let somaxconn = key("net.core.somaxconn");
+        let third = if exact { exactly(8192) } else { at_least(8192) };
+        let wanted = [
+            (V4[0], at_least(1024)),
+            (V4[1], at_least(4096)),
+            (V4[2], third),
+            (V6[1], at_least(4096)),
+            (MAX, at_least(131_072)),
+            (BUCKETS, at_least(131_072)),
+            (&somaxconn, exactly(4096)),
+        ];
+        let mut fight = Fight::over(&wanted);
+        fight.kernel.set(&somaxconn, 128);
+        let mut span = Duration::ZERO;
+        for act in &acts {
+            let mut turn = 0;
+            let key = &keys()[act.key];
+            fight.go_on(act.pause * act.times, act.pause, |kernel| {
+                turn += 1;
+                let value = act.values[turn % 2];
+                kernel.set(key, if key == BUCKETS { value.max(512) } else { value });
+            });
+            span += act.pause * act.times;
+        }
+        for key in keys() {
+            // Thresholds also follow each other, at most once for each doubling.
+            let most = if V4.contains(&&key) || V6.contains(&&key) { 48 } else { 16 };
+            let writes = fight.most_in_an_hour(&key);
+            prop_assert!(writes <= most, "{} writes of {} in an hour", writes, key);
+        }
+        let hours = usize::try_from(span.as_secs() / 3600).unwrap() + 1;
+        let turns = fight.turns();
+        prop_assert!(turns <= 60 + 20 * hours, "{turns} changes of a state in {hours} h");
+
+        fight.rest(HOUR + Duration::from_secs(1));
+        // A threshold that waited for another one comes back with it, and what was won rests as long.
+        fight.rest(HOUR + Duration::from_secs(1));
+        for (key, wanted) in &wanted {
+            let found = fight.kernel.number(key).unwrap();
+            let is_right = match wanted {
+                Wanted::Exact(value) => value.as_number() == Some(found),
+                Wanted::AtLeast(bounds) => found >= bounds.floor() || found == 0,
+            };
+            let follows = *key == V4[2] && fight.kernel.number(V4[1]).unwrap() >= 8192;
+            prop_assert!(is_right || follows, "{} is {}: {:?}", key, found, fight.key(key));
+        }
+        prop_assert!(fight.kernel.is_ordered(V4), "{:?}", fight.kernel.thresholds(V4));
+        prop_assert!(fight.kernel.is_ordered(V6), "{:?}", fight.kernel.thresholds(V6));
+        fight.rest(Duration::from_secs(7 * 3600));
+        let contested = |report: &&KeyReport| report.state == KeyState::Contested;
+        prop_assert_eq!(fight.reports.last().unwrap().iter().find(contested), None);
+        let writes = fight.writes.len();
+        fight.rest(HOUR * 10);
+        prop_assert_eq!(fight.writes.len(), writes, "nothing is left to do");
+    }
+}
