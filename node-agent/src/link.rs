@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use nettune_crds::{NodeNetworkProfile, NodeNetworkProfileStatus};
 use nettune_daemon::api::{self, ApiError, LONGEST_PAUSE, Outage, Patience, pauses};
@@ -33,6 +33,10 @@ const PATCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// what spreads them.
 const WATCH_LIFE: std::ops::RangeInclusive<u32> = 1500..=3000;
 
+/// How long after a profile seems to be gone a list is asked: an API server that loses its kind deletes
+/// the objects first, and the kind a moment later.
+const DOUBT: Duration = Duration::from_secs(5);
+
 /// The field manager of the status.
 const MANAGER: &str = "nettune-agent";
 
@@ -45,6 +49,10 @@ pub struct Link {
     metrics: Metrics,
     outage: Outage,
     profile: Option<Profile>,
+    /// The profile seems to be gone, and no list has confirmed it yet.
+    doubts: bool,
+    /// Pauses between tries to confirm it, once one has failed.
+    doubt_pauses: Option<Box<dyn Iterator<Item = Duration> + Send>>,
     /// What was written last: where the API server keeps less of it than was sent, sending it again
     /// would change nothing.
     acknowledged: Option<(Value, String)>,
@@ -60,6 +68,9 @@ struct Profile {
     resource_version: String,
     status: Value,
 }
+
+/// A list that will say whether the profile is gone.
+type Confirming = BoxFuture<'static, kube::Result<Option<DynamicObject>>>;
 
 type Patching = BoxFuture<'static, Result<DynamicObject, PatchError>>;
 
@@ -99,6 +110,8 @@ impl Link {
             metrics,
             outage: Outage::default(),
             profile: None,
+            doubts: false,
+            doubt_pauses: None,
             acknowledged: None,
             pauses: None,
             started: Instant::now(),
@@ -116,14 +129,20 @@ impl Link {
             api = self.connect() => api,
         };
         let config = watcher::Config::default()
-            .fields(&format!("metadata.name={}", self.node))
+            .fields(&self.by_name())
             .timeout(watch_life());
         let mut events = pin!(watcher(api.clone(), config).backoff(Patience::up_to(LONGEST_PAUSE)));
         let mut patching: Option<(Value, Patching)> = None;
         let mut next_patch = Instant::now();
         let mut listed = false;
         let mut may_find = true;
+        let mut confirming: Option<Confirming> = None;
         loop {
+            if !self.doubts {
+                confirming = None;
+            } else if confirming.is_none() {
+                confirming = Some(self.look_again(&api).boxed());
+            }
             if patching.is_none() && next_patch <= Instant::now() {
                 patching = self.patch(&api);
             }
@@ -137,6 +156,10 @@ impl Link {
                 found = self.findings.changed(), if may_find => may_find = found.is_ok(),
                 patched = patched(&mut patching) => {
                     next_patch = self.patched(patched);
+                }
+                found = under_way(&mut confirming) => {
+                    confirming = None;
+                    self.confirmed(found);
                 }
                 () = sleep_until(next_patch), if is_early => {}
             }
@@ -154,6 +177,44 @@ impl Link {
             self.metrics.api_reachable(false);
             sleep(pauses.next().unwrap_or_default()).await;
         }
+    }
+
+    /// The profile as a list has it, a while from now.
+    fn look_again(
+        &mut self,
+        api: &Api<DynamicObject>,
+    ) -> impl Future<Output = kube::Result<Option<DynamicObject>>> + use<> {
+        let wait = match &mut self.doubt_pauses {
+            None => DOUBT,
+            Some(pauses) => pauses.next().unwrap_or_default(),
+        };
+        let (api, params) = (api.clone(), ListParams::default().fields(&self.by_name()));
+        async move {
+            sleep(wait).await;
+            // Not a get: that answers 404 for a profile that is gone and for a kind that is gone.
+            api.list(&params)
+                .await
+                .map(|list| list.items.into_iter().next())
+        }
+    }
+
+    fn confirmed(&mut self, found: kube::Result<Option<DynamicObject>>) {
+        match found {
+            Ok(Some(profile)) => self.take(&profile),
+            Ok(None) => {
+                self.doubts = false;
+                self.order(Order::NoProfile);
+            }
+            Err(error) => {
+                self.outage.noticed(&error);
+                self.metrics.api_reachable(false);
+                self.doubt_pauses.get_or_insert_with(|| Box::new(pauses()));
+            }
+        }
+    }
+
+    fn by_name(&self) -> String {
+        format!("metadata.name={}", self.node)
     }
 
     fn watched(
@@ -194,9 +255,12 @@ impl Link {
         self.metrics.api_reachable(true);
     }
 
+    /// It seems to be gone. A CustomResourceDefinition that is deleted takes its objects with it, by
+    /// events like those of a profile that is not wanted any more: a list has to confirm it.
     fn gone(&mut self) {
         self.profile = None;
-        self.order(Order::NoProfile);
+        self.doubts = true;
+        self.doubt_pauses = None;
     }
 
     fn take(&mut self, object: &DynamicObject) {
@@ -204,6 +268,7 @@ impl Link {
             return;
         }
         self.profile = Some(Profile::of(object));
+        self.doubts = false;
         self.order(Order::Profile(Arc::new(source(object))));
     }
 
@@ -336,6 +401,14 @@ fn source(object: &DynamicObject) -> Source {
     Source {
         revision: Profile::of(object).revision,
         spec: object.data.get("spec").cloned().unwrap_or(Value::Null),
+    }
+}
+
+/// Waits for a list that is under way; for ever where none is.
+async fn under_way(confirming: &mut Option<Confirming>) -> kube::Result<Option<DynamicObject>> {
+    match confirming {
+        Some(confirming) => confirming.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod harness;
 mod leader;
+mod link;
 mod operator;
 mod schema;
 mod whole_path;
