@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use nettune_agent::host::Surroundings;
+use nettune_agent::privilege::Needs;
 use nettune_agent::procfs::Roots;
 
 const EXAMPLES: &str = "\
@@ -111,6 +112,30 @@ pub(crate) struct HostArguments {
     /// Where originals and the last goal are kept across restarts
     #[arg(long, default_value = "/var/lib/nettune")]
     pub(crate) state_dir: PathBuf,
+}
+
+impl RunArguments {
+    /// What the agent has to be able to do. The state directory is made: what is not there cannot be
+    /// named to the kernel.
+    pub(crate) fn needs(&self) -> Needs {
+        let state_dir = &self.host.state_dir;
+        if let Err(error) = std::fs::create_dir_all(state_dir) {
+            let (path, error) = (state_dir.display().to_string(), error.to_string());
+            tracing::error!(path, error, "cannot make the state directory");
+        }
+        Needs {
+            sysctls: self.host.sysctl_root.join("net"),
+            state: state_dir.clone(),
+            reads: self
+                .kubeconfig
+                .iter()
+                .chain(&self.policy)
+                .cloned()
+                .collect(),
+            listens: (!self.once).then(|| self.listen.port()),
+            starts_programs: self.kubeconfig.is_some() && self.policy.is_none(),
+        }
+    }
 }
 
 impl HostArguments {

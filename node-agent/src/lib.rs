@@ -23,6 +23,7 @@ mod pace;
 pub mod patch;
 pub mod policy;
 pub mod pressure;
+pub mod privilege;
 pub mod procfs;
 mod refusal;
 pub mod rehearsal;

@@ -14,6 +14,7 @@ use futures::future::Either;
 use nettune_agent::agent::Agent;
 use nettune_agent::link::Link;
 use nettune_agent::metrics::Metrics;
+use nettune_agent::privilege::Confinement;
 use nettune_agent::standalone::{self, PolicyMetrics};
 use nettune_daemon::serve::{Endpoint, Health};
 use nettune_daemon::{error, logging, metrics, shutdown, tls};
@@ -42,6 +43,8 @@ fn main() -> ExitCode {
 
 fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     tls::install();
+    // Before there is another thread, or anything that comes from outside.
+    let confinement = Confinement::enforce(&arguments.needs());
     // One thread: reading the kernel's files takes microseconds, and an idle thread takes memory.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -51,7 +54,9 @@ fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         if arguments.once {
             once::run(arguments).await
         } else {
-            run(arguments).await.map(|()| ExitCode::SUCCESS)
+            run(arguments, &confinement)
+                .await
+                .map(|()| ExitCode::SUCCESS)
         }
     });
     // Not waiting for a name that is still being resolved.
@@ -59,12 +64,13 @@ fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     ended
 }
 
-async fn run(arguments: RunArguments) -> anyhow::Result<()> {
+async fn run(arguments: RunArguments, confinement: &Confinement) -> anyhow::Result<()> {
     let shutdown = shutdown::signal()?;
     let hangups = signal(SignalKind::hangup()).context("cannot listen to SIGHUP")?;
     let place = Place::of(&arguments.host, arguments.node_name)?;
     let mut registry = Registry::default();
     metrics::register_build_info(&mut registry, "nettune-agent", env!("CARGO_PKG_VERSION"));
+    confinement.register(&mut registry);
     let metrics = Metrics::register(&mut registry);
     let (order, orders) = watch::channel(None);
     let (found, findings) = watch::channel(None);
