@@ -33,7 +33,9 @@ pub(crate) fn judge_buckets(wanted: &Wanted, plan: &Plan, live: &Live) -> Verdic
             if now >= needed {
                 return Verdict::holds();
             }
+            // Where chains fail now, what they should bear is beside the point.
             if let Some(max) = max
+                && !live.distress.chains_too_long
                 && bears(live.machine.kernel, now, max)
             {
                 let note = format!("{now} buckets bear {max} entries on this kernel");
@@ -45,7 +47,8 @@ pub(crate) fn judge_buckets(wanted: &Wanted, plan: &Plan, live: &Live) -> Verdic
     if now == rounded(to) {
         return Verdict::holds();
     }
-    if let Some(busy) = busy(live) {
+    // A resize stalls all connections for a moment; chains that are too long refuse them.
+    if let Some(busy) = busy(live).filter(|_| !live.distress.chains_too_long) {
         return Verdict::Kept {
             state: KeyState::Waiting,
             message: format!("{to} are set at a quiet moment: {busy}"),

@@ -10,6 +10,7 @@ use crate::goal::{Goal, Task};
 use crate::judge::{Plan, Verdict};
 use crate::live::{Content, Live};
 use crate::memory::Memory;
+use crate::relief;
 
 /// Where one key stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +76,14 @@ fn report(
         )
     };
     let (state, message, waits_for) = match verdict {
-        Some(Verdict::Holds { note }) => (KeyState::Applied, note.clone(), None),
+        Some(Verdict::Holds { note }) => {
+            let relief = relief::note(goal, key, memory);
+            (
+                KeyState::Applied,
+                relief.unwrap_or_else(|| note.clone()),
+                None,
+            )
+        }
         Some(Verdict::Kept {
             state,
             message,

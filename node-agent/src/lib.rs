@@ -27,6 +27,7 @@ pub mod privilege;
 pub mod procfs;
 mod refusal;
 pub mod rehearsal;
+mod relief;
 pub mod report;
 mod restore;
 mod rivals;

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::conntrack;
 use crate::goal::{Goal, Revision, Source, Task};
 use crate::key_report::KeyReport;
-use crate::live::Content;
+use crate::live::{Content, Distress};
 use crate::mono::Mono;
 use crate::rivals::{LONG_PAUSE, Rival};
 use crate::step::Effect;
@@ -26,6 +26,14 @@ pub struct Memory {
     pub(crate) keys: BTreeMap<SysctlKey, KeyMemory>,
     /// Keys that [`Task::ApplyOnce`] is done with, for this revision.
     pub(crate) applied_once: BTreeSet<SysctlKey>,
+    /// Limits that were raised because their table was full.
+    pub(crate) relief: BTreeMap<SysctlKey, u64>,
+    /// When each was raised last.
+    pub(crate) relieved_at: BTreeMap<SysctlKey, Mono>,
+    /// Limits whose table was full although they are as high as they may be.
+    pub(crate) at_ceiling: BTreeSet<SysctlKey>,
+    /// What the tables had suffered when that was last answered.
+    pub(crate) answered: Distress,
     /// The state could not be saved.
     pub(crate) persist_failure: Option<Failure>,
     /// How a release ended, once it did: nothing is touched afterwards.
@@ -42,6 +50,9 @@ pub struct Persisted {
     pub source: Option<Arc<Source>>,
     /// Every key that was written in this boot.
     pub records: BTreeMap<SysctlKey, Record>,
+    /// Limits that the agent itself has raised, because their table was full, and to what: a restart
+    /// must not lower them.
+    pub relief: BTreeMap<SysctlKey, u64>,
     /// Keys that [`Task::ApplyOnce`] is done with.
     pub applied_once: Option<AppliedOnce>,
     /// The version of the profile whose release is over.
@@ -145,6 +156,7 @@ impl Memory {
     #[must_use]
     pub fn new(persisted: Persisted) -> Self {
         Self {
+            relief: persisted.relief.clone(),
             persisted,
             ..Self::default()
         }
@@ -221,6 +233,7 @@ impl Memory {
         }
         self.persist_failure = None;
         self.released = None;
+        self.at_ceiling.clear();
         let done = self.persisted.applied_once.as_ref();
         let done = done.filter(|done| Some(&done.revision) == goal.revision());
         self.applied_once = done.map(|done| done.keys.clone()).unwrap_or_default();

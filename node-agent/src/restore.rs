@@ -14,6 +14,9 @@ const KUBE_PROXY_LEAST: u64 = 131_072;
 /// And for each core (`--conntrack-max-per-core`).
 const KUBE_PROXY_PER_CORE: u64 = 32_768;
 
+/// And at the most, since 1.36.
+const KUBE_PROXY_MOST: u64 = 1_048_576;
+
 /// What is to be done to put the originals back.
 pub(crate) fn plan(live: &Live, memory: &Memory) -> Plan {
     let mut plan = Plan::new();
@@ -87,7 +90,8 @@ fn least_to_restore(key: &SysctlKey, original: &Content, live: &Live) -> Content
     match original.number() {
         Some(number) if *key == keys::NF_CONNTRACK_MAX => {
             let cores = u64::from(live.machine.cores);
-            let kube_proxy = KUBE_PROXY_LEAST.max(cores.saturating_mul(KUBE_PROXY_PER_CORE));
+            let kube_proxy = cores.saturating_mul(KUBE_PROXY_PER_CORE);
+            let kube_proxy = kube_proxy.clamp(KUBE_PROXY_LEAST, KUBE_PROXY_MOST);
             number.max(kube_proxy).into()
         }
         _ => original.clone(),

@@ -115,6 +115,8 @@ struct StateFile {
     originals_lost: bool,
     source: Option<Source>,
     records: BTreeMap<String, RecordFile>,
+    #[serde(default)]
+    relief: BTreeMap<String, u64>,
     applied_once: Option<AppliedOnceFile>,
     released: Option<Revision>,
 }
@@ -229,6 +231,8 @@ impl StateDir {
             let record = record.try_into()?;
             records.extend(known(&name).map(|key| (key, record)));
         }
+        let relief = file.relief.into_iter();
+        let relief = relief.filter_map(|(name, raised)| Some((known(&name)?, raised)));
         let applied_once = file.applied_once.map(|done| AppliedOnce {
             revision: done.revision,
             keys: done.keys.iter().filter_map(|name| known(name)).collect(),
@@ -237,6 +241,7 @@ impl StateDir {
             originals_lost: file.originals_lost,
             source,
             records,
+            relief: relief.collect(),
             applied_once,
             released: file.released,
         })
@@ -285,6 +290,11 @@ impl StateDir {
             originals_lost: persisted.originals_lost,
             source: persisted.source.as_deref().cloned(),
             records: persisted.records.iter().map(record).collect(),
+            relief: persisted
+                .relief
+                .iter()
+                .map(|(key, raised)| (key.name().to_owned(), *raised))
+                .collect(),
             applied_once: persisted.applied_once.as_ref().map(|done| AppliedOnceFile {
                 revision: done.revision.clone(),
                 keys: done.keys.iter().map(|key| key.name().to_owned()).collect(),

@@ -21,7 +21,7 @@ use crate::memory::{AppliedOnce, Cause, Failure, KeyMemory, Memory, Persisted, R
 use crate::mono::Mono;
 use crate::order::{self, FAMILIES};
 use crate::rivals::Rival;
-use crate::{refusal, restore};
+use crate::{refusal, relief, restore};
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +85,9 @@ const LOOKS_FOR_A_WRITE: u32 = 2;
 pub fn step(goal: &Goal, live: &Live, memory: &Memory, now: Mono) -> Step {
     let mut memory = memory.clone();
     memory.turn_to(goal);
+    relief::answer(goal, live, &mut memory, now);
+    let relieved = relief::relieved(goal, &memory);
+    let goal = relieved.as_ref();
     let plan_by = |memory: &Memory| match goal.task {
         Task::Leave => Plan::new(),
         Task::Release => restore::plan(live, memory),
@@ -322,6 +325,7 @@ fn is_done(goal: &Goal, memory: &Memory, key: &SysctlKey) -> bool {
 fn intent(goal: &Goal, live: &Live, plan: &Plan, memory: &Memory) -> Persisted {
     let mut intent = memory.persisted.clone();
     intent.source.clone_from(&goal.source);
+    intent.relief.clone_from(&memory.relief);
     let is_current = |revision: &Revision| Some(revision) == goal.revision();
     if !intent.released.as_ref().is_some_and(is_current) {
         intent.released = None;
