@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nettune_crds::{Mode, ProfileSysctl};
+use nettune_crds::{Mode, ProfileSysctl, ReleasePolicy};
 use nettune_sizing::{SysctlKey, Wanted, keys};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,8 @@ pub struct Goal {
     pub tuning: String,
     /// What is done with the keys.
     pub task: Task,
+    /// What becomes of a key that the profile does not name any more.
+    pub release_policy: ReleasePolicy,
     /// What each key shall hold.
     pub wanted: BTreeMap<SysctlKey, Wanted>,
     /// Entries that this agent does not take.
@@ -83,6 +85,8 @@ struct Spec {
     tuning: String,
     #[serde(default)]
     mode: Mode,
+    #[serde(default, rename = "releasePolicy")]
+    release_policy: ReleasePolicy,
     #[serde(default)]
     sysctls: Vec<serde_json::Value>,
     #[serde(default)]
@@ -111,6 +115,7 @@ impl Goal {
             source: Some(source),
             tuning: spec.tuning,
             task,
+            release_policy: spec.release_policy,
             ..Self::default()
         };
         for entry in spec.sysctls.iter().take(MOST_ENTRIES) {
@@ -133,6 +138,14 @@ impl Goal {
     #[must_use]
     pub fn revision(&self) -> Option<&Revision> {
         self.source.as_deref().map(|source| &source.revision)
+    }
+
+    /// Whether a key is not named any more and its original goes back.
+    #[must_use]
+    pub fn gives_back(&self, key: &SysctlKey) -> bool {
+        self.release_policy == ReleasePolicy::Restore
+            && matches!(self.task, Task::Enforce | Task::ApplyOnce)
+            && !self.wanted.contains_key(key)
     }
 
     fn take(&mut self, entry: &serde_json::Value) {

@@ -12,6 +12,7 @@ use crate::memory::Memory;
 use crate::mono::Mono;
 use crate::order;
 use crate::refusal;
+use crate::restore;
 use crate::thresholds;
 
 /// What becomes of each key.
@@ -66,6 +67,7 @@ pub(crate) fn plan(goal: &Goal, live: &Live, memory: &Memory, now: Mono) -> Plan
             plan.insert(key.clone(), left_for_now(key, Some(wanted), verdict));
         }
     }
+    restore::add(&mut plan, live, memory, |key| goal.gives_back(key));
     // After nf_conntrack_max, whose value it has to bear.
     let buckets = &keys::NF_CONNTRACK_BUCKETS;
     if let Some(wanted) = goal.wanted.get(buckets) {

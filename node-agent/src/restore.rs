@@ -17,22 +17,29 @@ const KUBE_PROXY_PER_CORE: u64 = 32_768;
 /// And at the most, since 1.36.
 const KUBE_PROXY_MOST: u64 = 1_048_576;
 
-/// What is to be done to put the originals back.
-pub(crate) fn plan(live: &Live, memory: &Memory) -> Plan {
-    let mut plan = Plan::new();
+/// Adds to a plan what is to be done to put the originals of some keys back.
+pub(crate) fn add(plan: &mut Plan, live: &Live, memory: &Memory, of: impl Fn(&SysctlKey) -> bool) {
     let records = &memory.persisted.records;
-    for (key, record) in records {
+    for (key, record) in records.iter().filter(|(key, _)| of(key)) {
         if *key != keys::NF_CONNTRACK_BUCKETS {
             plan.insert(key.clone(), judge(key, record, live, memory));
         }
     }
     let buckets = &keys::NF_CONNTRACK_BUCKETS;
-    if let Some(record) = records.get(buckets) {
+    if let Some(record) = records.get(buckets).filter(|_| of(buckets)) {
         let verdict = judge(buckets, record, live, memory);
-        let verdict = buckets_verdict(verdict, &plan, live);
+        let verdict = buckets_verdict(verdict, plan, live);
         plan.insert(buckets.clone(), verdict);
     }
-    plan
+}
+
+/// Whether nothing is left to put back: the original is there, or somebody else's value, which
+/// replaced it.
+pub(crate) fn is_over(key: &SysctlKey, record: &Record, live: &Live, memory: &Memory) -> bool {
+    live.content(key).is_some_and(|now| {
+        let is_back = |original| *now == least_to_restore(key, original, live) || now == original;
+        record.original.as_ref().is_some_and(is_back) || !memory.owns(key, now)
+    })
 }
 
 /// A value that stays as it is, and why.

@@ -90,7 +90,11 @@ pub fn step(goal: &Goal, live: &Live, memory: &Memory, now: Mono) -> Step {
     let goal = relieved.as_ref();
     let plan_by = |memory: &Memory| match goal.task {
         Task::Leave => Plan::new(),
-        Task::Release => restore::plan(live, memory),
+        Task::Release => {
+            let mut plan = Plan::new();
+            restore::add(&mut plan, live, memory, |_| true);
+            plan
+        }
         Task::Enforce | Task::ApplyOnce | Task::Observe => judge::plan(goal, live, memory, now),
     };
     let mut plan = plan_by(&memory);
@@ -282,7 +286,7 @@ fn hold_back(plan: &mut Plan, goal: &Goal, live: &Live, memory: &Memory, now: Mo
         let unsaved = memory.persist_failure.as_ref();
         let held = match goal.task {
             Task::Observe => Some(Verdict::kept(KeyState::Drifted, differs())),
-            Task::ApplyOnce if is_done(goal, memory, key) => {
+            Task::ApplyOnce if is_done(goal, memory, key) && !is_dropped(goal, key) => {
                 Some(Verdict::kept(KeyState::Drifted, differs()))
             }
             Task::Release if over => Some(restore::left("left: the release is over")),
@@ -302,6 +306,13 @@ fn hold_back(plan: &mut Plan, goal: &Goal, live: &Live, memory: &Memory, now: Mo
             *verdict = held;
         }
     }
+}
+
+/// Whether a key goes back because the profile does not name it, nor another of its table.
+fn is_dropped(goal: &Goal, key: &SysctlKey) -> bool {
+    let mut families = FAMILIES.iter();
+    goal.gives_back(key)
+        && !families.any(|family| family.keys.contains(&key) && family.is_managed(goal))
 }
 
 /// Whether [`Task::ApplyOnce`] leaves a key alone: a threshold that is not managed itself is done
@@ -340,6 +351,10 @@ fn intent(goal: &Goal, live: &Live, plan: &Plan, memory: &Memory) -> Persisted {
     if goal.task == Task::Release {
         return intent;
     }
+    intent.records.retain(|key, record| {
+        let is_written = matches!(plan.get(key), Some(Verdict::Change { .. }));
+        !is_dropped(goal, key) || is_written || !restore::is_over(key, record, live, memory)
+    });
     for (key, verdict) in plan {
         if let Verdict::Change {
             to: Content::Value(to),

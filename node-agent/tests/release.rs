@@ -5,8 +5,8 @@ mod model;
 use model::{
     Agent, BUCKETS, Kernel, MAX, Settled, V4, at_least, exactly, goal, key, thresholds, written,
 };
-use nettune_agent::goal::Task;
-use nettune_crds::KeyState;
+use nettune_agent::goal::{Goal, Task};
+use nettune_crds::{KeyState, ReleasePolicy};
 use nettune_sizing::{SysctlKey, Wanted};
 use rustix::io::Errno;
 
@@ -159,4 +159,95 @@ fn a_node_that_is_taken_up_again_keeps_the_first_originals() {
     agent.turn_to(Task::Enforce, &[(MAX, at_least(262_144))]);
     let settled = agent.settle(&mut kernel);
     assert_eq!(settled.key(MAX).original, Some(65_536.into()));
+}
+
+fn restoring(wanted: &[(&SysctlKey, Wanted)]) -> Goal {
+    let mut agent = Agent::new(goal(Task::Enforce, &[]));
+    agent.turn_to(Task::Enforce, wanted);
+    Goal {
+        release_policy: ReleasePolicy::Restore,
+        ..agent.goal
+    }
+}
+
+#[test]
+fn a_key_that_is_dropped_goes_back_alone_and_is_forgotten() {
+    let somaxconn = key("net.core.somaxconn");
+    for task in [Task::Enforce, Task::ApplyOnce] {
+        let mut kernel = Kernel::new().with(&somaxconn, 128);
+        let mut agent = settled(
+            &mut kernel,
+            &[(&somaxconn, exactly(4096)), (MAX, at_least(262_144))],
+        );
+        agent.goal = restoring(&[(MAX, at_least(262_144))]);
+        agent.goal.task = task;
+        agent.settle(&mut kernel);
+        assert_eq!(written(&kernel), ["somaxconn=128"], "{task:?}");
+        let records = &agent.memory.persisted.records;
+        assert!(!records.contains_key(&somaxconn) && records.contains_key(MAX));
+        kernel.set(&somaxconn, 4096);
+        agent.settle(&mut kernel);
+        assert_eq!(kernel.number(&somaxconn), Some(4096), "it is not ours now");
+    }
+}
+
+#[test]
+fn a_key_that_is_dropped_and_is_somebody_elses_by_now_is_forgotten_as_it_is() {
+    let somaxconn = key("net.core.somaxconn");
+    let mut kernel = Kernel::new().with(&somaxconn, 128);
+    let mut agent = settled(&mut kernel, &[(&somaxconn, exactly(4096))]);
+    kernel.set(&somaxconn, 1000);
+    agent.goal = restoring(&[]);
+    agent.settle(&mut kernel);
+    assert!(kernel.writes.is_empty());
+    assert!(agent.memory.persisted.records.is_empty());
+}
+
+#[test]
+fn dropped_limits_go_back_when_their_table_allows_it() {
+    let mut kernel = Kernel::new();
+    let mut wanted = thresholds(0, 4096, 8192);
+    wanted.push((MAX, at_least(262_144)));
+    let mut agent = settled(&mut kernel, &wanted);
+    kernel.counts.neighbors_ipv4 = Some(400);
+    agent.goal = restoring(&[]);
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.thresholds(V4), [128, 4096, 8192]);
+    assert_eq!(kernel.number(MAX), Some(131_072), "what kube-proxy sets");
+    kernel.counts.neighbors_ipv4 = Some(200);
+    agent.settle(&mut kernel);
+    assert_eq!(kernel.thresholds(V4), [128, 512, 1024]);
+    assert!(agent.memory.persisted.records.is_empty());
+}
+
+#[test]
+fn kube_proxy_is_not_thought_to_set_more_than_its_own_most() {
+    let mut kernel = Kernel::new().with(MAX, 1_048_576);
+    kernel.machine.cores = 64;
+    let mut agent = settled(&mut kernel, &[(MAX, at_least(4_194_304))]);
+    release(&mut agent, &mut kernel);
+    assert_eq!(kernel.number(MAX), Some(1_048_576));
+}
+
+/// A kill between any two effects of a change that drops keys leaves the same end.
+#[test]
+fn a_kill_after_any_effect_of_a_partial_release_changes_nothing() {
+    let mut wanted = thresholds(0, 4096, 8192);
+    wanted.extend([(MAX, at_least(262_144)), (BUCKETS, at_least(262_144))]);
+    for kill_at in 0..40 {
+        let mut kernel = Kernel::new();
+        let mut agent = settled(&mut kernel, &wanted);
+        agent.goal = restoring(&[(MAX, at_least(262_144))]);
+        for effect in 0..40 {
+            agent.once(&mut kernel);
+            if effect == kill_at {
+                agent = Agent::resumed(agent.goal, agent.memory.persisted);
+            }
+        }
+        assert_eq!(kernel.thresholds(V4), [128, 512, 1024], "{kill_at}");
+        assert_eq!(kernel.number(MAX), Some(262_144));
+        let records = &agent.memory.persisted.records;
+        assert_eq!(records[MAX].original, Some(65_536.into()));
+        assert!(V4.iter().all(|key| !records.contains_key(*key)));
+    }
 }

@@ -303,7 +303,7 @@ fn goal_of_generation(task: Task, wanted: &[(&SysctlKey, Wanted)], generation: i
             .iter()
             .map(|(key, wanted)| ((*key).clone(), wanted.clone()))
             .collect(),
-        invalid: Vec::new(),
+        ..Goal::default()
     }
 }
 
