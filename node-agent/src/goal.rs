@@ -78,6 +78,9 @@ pub struct MalformedProfile(#[source] serde_json::Error);
 /// The most entries that are looked at; the schema allows no more.
 const MOST_ENTRIES: usize = 128;
 
+/// The most characters of a message, by the schema of the status.
+const MOST_CHARACTERS: usize = 1024;
+
 /// A spec whose list is not understood yet: one bad entry must not hold up the others.
 #[derive(Deserialize)]
 struct Spec {
@@ -164,7 +167,8 @@ impl Goal {
         };
         self.invalid.push(InvalidEntry {
             name: name().unwrap_or("(no name)").chars().take(128).collect(),
-            message,
+            // It may quote what was given, of any length.
+            message: message.chars().take(MOST_CHARACTERS).collect(),
         });
     }
 }
@@ -232,6 +236,28 @@ mod tests {
                 "(no name)"
             ]
         );
+    }
+
+    #[test]
+    fn names_that_leave_the_tree_and_texts_without_end_harm_no_other_entry() {
+        let long = "x".repeat(1 << 20);
+        let entry = |name: &str| json!({"name": name, "rule": "Exact", "value": "1"});
+        let goal = read(json!({"sysctls": [
+            entry("net.core/../../kernel.panic"),
+            entry("net.core.somaxconn\nnet.core.rmem_max"),
+            entry(&long),
+            {"name": "net.core.rmem_max", "rule": long, "value": "1"},
+            {"name": "net.core.wmem_max", "rule": "Exact", "value": long},
+            {"name": "net.core.optmem_max", "rule": ["Exact"], "value": {"a": 1}},
+            {"name": "net.core.somaxconn", "rule": "Exact", "value": "4096", "reason": long},
+        ]}))
+        .unwrap();
+        let taken: Vec<_> = goal.wanted.keys().map(SysctlKey::name).collect();
+        assert_eq!(taken, ["net.core.somaxconn"]);
+        assert_eq!(goal.invalid.len(), 6);
+        for entry in &goal.invalid {
+            assert!(entry.name.len() <= 128 && entry.message.len() <= MOST_CHARACTERS);
+        }
     }
 
     #[test]

@@ -5,8 +5,10 @@ mod node;
 use std::fs;
 
 use nettune_agent::agent::Order;
+use nettune_agent::state::StateDir;
 use nettune_crds::KeyState;
 use nettune_crds::conditions::{self, RELEASED, reasons};
+use nettune_sizing::SysctlKey;
 use node::{Node, THRESH3, order, usual};
 use serde_json::json;
 
@@ -177,4 +179,32 @@ fn without_a_place_for_its_state_nothing_is_written() {
         "{}",
         key.message
     );
+}
+
+#[test]
+fn a_state_of_zeros_is_set_aside() {
+    for length in [1, 4096, 8 << 20] {
+        let mut node = Node::new();
+        node.start();
+        fs::create_dir_all(node.state().parent().unwrap()).unwrap();
+        fs::write(node.state(), vec![0; length]).unwrap();
+        let mut agent = node.start();
+        agent.take(usual());
+        agent.turn();
+        assert_eq!(node.get(THRESH3), "8192", "tuning goes on");
+        assert_eq!(node.key(THRESH3).original, None);
+        assert!(node.state().with_file_name("state.json.bad").exists());
+    }
+}
+
+#[test]
+fn what_self_help_has_raised_is_kept_for_this_boot() {
+    let state = tempfile::tempdir().unwrap();
+    let in_boot = |boot| StateDir::new(state.path(), "n1", boot);
+    let mut saved = in_boot("boot-1").load().persisted;
+    let key = SysctlKey::parse(THRESH3).unwrap();
+    saved.relief.insert(key, 16_384);
+    in_boot("boot-1").save(&saved).unwrap();
+    assert_eq!(in_boot("boot-1").load().persisted.relief, saved.relief);
+    assert!(in_boot("boot-2").load().persisted.relief.is_empty());
 }
