@@ -35,7 +35,7 @@ pub const API_SERVER_ADDRESS: &str = "10.0.2.100";
 const API_SERVER_PORT: u16 = 6443;
 /// Measured 3–5 s alone; a busy machine takes its time.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
-const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
+const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a guest is booted with.
 #[derive(Debug, Clone)]
@@ -216,7 +216,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Runs a shell script in the guest, at most for 30 s.
+    /// Runs a shell script in the guest, at most for 60 s.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! etcd, kube-apiserver and kubectl: found, or built once from their published Go modules.
+//! etcd, kube-apiserver, kubectl and kube-proxy: found, or built once from their published Go modules.
 //!
 //! They are taken from `KUBEBUILDER_ASSETS` where that is set (the convention of envtest), else from `PATH` where all
 //! three are there and new enough, else built into the cache.
@@ -85,6 +85,20 @@ impl Tools {
             }
         }
     }
+}
+
+/// kube-proxy, from a module of its own: only the tests of what it does to a node wait for it. Takes about five minutes
+/// the first time and says so.
+///
+/// # Errors
+///
+/// When the build fails.
+pub fn kube_proxy() -> Result<PathBuf, ToolsError> {
+    let dir = go::build(&go::KUBE_PROXY).map_err(|source| ToolsError::Build {
+        what: go::KUBE_PROXY.what,
+        source,
+    })?;
+    Ok(dir.join("kube-proxy"))
 }
 
 fn find_or_build() -> Result<Tools, ToolsError> {

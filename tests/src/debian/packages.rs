@@ -17,7 +17,7 @@ use crate::cache;
 pub struct Package {
     /// Its name.
     pub name: &'static str,
-    /// Programs; the libraries that they are linked with go with them.
+    /// Programs and libraries; the libraries that they are linked with go with them.
     pub programs: &'static [&'static str],
     /// Files, and folders with all that is in them.
     pub files: &'static [&'static str],
@@ -43,6 +43,25 @@ pub const SYSTEMD_SYSCTL: Package = Package {
     programs: &["/usr/lib/systemd/systemd-sysctl"],
     files: &[],
 };
+
+/// TuneD with its Python, and the library that it loads by name.
+pub const TUNED: Package = Package {
+    name: "tuned",
+    programs: &[
+        "/usr/bin/python3",
+        "/usr/sbin/tuned",
+        "/usr/lib/x86_64-linux-gnu/libudev.so.1",
+    ],
+    files: &[
+        "/etc/tuned",
+        "/usr/lib/tuned",
+        "/usr/lib/python3*",
+        "/usr/lib/x86_64-linux-gnu/girepository-1.0",
+    ],
+};
+
+/// All that tests ask for.
+pub const ALL: [Package; 4] = [IPROUTE2, PROCPS, SYSTEMD_SYSCTL, TUNED];
 
 /// Folders that systems with one `/usr` have there, and others beside it.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];

@@ -12,7 +12,7 @@ const LOG: &str = "/var/log/agent.log";
 const PID: &str = "/run/agent.pid";
 /// The guest's own port: it is alone in there.
 const LISTEN: &str = "127.0.0.1:9400";
-const START_DEADLINE: Duration = Duration::from_secs(30);
+const START_DEADLINE: Duration = Duration::from_secs(120);
 
 impl Guest {
     /// Starts the agent in the background for the node `node_name`, and waits until it listens.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
 /// The guest kills a script at its deadline; this is how long its answer may then take.
-const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(60);
 
 /// What a script did.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -47,6 +47,14 @@ pub(super) const KUBERNETES: Module = Module {
     stamp: Some("k8s.io/kubernetes"),
 };
 
+pub(super) const KUBE_PROXY: Module = Module {
+    dir: "kube-proxy",
+    what: "kube-proxy",
+    packages: &[("k8s.io/kubernetes/cmd/kube-proxy", None)],
+    expected: Duration::from_secs(5 * 60),
+    stamp: Some("k8s.io/kubernetes"),
+};
+
 /// Why a tool could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {

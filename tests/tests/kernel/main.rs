@@ -3,4 +3,5 @@
 mod harness;
 mod kill_points;
 mod main_job;
+mod rivals;
 mod rules;

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use clap::ValueEnum;
-use nettune_tests::debian;
-use nettune_tests::tools::Tools;
+use nettune_tests::debian::{self, packages};
+use nettune_tests::tools::{self, Tools};
 
 /// A tier of tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -15,7 +15,7 @@ pub(super) enum Tier {
     Host,
     /// A real etcd and kube-apiserver
     ControlPlane,
-    /// A real Linux kernel in QEMU
+    /// A real Linux kernel in QEMU; other people's programs as Debian packages them, strace among them
     Kernel,
 }
 
@@ -56,6 +56,10 @@ fn control_plane() -> anyhow::Result<()> {
 fn guest() -> anyhow::Result<()> {
     debian::install_programs()?;
     debian::kernel()?;
+    for package in packages::ALL {
+        packages::root_of(&package)?;
+    }
+    tools::kube_proxy()?;
     Ok(())
 }
 
