@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::doorbell::{Ring, Ringing};
 use crate::facts::{self, Identity};
 use crate::goal::{Goal, Revision, Source};
-use crate::live::{Content, Live};
+use crate::live::{Content, Counts, Distress, Live};
 use crate::memory::{Memory, Persisted};
 use crate::metrics::Metrics;
 use crate::mono::Mono;
@@ -62,6 +62,13 @@ pub struct Setup {
     pub findings: watch::Sender<Option<Arc<Findings>>>,
 }
 
+/// What the last decision was made on, which was to do nothing.
+#[derive(Debug)]
+struct Rested {
+    live: Live,
+    until: Mono,
+}
+
 /// The agent of one node.
 #[derive(Debug)]
 pub struct Agent {
@@ -81,6 +88,8 @@ pub struct Agent {
     facts_read: Mono,
     /// When to look at everything again although no key has changed.
     due: Mono,
+    /// How it came to rest; `None` where there is something new to decide on.
+    rested: Option<Rested>,
     /// How it notices changes, as it was said last.
     noticing: Option<Noticing>,
 }
@@ -118,6 +127,7 @@ impl Agent {
             malformed: None,
             facts_read: Mono::default(),
             due: Mono::default(),
+            rested: None,
             noticing: None,
         };
         if let Some(source) = agent.memory.persisted.source.clone() {
@@ -186,7 +196,7 @@ impl Agent {
                 let generation = revision.generation;
                 tracing::error!(node = self.node, generation, error, "the last goal is kept");
                 self.malformed = Some((revision, error));
-                self.due = Mono::default();
+                self.wake();
             }
         }
     }
@@ -204,8 +214,14 @@ impl Agent {
         }
         self.goal = goal;
         self.malformed = None;
-        self.due = Mono::default();
+        self.wake();
         self.look_at_keys();
+    }
+
+    /// There is something new to decide on.
+    fn wake(&mut self) {
+        self.due = Mono::default();
+        self.rested = None;
     }
 
     fn look_at_keys(&mut self) {
@@ -218,7 +234,8 @@ impl Agent {
     /// Looks, and does what is to be done, until nothing is left.
     pub fn turn(&mut self) {
         let changed = self.sysctls.look();
-        if !changed && self.now() < self.due {
+        let now = self.now();
+        if !changed && (now < self.due || self.rests_on(now)) {
             return;
         }
         for _ in 0..MOST_EFFECTS {
@@ -227,8 +244,7 @@ impl Agent {
             let step = step(&self.goal, &live, &self.memory, now);
             self.notice(&step.drifts);
             if let Effect::Rest { until } = step.effect {
-                self.due = until.min(now.after(COUNT));
-                self.rest(step, &live, now);
+                self.rest(step, live, until, now);
                 return;
             }
             let outcome = self.perform(&step.effect, &live);
@@ -245,9 +261,31 @@ impl Agent {
         Mono::at(self.started.elapsed())
     }
 
-    fn live(&mut self, now: Mono) -> Live {
+    /// Once a second, where neither a key nor the goal has changed: reads the counters, and says
+    /// whether they leave the last decision as it is. To decide costs more than all else at rest.
+    fn rests_on(&mut self, now: Mono) -> bool {
+        let Some(mut rested) = self.rested.take().filter(|rested| now < rested.until) else {
+            return false;
+        };
+        let (counts, distress) = self.signals(now);
+        rested.live.counts = counts;
+        let rests = rested.live.distress == distress
+            && rested.live.initial_namespace == self.facts.initial_network_namespace;
+        if rests {
+            self.observe(&rested.live, now);
+            self.say(now);
+            self.settle(rested, now);
+        }
+        rests
+    }
+
+    fn signals(&mut self, now: Mono) -> (Counts, Distress) {
         let max = self.sysctls.number(&nettune_sizing::keys::NF_CONNTRACK_MAX);
-        let (counts, distress) = self.signals.read(max, now);
+        self.signals.read(max, now)
+    }
+
+    fn live(&mut self, now: Mono) -> Live {
+        let (counts, distress) = self.signals(now);
         Live {
             initial_namespace: self.facts.initial_network_namespace,
             keys: self.sysctls.seen(),
@@ -330,18 +368,10 @@ impl Agent {
     }
 
     /// Nothing is left to do: says what was found.
-    fn rest(&mut self, step: Step, live: &Live, now: Mono) {
+    fn rest(&mut self, step: Step, live: Live, until: Mono, now: Mono) {
         self.memory = step.memory;
-        self.sysctls.check_paths();
-        self.say_how_it_notices();
-        self.signals.observe(live, now);
-        if now.since(self.facts_read) >= FACTS {
-            self.facts = facts::read(&self.roots, &self.identity, self.facts.pod_links);
-            self.facts_read = now;
-        }
+        self.observe(&live, now);
         self.metrics.keys(&step.keys);
-        let found = self.signals.findings(now);
-        self.metrics.signals(&self.signals, &found);
         let findings = Findings {
             revision: self.goal.revision().cloned(),
             task: self.goal.task,
@@ -349,14 +379,54 @@ impl Agent {
             released: step.released,
             malformed: self.malformed.clone(),
             tables: self.signals.tables().in_bands(),
-            signals: found,
+            signals: self.signals.findings(now),
             facts: self.facts.clone(),
             identity: Arc::clone(&self.identity),
         };
+        self.metrics.signals(&self.signals, &findings.signals);
         self.findings.send_if_modified(|last| {
             let differs = last.as_deref() != Some(&findings);
             if differs {
                 *last = Some(Arc::new(findings));
+            }
+            differs
+        });
+        self.settle(Rested { live, until }, now);
+    }
+
+    fn settle(&mut self, rested: Rested, now: Mono) {
+        self.due = rested.until.min(now.after(COUNT));
+        self.rested = Some(rested);
+    }
+
+    /// What is looked at less often than the keys.
+    fn observe(&mut self, live: &Live, now: Mono) {
+        self.sysctls.check_paths();
+        self.say_how_it_notices();
+        self.signals.observe(live, now);
+        if now.since(self.facts_read) >= FACTS {
+            self.facts = facts::read(&self.roots, &self.identity, self.facts.pod_links);
+            self.facts_read = now;
+        }
+    }
+
+    /// Says what was found where the keys are as they were.
+    fn say(&self, now: Mono) {
+        let (tables, found) = (self.signals.tables().in_bands(), self.signals.findings(now));
+        self.metrics.signals(&self.signals, &found);
+        self.findings.send_if_modified(|last| {
+            let Some(known) = last else {
+                return false;
+            };
+            let differs =
+                known.tables != tables || known.signals != found || known.facts != self.facts;
+            if differs {
+                *last = Some(Arc::new(Findings {
+                    tables,
+                    signals: found,
+                    facts: self.facts.clone(),
+                    ..Findings::clone(known)
+                }));
             }
             differs
         });
