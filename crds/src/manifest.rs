@@ -166,7 +166,12 @@ fn items(mut document: Value) -> Vec<Value> {
 
 fn yaml_options(size: Size) -> serde_saphyr::Options {
     match size {
-        Size::Small => serde_saphyr::options! { with_snippet: false },
+        // The largest tuning that the API server takes has some 9,000 values.
+        Size::Small => serde_saphyr::options! {
+            with_snippet: false,
+            budget: serde_saphyr::budget! { max_events: 50_000, max_nodes: 25_000 },
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 50_000 },
+        },
         // The default limits stop at some thousand Nodes.
         Size::Large => serde_saphyr::options! {
             with_snippet: false,
