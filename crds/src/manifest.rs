@@ -1,6 +1,7 @@
 //! Objects from files, refused as the API server would refuse them.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use kube::CustomResourceExt;
 use nettune_sizing::Policy;
@@ -95,11 +96,10 @@ const TUNING: &str = "NodeNetworkTuning";
 /// # Errors
 /// When one of them cannot be used, or there is none: with the file, the object and the field.
 pub fn tunings(path: &Path, text: &str) -> Result<Vec<NodeNetworkTuning>, ManifestError> {
-    let schema = spec_schema();
     let objects = objects(path, text, Size::Small)?;
     let tunings = objects.into_iter().map(|object| {
         let described = of_kind(path, &object, TUNING)?;
-        check_tuning(&schema, &object).map_err(|source| ManifestError::Field {
+        check_tuning(&SPEC_SCHEMA, &object).map_err(|source| ManifestError::Field {
             path: path.to_owned(),
             object: described.clone(),
             source,
@@ -224,13 +224,13 @@ fn not_empty<T>(path: &Path, all: Vec<T>, wanted: &'static str) -> Result<Vec<T>
     Ok(all)
 }
 
-/// The schema of a tuning's spec, as the CRD has it.
-fn spec_schema() -> Value {
+/// The schema of a tuning's spec, as the CRD has it: making it takes milliseconds.
+static SPEC_SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let crd = serde_json::to_value(NodeNetworkTuning::crd()).unwrap_or_default();
     crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec")
         .cloned()
         .unwrap_or_default()
-}
+});
 
 /// The version, and the fields of the spec.
 fn check_tuning(schema: &Value, object: &Value) -> Result<(), Refused> {

@@ -19,7 +19,9 @@ fn target() -> Target {
         let wanted = std::env::var("NETTUNE_FUZZ_TARGET").unwrap_or_default();
         let found = TARGETS.iter().find(|(name, _)| *name == wanted);
         let names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
-        found.unwrap_or_else(|| panic!("NETTUNE_FUZZ_TARGET must be one of {names:?}")).1
+        found
+            .unwrap_or_else(|| panic!("NETTUNE_FUZZ_TARGET must be one of {names:?}"))
+            .1
     })
 }
 

@@ -15,7 +15,11 @@ impl Node {
         static NODE: OnceLock<Node> = OnceLock::new();
         NODE.get_or_init(|| {
             let memory = Path::new("/dev/shm");
-            let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+            let parent = if memory.is_dir() {
+                memory.to_owned()
+            } else {
+                std::env::temp_dir()
+            };
             let node = Self(tempfile::tempdir_in(parent).expect("a directory"));
             node.put("sys/kernel/random/boot_id", b"boot\n");
             node.put("sys/kernel/osrelease", b"6.1.0\n");
@@ -33,7 +37,10 @@ impl Node {
     }
 
     pub(crate) fn roots(&self) -> Roots {
-        Roots { sysctl: self.0.path().join("sys"), proc: self.0.path().to_owned() }
+        Roots {
+            sysctl: self.0.path().join("sys"),
+            proc: self.0.path().to_owned(),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -38,11 +38,16 @@ pub(crate) const TARGETS: [(&str, Target); 9] = [
     ("sysctl", sysctl),
 ];
 
-const SURROUNDINGS: Surroundings = Surroundings { nodes: 605, pods: 30, cloud: false };
+const SURROUNDINGS: Surroundings = Surroundings {
+    nodes: 605,
+    pods: 30,
+    cloud: false,
+};
 
 /// Several files in one input.
 fn parts(data: &[u8]) -> impl Iterator<Item = &[u8]> {
-    data.split(|byte| *byte == 0xff).chain(std::iter::repeat(&[][..]))
+    data.split(|byte| *byte == 0xff)
+        .chain(std::iter::repeat(&[][..]))
 }
 
 /// Statistics of the tables, at two moments.
@@ -52,7 +57,10 @@ fn counters(data: &[u8]) {
     let mut parts = parts(data);
     for second in [0, 1, 2] {
         for name in ["arp_cache", "ndisc_cache", "nf_conntrack"] {
-            node.put(&format!("net/stat/{name}"), parts.next().unwrap_or_default());
+            node.put(
+                &format!("net/stat/{name}"),
+                parts.next().unwrap_or_default(),
+            );
         }
         let now = Mono::at(Duration::from_secs(second));
         let (counts, distress) = signals.read(Some(65536), now);
@@ -67,7 +75,10 @@ fn devices(data: &[u8]) {
     let node = Node::get();
     node.put("net/dev", data);
     let mut signals = Signals::new(&node.roots());
-    signals.observe(&live(Counts::default(), Distress::default()), Mono::default());
+    signals.observe(
+        &live(Counts::default(), Distress::default()),
+        Mono::default(),
+    );
     let _findings = signals.findings(Mono::default());
 }
 
@@ -91,7 +102,11 @@ fn memory(data: &[u8]) {
     node.put("meminfo", data);
     let identity = fixed_identity();
     let facts = SURROUNDINGS.node(&node.roots(), &identity, &ProfileFacts::default());
-    let _sizes = size(&nettune_sizing::Policy::default(), &SURROUNDINGS.cluster(), &facts);
+    let _sizes = size(
+        &nettune_sizing::Policy::default(),
+        &SURROUNDINGS.cluster(),
+        &facts,
+    );
 }
 
 /// /proc/net/route.
@@ -99,7 +114,11 @@ fn routes(data: &[u8]) {
     let node = Node::get();
     node.put("net/route", data);
     let facts = facts::read(&node.roots(), &fixed_identity(), None);
-    assert!(facts.on_link_addresses.is_none_or(|addresses| addresses > 0));
+    assert!(
+        facts
+            .on_link_addresses
+            .is_none_or(|addresses| addresses > 0)
+    );
 }
 
 /// What a sysctl holds.
@@ -119,7 +138,10 @@ fn state(data: &[u8]) {
     node.put("state/state.json", data);
     let dir = StateDir::new(&node.path("state"), "n1", "boot");
     let taken = dir.load();
-    assert_eq!(taken.set_aside.is_some(), dir.peek().is_ok_and(|now| now.originals_lost) && taken.set_aside.is_some());
+    assert_eq!(
+        taken.set_aside.is_some(),
+        dir.peek().is_ok_and(|now| now.originals_lost) && taken.set_aside.is_some()
+    );
     dir.save(&taken.persisted).expect("a save");
     let again = dir.load();
     assert!(again.set_aside.is_none());
@@ -128,11 +150,21 @@ fn state(data: &[u8]) {
 
 /// A policy file: what is taken can be sized, and every size is one that the agent takes.
 fn policy(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    let Ok(policy) = PolicyFile::parse(Path::new("policy.yaml"), text) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(policy) = PolicyFile::parse(Path::new("policy.yaml"), text) else {
+        return;
+    };
     let roots = Node::get().roots();
-    let host = Host { roots, identity: fixed_identity(), surroundings: SURROUNDINGS };
-    let sized = policy.size(&host, &ProfileFacts::default()).expect("a policy that was read");
+    let host = Host {
+        roots,
+        identity: fixed_identity(),
+        surroundings: SURROUNDINGS,
+    };
+    let sized = policy
+        .size(&host, &ProfileFacts::default())
+        .expect("a policy that was read");
     let goal = Goal::read(sized.after(None)).expect("a profile");
     assert_eq!(goal.invalid, Vec::new());
     assert_eq!(goal.wanted.len(), sized.spec.sysctls.len());
@@ -141,8 +173,13 @@ fn policy(data: &[u8]) {
 
 /// A profile's spec.
 fn profile(data: &[u8]) {
-    let Ok(spec) = serde_json::from_slice(data) else { return };
-    let revision = Revision { uid: "u".to_owned(), generation: 1 };
+    let Ok(spec) = serde_json::from_slice(data) else {
+        return;
+    };
+    let revision = Revision {
+        uid: "u".to_owned(),
+        generation: 1,
+    };
     if let Ok(goal) = Goal::read(Arc::new(Source { revision, spec })) {
         keeps_the_rules(&goal);
     }
@@ -155,20 +192,43 @@ fn keeps_the_rules(goal: &Goal) {
     let memory = Memory::default();
     sysctls.look_at(&keys_to_look_at(goal, &memory));
     sysctls.look();
-    let counts = Counts { neighbors_ipv4: Some(5), neighbors_ipv6: Some(5), conntrack: Some(10) };
-    let mut live = Live { keys: sysctls.seen(), ..live(counts, Distress::default()) };
+    let counts = Counts {
+        neighbors_ipv4: Some(5),
+        neighbors_ipv6: Some(5),
+        conntrack: Some(10),
+    };
+    let mut live = Live {
+        keys: sysctls.seen(),
+        ..live(counts, Distress::default())
+    };
     let outcome = rehearse(goal, &live, &memory);
-    assert!(outcome.writes.len() <= 2 * goal.wanted.len() + 6, "{:?}", outcome.writes);
+    assert!(
+        outcome.writes.len() <= 2 * goal.wanted.len() + 6,
+        "{:?}",
+        outcome.writes
+    );
     for (key, content) in outcome.writes {
         assert!(key != keys::NF_CONNTRACK_MAX || content.number() != Some(0));
-        live.keys.insert(key, nettune_agent::live::Seen::Content(content));
+        live.keys
+            .insert(key, nettune_agent::live::Seen::Content(content));
         for [one, two, three] in [
-            [&keys::IPV4_GC_THRESH1, &keys::IPV4_GC_THRESH2, &keys::IPV4_GC_THRESH3],
-            [&keys::IPV6_GC_THRESH1, &keys::IPV6_GC_THRESH2, &keys::IPV6_GC_THRESH3],
+            [
+                &keys::IPV4_GC_THRESH1,
+                &keys::IPV4_GC_THRESH2,
+                &keys::IPV4_GC_THRESH3,
+            ],
+            [
+                &keys::IPV6_GC_THRESH1,
+                &keys::IPV6_GC_THRESH2,
+                &keys::IPV6_GC_THRESH3,
+            ],
         ] {
             let [one, two, three] = [one, two, three].map(|key| live.number(key));
             assert!(one <= two && two <= three, "{one:?} {two:?} {three:?}");
-            assert!(one.is_none() || (one < two && two < three), "{one:?} {two:?} {three:?}");
+            assert!(
+                one.is_none() || (one < two && two < three),
+                "{one:?} {two:?} {three:?}"
+            );
         }
     }
 }
@@ -181,9 +241,14 @@ fn live(counts: Counts, distress: Distress) -> Live {
         distress,
         machine: fixed_identity().machine(),
     };
-    for key in [&keys::IPV4_GC_THRESH3, &keys::IPV6_GC_THRESH3, &keys::NF_CONNTRACK_MAX] {
+    for key in [
+        &keys::IPV4_GC_THRESH3,
+        &keys::IPV6_GC_THRESH3,
+        &keys::NF_CONNTRACK_MAX,
+    ] {
         let limit = Content::from(1024);
-        live.keys.insert(key.clone(), nettune_agent::live::Seen::Content(limit));
+        live.keys
+            .insert(key.clone(), nettune_agent::live::Seen::Content(limit));
     }
     live
 }

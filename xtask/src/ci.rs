@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::cargo::{cargo, finish};
 use crate::test::{self, Count};
-use crate::{deny, generate, imports};
+use crate::{deny, fuzz, generate, imports};
 
 pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let mut count = Count::default();
@@ -26,6 +26,9 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     count += step("generated files are current", by(generate::command(true))).await;
     count += step("imports between crates", imports_are_allowed()).await;
     count += step("dependencies", dependencies()).await;
+    let fuzz_format = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
+    count += step("format of the fuzzer", by(cargo(fuzz_format))).await;
+    count += step("fuzzing", fuzz::in_ci()).await;
     let started = Instant::now();
     count += test::run_all().await?;
     println!("tests: {:.1} s", started.elapsed().as_secs_f32());

@@ -15,6 +15,7 @@ mod cargo;
 mod ci;
 mod demo;
 mod deny;
+mod fuzz;
 mod generate;
 mod imports;
 mod test;
@@ -41,6 +42,8 @@ enum Command {
     Test(test::Args),
     /// Everything that a change has to pass, ending with all tests
     Ci,
+    /// Feed every parser what breaks parsers, guided by the code that it reaches
+    Fuzz(fuzz::Args),
     /// Write what is generated: the CRDs' manifests and docs/api.md
     Generate(generate::Args),
     /// Measure, and print each figure beside its goal
@@ -67,6 +70,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args).await,
         Command::Test(args) => test::run(&args).await,
         Command::Ci => ci::run().await,
+        Command::Fuzz(args) => fuzz::run(&args).await,
         Command::Generate(args) => generate::run(&args).await,
         Command::Bench(args) => bench::run(&args).await,
     }
