@@ -82,6 +82,13 @@ impl Counters {
         }
     }
 
+    /// Whether they are those of the kernel that this process runs on, and not of a directory that
+    /// stands for it.
+    #[must_use]
+    pub const fn are_of_kernel(&self) -> bool {
+        self.arp_cache.file.file.is_some()
+    }
+
     /// Reads them. What is not there (nodes that are containers have no arp_cache) or is not what it
     /// should be is `None`.
     #[must_use]

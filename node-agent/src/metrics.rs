@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::counters::NeighborCounters;
+use crate::flannel::Entry;
+use crate::inspection::Flannel;
 use crate::key_report::KeyReport;
 use crate::signals::{Findings, Signals};
 use crate::tables::Tables;
@@ -32,6 +34,8 @@ pub struct Metrics {
     pressure: Family<PressureLabel, Gauge<i64, AtomicI64>>,
     overflows: Family<FamilyLabel, Counter<u64, AtomicU64>>,
     forced_gc_runs: Family<FamilyLabel, Counter<u64, AtomicU64>>,
+    flannel_routes: Gauge<i64, AtomicI64>,
+    flannel_missing: Family<EntryLabel, Gauge<i64, AtomicI64>>,
     conntrack_full: Counter<u64, AtomicU64>,
     conntrack_races: Counter<u64, AtomicU64>,
     conntrack_long_chains: Counter<u64, AtomicU64>,
@@ -63,6 +67,11 @@ struct TableLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FamilyLabel {
     family: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EntryLabel {
+    entry: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -158,6 +167,16 @@ impl Metrics {
             self.forced_gc_runs.clone(),
         );
         registry.register(
+            "flannel_routes",
+            "Routes to other nodes' pods over Flannel's VXLAN devices",
+            self.flannel_routes.clone(),
+        );
+        registry.register(
+            "flannel_missing_entries",
+            "Neighbour and forwarding entries that these routes need and that are not there",
+            self.flannel_missing.clone(),
+        );
+        registry.register(
             "conntrack_full_seconds",
             "Seconds in which the conntrack table was full",
             self.conntrack_full.clone(),
@@ -247,6 +266,7 @@ impl Metrics {
             let label = PressureLabel { condition, reason };
             self.pressure.get_or_create(&label).set(1);
         }
+        self.flannel(signals.flannel());
         let reading = signals.reading();
         for (family, counters) in [("ipv4", reading.ipv4), ("ipv6", reading.ipv6)] {
             let NeighborCounters {
@@ -265,6 +285,21 @@ impl Metrics {
         raise(&self.conntrack_insertions_failed, conntrack.insert_failed);
         raise(&self.conntrack_drops, conntrack.drop);
         raise(&self.conntrack_early_drops, conntrack.early_drop);
+    }
+
+    fn flannel(&self, flannel: &Flannel) {
+        let number = |count: u64| count.try_into().unwrap_or(i64::MAX);
+        self.flannel_routes.set(number(flannel.routes.unwrap_or(0)));
+        for (entry, name) in [
+            (Entry::Neighbor, "neighbor"),
+            (Entry::Forwarding, "forwarding"),
+        ] {
+            let missing = flannel.missing.iter().filter(|one| one.entry == entry);
+            let gauge = self
+                .flannel_missing
+                .get_or_create(&EntryLabel { entry: name });
+            gauge.set(number(missing.count() as u64));
+        }
     }
 
     fn tables(&self, tables: &Tables) {

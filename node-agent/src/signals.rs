@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use nettune_sizing::{KernelVersion, keys};
+
 use crate::counters::{Counters, Reading, read_bounded};
+use crate::flannel;
+use crate::inspection::{self, Counted, Flannel, Inspector};
 use crate::live::{Counts, Distress, Live};
 use crate::mono::Mono;
 use crate::pressure::{Around, Finding, Pressure, Totals};
 use crate::procfs::Roots;
-use crate::tables::{Tables, Uncounted};
+use crate::tables::Tables;
 
-/// How often the devices are looked through for those of an eBPF data path.
+/// How often the devices are looked through for those that tell something.
 const DEVICES: Duration = Duration::from_secs(30);
 
 /// Devices that are on a node only where connections are tracked in eBPF maps: Cilium's, and those
@@ -24,8 +28,9 @@ pub struct Signals {
     reading: Reading,
     pressure: Pressure,
     tables: Tables,
-    uncounted: Uncounted,
+    inspector: Inspector,
     ebpf: Option<&'static str>,
+    flannel_devices: Vec<String>,
     devices_read: Option<Mono>,
 }
 
@@ -48,8 +53,9 @@ impl Signals {
             reading: Reading::default(),
             pressure: Pressure::default(),
             tables: Tables::default(),
-            uncounted: Uncounted::default(),
+            inspector: Inspector::default(),
             ebpf: None,
+            flannel_devices: Vec::new(),
             devices_read: None,
         }
     }
@@ -67,25 +73,47 @@ impl Signals {
 
     /// Takes the use of the tables into account, and what is read less often.
     pub fn observe(&mut self, live: &Live, now: Mono) {
-        self.tables.observe(live, self.uncounted, now);
         if self.devices_read.is_none_or(|at| now.since(at) >= DEVICES) {
             self.devices_read = Some(now);
             let devices = read_bounded(&self.roots.proc.join("net/dev")).unwrap_or_default();
             self.ebpf = ebpf_device(&devices);
+            self.flannel_devices = flannel::devices(&devices);
         }
+        if self.counters.are_of_kernel() {
+            let limits = [&keys::IPV4_GC_THRESH3, &keys::IPV6_GC_THRESH3];
+            let limits = limits.map(|key| live.number(key));
+            self.inspector
+                .turn(&live.counts, limits, &self.flannel_devices, now);
+        }
+        let counted = match live.machine.kernel {
+            Some(kernel) if counts_all(kernel) => {
+                let counts = [live.counts.neighbors_ipv4, live.counts.neighbors_ipv6];
+                counts.map(|entries| entries.map_or(Counted::Unknown, Counted::Known))
+            }
+            _ => self.inspector.counted(&live.counts),
+        };
+        self.tables.observe(live, counted, now);
     }
 
     /// What is found.
     #[must_use]
     pub fn findings(&self, now: Mono) -> Findings {
+        let flannel = inspection::sentence(self.inspector.flannel());
         let around = Around {
             ebpf: self.ebpf,
+            flannel: flannel.as_deref(),
             ..Around::default()
         };
         Findings {
             neighbors: self.pressure.neighbors(around, now),
             conntrack: self.pressure.conntrack(around, now),
         }
+    }
+
+    /// What is known of Flannel's entries.
+    #[must_use]
+    pub const fn flannel(&self) -> &Flannel {
+        self.inspector.flannel()
     }
 
     /// Use of the tables.
@@ -105,6 +133,11 @@ impl Signals {
     pub const fn totals(&self) -> Totals {
         self.pressure.totals()
     }
+}
+
+/// Kernels before 5.0 count every entry (58956317c8de "neighbor: Improve garbage collection").
+fn counts_all(kernel: KernelVersion) -> bool {
+    !kernel.at_least(5, 0)
 }
 
 /// The device of an eBPF data path in the text of `/proc/net/dev`.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use nettune_crds::{TableUse, TablesUse};
 use nettune_sizing::keys;
 
-use crate::live::Live;
+use crate::inspection::Counted;
+use crate::live::{Distress, Live};
 use crate::mono::Mono;
 
 /// Upper ends of the bands, in per cent of the limit.
@@ -20,19 +21,10 @@ const LEAST_PEAK: u64 = 1024;
 /// Use of both tables, as it was seen until now.
 #[derive(Debug, Default)]
 pub struct Tables {
+    answered: Distress,
     ipv4: Table,
     ipv6: Table,
     conntrack: Table,
-}
-
-/// Neighbour entries of which the kernel collects none and that it does not count against the limit;
-/// `None` where that is not known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Uncounted {
-    /// IPv4.
-    pub ipv4: Option<u64>,
-    /// IPv6.
-    pub ipv6: Option<u64>,
 }
 
 /// Use of one table, with every digit.
@@ -48,16 +40,11 @@ pub struct Fill {
     pub limit: u64,
 }
 
-impl Fill {
-    /// Entries that count, as far as that is known.
-    fn used(&self) -> u64 {
-        self.counted.unwrap_or(self.entries)
-    }
-}
-
 #[derive(Debug, Default)]
 struct Table {
     fill: Option<Fill>,
+    /// Whether what is shown is of entries that count.
+    counts: bool,
     most_used: u64,
     band: Band,
     peak: Band,
@@ -88,31 +75,46 @@ impl Band {
 }
 
 impl Tables {
-    /// Takes a look into account.
-    pub fn observe(&mut self, live: &Live, uncounted: Uncounted, now: Mono) {
+    /// Takes a look into account. `counted` is of IPv4 and IPv6 neighbours.
+    pub fn observe(&mut self, live: &Live, counted: [Counted; 2], now: Mono) {
         let counts = &live.counts;
-        let look = |entries: Option<u64>, counted: Option<u64>, key| {
-            let limit = live.number(key)?;
-            entries.map(|entries| Look {
+        let last = std::mem::replace(&mut self.answered, live.distress);
+        let overflowed = [
+            live.distress.neighbors_ipv4_overflows > last.neighbors_ipv4_overflows,
+            live.distress.neighbors_ipv6_overflows > last.neighbors_ipv6_overflows,
+        ];
+        let look = |entries: Option<u64>, counted: Counted, key| {
+            let (entries, limit) = entries.zip(live.number(key))?;
+            Some(Look {
                 entries,
                 counted,
                 limit,
             })
         };
-        let neighbors = |entries: Option<u64>, uncounted: Option<u64>, key| {
-            let counted = entries.zip(uncounted);
-            let counted = counted.map(|(entries, uncounted)| entries.saturating_sub(uncounted));
-            look(entries, counted, key)
+        let [ipv4, ipv6] = [
+            (counts.neighbors_ipv4, &keys::IPV4_GC_THRESH3),
+            (counts.neighbors_ipv6, &keys::IPV6_GC_THRESH3),
+        ];
+        let neighbors = |(entries, limit), counted, overflowed: bool| {
+            look(entries, counted, limit).map(|look| match overflowed {
+                // Whatever was looked up last: the kernel has counted as many as there may be.
+                true => Look {
+                    counted: Counted::Known(look.limit),
+                    ..look
+                },
+                false => look,
+            })
         };
-        let (ipv4, ipv6) = (&keys::IPV4_GC_THRESH3, &keys::IPV6_GC_THRESH3);
+        let [counted_ipv4, counted_ipv6] = counted;
+        let [overflowed_ipv4, overflowed_ipv6] = overflowed;
         self.ipv4
-            .observe(neighbors(counts.neighbors_ipv4, uncounted.ipv4, ipv4), now);
+            .observe(neighbors(ipv4, counted_ipv4, overflowed_ipv4), now);
         self.ipv6
-            .observe(neighbors(counts.neighbors_ipv6, uncounted.ipv6, ipv6), now);
+            .observe(neighbors(ipv6, counted_ipv6, overflowed_ipv6), now);
         let connections = counts.conntrack;
+        let counted = connections.map_or(Counted::Unknown, Counted::Known);
         let max = &keys::NF_CONNTRACK_MAX;
-        self.conntrack
-            .observe(look(connections, connections, max), now);
+        self.conntrack.observe(look(connections, counted, max), now);
     }
 
     /// What the profile's status says; `None` where no table can be seen.
@@ -156,7 +158,7 @@ impl Tables {
 #[derive(Debug, Clone, Copy)]
 struct Look {
     entries: u64,
-    counted: Option<u64>,
+    counted: Counted,
     limit: u64,
 }
 
@@ -167,33 +169,39 @@ impl Table {
             *self = Self::default();
             return;
         };
-        let Look {
-            entries,
-            counted,
-            limit,
-        } = look;
+        let Look { entries, limit, .. } = look;
         let last = self.fill;
-        let fill = Fill {
+        let counted = match look.counted {
+            Counted::Known(counted) => Some(counted),
+            Counted::Stale | Counted::Unknown => None,
+        };
+        self.fill = Some(Fill {
             entries,
             counted,
             peak: last.map_or(entries, |last| last.peak.max(entries)),
             limit,
-        };
-        self.fill = Some(fill);
-        // A number of another kind, or a part of something else, is no fall.
-        if last
-            .is_some_and(|last| last.limit != limit || last.counted.is_some() != counted.is_some())
-        {
+        });
+        // A part of something else, or of entries of another kind, is no fall.
+        let counts_now = counted.is_some() && !self.counts;
+        if last.is_some_and(|last| last.limit != limit) || counts_now {
             self.band = Band::default();
         }
-        if last.is_some_and(|last| last.counted.is_none() && counted.is_some()) {
+        if counts_now {
+            self.counts = true;
             self.most_used = 0;
         }
-        self.most_used = self.most_used.max(fill.used());
-        self.band.observe(band(fill.used(), limit), now);
+        let used = match look.counted {
+            Counted::Known(counted) => counted,
+            Counted::Unknown => entries,
+            // What is shown stays until it is known again.
+            Counted::Stale if self.band.shown > 0 => return,
+            Counted::Stale => entries,
+        };
+        self.most_used = self.most_used.max(used);
+        self.band.observe(band(used, limit), now);
         // Where it is not known how many count, all that are there are the most that can.
         if counted.is_some() || entries <= LEAST_PEAK {
-            let most = fill.used().clamp(LEAST_PEAK, 1 << 62);
+            let most = used.clamp(LEAST_PEAK, 1 << 62);
             self.peak.observe(most.next_power_of_two(), now);
         }
     }
@@ -233,7 +241,7 @@ mod tests {
     fn look(entries: u64, limit: u64) -> Option<Look> {
         Some(Look {
             entries,
-            counted: None,
+            counted: Counted::Unknown,
             limit,
         })
     }
@@ -241,7 +249,7 @@ mod tests {
     fn counted(entries: u64, counted: u64, limit: u64) -> Option<Look> {
         Some(Look {
             entries,
-            counted: Some(counted),
+            counted: Counted::Known(counted),
             limit,
         })
     }
@@ -307,6 +315,23 @@ mod tests {
         let shown = table.in_bands().unwrap();
         let of_counted = (shown.use_percent, shown.peak_percent, shown.peak_entries);
         assert_eq!(of_counted, (25, 25, Some(1024)));
+    }
+
+    #[test]
+    fn what_is_shown_stays_while_it_is_not_known_how_many_count() {
+        let mut table = Table::default();
+        let start = Mono::default();
+        table.observe(counted(7400, 900, 8192), start);
+        let shown = table.in_bands();
+        let stale = Look {
+            entries: 8100,
+            counted: Counted::Stale,
+            limit: 8192,
+        };
+        table.observe(Some(stale), start.after(SECOND));
+        assert_eq!(table.in_bands(), shown);
+        table.observe(counted(8100, 8000, 8192), start.after(SECOND));
+        assert_eq!(table.in_bands().unwrap().use_percent, 100);
     }
 
     #[test]

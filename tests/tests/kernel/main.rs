@@ -5,3 +5,4 @@ mod kill_points;
 mod main_job;
 mod rivals;
 mod rules;
+mod signals;

@@ -1,0 +1,92 @@
+//! Traffic for the guest that fills the kernel's tables.
+//!
+//! `neighbors ADDRESS COUNT` sends a datagram to each of so many addresses. `flows ADDRESS COUNT`
+//! sends so many datagrams to different ports of one address after the other, 60,000 ports each.
+//! `connections COUNT SECONDS` opens TCP connections over the loopback and holds them, and tries
+//! others meanwhile.
+
+use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "neighbors ADDRESS COUNT | flows ADDRESS COUNT | connections COUNT SECONDS";
+
+/// Ports of one address that `flows` uses.
+const PORTS: u32 = 60_000;
+
+/// How long a connection that is not answered is waited for: its first packet was dropped.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nettune-traffic {}: {error}", arguments.join(" "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> io::Result<()> {
+    match *arguments {
+        ["neighbors", address, count] => neighbors(parse(address)?, parse(count)?),
+        ["flows", address, count] => flows(parse(address)?, parse(count)?),
+        ["connections", count, seconds] => {
+            connections(parse(count)?, Duration::from_secs(parse(seconds)?))
+        }
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, USAGE)),
+    }
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> io::Result<T> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, format!("{text}? {USAGE}"));
+    text.parse().map_err(|_| invalid())
+}
+
+fn neighbors(first: Ipv4Addr, count: u32) -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    for n in 0..count {
+        let address = Ipv4Addr::from_bits(first.to_bits() + n);
+        // A table that is full refuses it, which is what is wanted.
+        let _ = socket.send_to(b"x", (address, 9));
+    }
+    Ok(())
+}
+
+fn flows(first: Ipv4Addr, count: u32) -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    for n in 0..count {
+        let address = Ipv4Addr::from_bits(first.to_bits() + n / PORTS);
+        let port = u16::try_from(1000 + n % PORTS).unwrap_or(u16::MAX);
+        let _ = socket.send_to(b"x", (address, port));
+    }
+    Ok(())
+}
+
+fn connections(count: usize, time: Duration) -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let end = Instant::now() + time;
+    let mut held = Vec::new();
+    while Instant::now() < end {
+        if held.len() < count
+            && let Ok(near) = TcpStream::connect_timeout(&address, PATIENCE)
+        {
+            let (far, _) = listener.accept()?;
+            held.push((near, far));
+        } else {
+            // Another one, for which there is no room.
+            let _ = TcpStream::connect_timeout(&address, PATIENCE);
+        }
+    }
+    // Both ends are still there.
+    for (near, _) in &mut held {
+        near.set_nonblocking(true)?;
+        let read = near.read(&mut [0]);
+        debug_assert!(read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+    }
+    Ok(())
+}
