@@ -68,14 +68,23 @@ impl Node {
 
     /// How often the agent has seen somebody else change a key.
     async fn drifts(&self, key: &str) -> anyhow::Result<u64> {
+        let name = format!("nettune_agent_drifts_total{{sysctl=\"{key}\"}} ");
+        self.metric(&name).await
+    }
+
+    /// How many keys are contested.
+    async fn contested(&self) -> anyhow::Result<u64> {
+        let name = "nettune_agent_sysctls{state=\"Contested\"} ";
+        self.metric(name).await
+    }
+
+    /// A metric by its name with labels; 0 where it was never counted.
+    async fn metric(&self, name: &str) -> anyhow::Result<u64> {
         let page = self.guest.agent_page("metrics").await?;
-        let counted = page
-            .lines()
-            .filter(|line| line.starts_with("nettune_agent_drifts_total{"))
-            .find(|line| line.contains(&format!("\"{key}\"")));
-        let Some(line) = counted else { return Ok(0) };
-        let number = line.rsplit(' ').next().context("a metric has a value")?;
-        Ok(number.parse()?)
+        match page.lines().find_map(|line| line.strip_prefix(name)) {
+            Some(value) => Ok(value.parse()?),
+            None => Ok(0),
+        }
     }
 
     /// Lets a rival write once; the agent says what it found, puts the value back and counts it once.
@@ -213,6 +222,51 @@ async fn who_is_not_heard_is_found_by_the_next_look() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The agent answers at once, then after 1, 2, 4, 8, 16 and 32 s, and then no more.
+const MOST_ANSWERS: usize = 7;
+const FIGHT: Duration = Duration::from_secs(300);
+
+#[tokio::test]
+async fn who_never_rests_is_left_alone_until_the_policy_changes() -> anyhow::Result<()> {
+    let config = GuestConfig::default().with_package(packages::PROCPS, &[]);
+    let node = Node::start(config).await?;
+    let key = "net.core.somaxconn";
+    let script = format!(
+        "setsid sh -c 'while :; do /usr/sbin/sysctl -q -w {key}=128; usleep 50000; done' </dev/null >/dev/null 2>&1 & \
+         echo $! >/run/rival"
+    );
+    node.guest.ok(&script).await?;
+    eventually("the key to be contested", FIGHT, || async {
+        let contested = node.contested().await?;
+        ensure!(contested == 1, "{contested} contested keys");
+        anyhow::Ok(())
+    })
+    .await?;
+    let count =
+        format!(r#"grep -c '"message":"set".*"key":"{key}","from":"128"' /var/log/agent.log"#);
+    let answers: usize = node.guest.ok(&count).await?.parse()?;
+    println!("{answers} answers to a rival that never rests");
+    ensure!((2..=MOST_ANSWERS).contains(&answers), "{answers} answers");
+    let log = node.guest.agent_log().await?;
+    for said in ["keeps setting it to 128", "4096 is wanted"] {
+        ensure!(log.contains(said), "it does not say {said:?}:\n{log}");
+    }
+
+    // The other keys are kept as before, and this one is not touched.
+    node.once(&Rival {
+        name: "sysctl -w of another key",
+        script: "/usr/sbin/sysctl -w net.core.netdev_max_backlog=1000",
+        key: "net.core.netdev_max_backlog",
+        wrote: "1000",
+    })
+    .await?;
+    assert_eq!(node.guest.sysctl(key).await?, "128");
+
+    let change = format!("kill $(cat /run/rival) && sed -i 's/\"4096\"/\"8192\"/' {POLICY}");
+    node.guest.ok(&change).await?;
+    node.holds(key, "8192").await
+}
+
 /// kube-proxy ends soon, for want of iptables(8), but only after it has set its sysctls, as at each start.
 const KUBE_PROXY: &str = "kube-proxy --kubeconfig /etc/nettune/kubeconfig --hostname-override kernel-0 --v 1 2>&1 \
                           | grep 'Set sysctl'";
@@ -241,11 +295,7 @@ async fn a_start_of_kube_proxy_is_undone_and_no_contest() -> anyhow::Result<()> 
         node.holds(timeout, "7200").await?;
         assert_eq!(node.drifts(timeout).await?, times);
     }
-    let page = node.guest.agent_page("metrics").await?;
-    let contested = page
-        .lines()
-        .find(|line| line.contains("state=\"Contested\""));
-    ensure!(contested.is_none_or(|line| line.ends_with(" 0")), "{page}");
+    assert_eq!(node.contested().await?, 0);
     Ok(())
 }
 
