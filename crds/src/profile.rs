@@ -199,9 +199,11 @@ pub enum KeyState {
     Waiting,
     /// Not on this kind of node, such as one that is a container.
     NotApplicable,
-    /// The kernel holds something else, and the mode leaves it.
+    /// The kernel holds something else: the mode leaves it, or it is set again after a pause that
+    /// doubles with each write of somebody else.
     Drifted,
-    /// Somebody keeps writing it.
+    /// Somebody keeps writing it: it is left alone and tried again once an hour; the message names the
+    /// usual suspects.
     Contested,
     /// It could not be read or written.
     Failed,

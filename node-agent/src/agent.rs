@@ -111,6 +111,13 @@ impl Agent {
                 "the state cannot be used: tuning goes on, originals are not known until the next boot"
             );
         }
+        if let Some(other) = &loaded.other_node {
+            tracing::warn!(
+                node = setup.node,
+                other,
+                "the state is of a node with another name: its goal is not applied here"
+            );
+        }
         let mut agent = Self {
             sysctls: Sysctls::new(&setup.roots.sysctl),
             signals: Signals::new(&setup.roots),

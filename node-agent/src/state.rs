@@ -30,6 +30,8 @@ pub struct StateDir {
 pub struct Loaded {
     /// What is still true in this boot.
     pub persisted: Persisted,
+    /// The name of another node whose goal it was: that one is not applied here.
+    pub other_node: Option<String>,
     /// A state that could not be used.
     pub set_aside: Option<SetAside>,
 }
@@ -158,9 +160,10 @@ impl StateDir {
     #[must_use]
     pub fn load(&self) -> Loaded {
         let reason = match self.read() {
-            Ok(persisted) => {
+            Ok((persisted, other_node)) => {
                 return Loaded {
-                    persisted: persisted.unwrap_or_default(),
+                    persisted,
+                    other_node,
                     set_aside: None,
                 };
             }
@@ -178,6 +181,7 @@ impl StateDir {
         let unsaved = self.save(&persisted).err();
         Loaded {
             persisted,
+            other_node: None,
             set_aside: Some(SetAside {
                 reason,
                 kept_as: kept.then_some(aside),
@@ -191,16 +195,17 @@ impl StateDir {
     /// # Errors
     /// When it cannot be used.
     pub fn peek(&self) -> Result<Persisted, UnusableState> {
-        self.read().map(Option::unwrap_or_default)
+        self.read().map(|(persisted, _)| persisted)
     }
 
-    fn read(&self) -> Result<Option<Persisted>, UnusableState> {
+    /// The state, and the name of the other node whose goal was left out of it.
+    fn read(&self) -> Result<(Persisted, Option<String>), UnusableState> {
         let path = self.dir.join(FILE);
         let mut bytes = Vec::new();
         let read = File::open(&path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
         match read {
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
             Err(source) => return Err(UnusableState::Read { path, source }),
         }
         let foreign = |source| UnusableState::Foreign {
@@ -213,7 +218,10 @@ impl StateDir {
             return Err(UnusableState::Newer { path, version });
         }
         let file: StateFile = serde_json::from_slice(&bytes).map_err(foreign)?;
-        self.still_true(file).map(Some).map_err(foreign)
+        let is_other = file.node != self.node && file.source.is_some();
+        let other_node = is_other.then(|| file.node.clone());
+        let persisted = self.still_true(file).map_err(foreign)?;
+        Ok((persisted, other_node))
     }
 
     fn still_true(&self, file: StateFile) -> Result<Persisted, serde_json::Error> {

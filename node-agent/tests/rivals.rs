@@ -419,7 +419,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let pause = prop_oneof![
         (50..500_u64).prop_map(Duration::from_millis),
         (1..90_u64).prop_map(Duration::from_secs),
-        (60..5000_u64).prop_map(Duration::from_secs),
+        (60..4000_u64).prop_map(Duration::from_secs),
     ];
     let value = || {
         prop_oneof![
@@ -428,18 +428,18 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
             Just(0)
         ]
     };
-    let act = (pause, 1..120_u32, 0..keys().len(), [value(), value()]);
+    let act = (pause, 1..40_u32, 0..keys().len(), [value(), value()]);
     let act = act.prop_map(|(pause, times, key, values)| Act {
         pause,
         times,
         key,
         values,
     });
-    proptest::collection::vec(act, 1..6)
+    proptest::collection::vec(act, 1..5)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 12, ..ProptestConfig::default() })]
 
     /// Whatever somebody does: writes are few, reports are few, and an hour after the end all is well.
     #[test]

@@ -38,6 +38,8 @@ fn a_goal_of_another_node_is_not_applied() {
     agent.turn();
     node.name = "n2";
     node.set(THRESH3, "1024");
+    let loaded = StateDir::new(node.state().parent().unwrap(), "n2", node.boot_id).load();
+    assert_eq!(loaded.other_node.as_deref(), Some("n1"));
     let mut agent = node.start();
     agent.turn();
     assert_eq!(node.get(THRESH3), "1024");
