@@ -117,7 +117,7 @@ fn of_nodes(nodes: &[nettune_planner::ObservedNode], tunings: &[NodeNetworkTunin
             .find(|tuning| tuning.name_any() == *alike.tuning);
         let none = NodeNetworkTuningSpec::default();
         let spec = tuning.map_or(&none, |tuning| &tuning.spec);
-        let facts = facts(&alike.facts, alike.evidence, spec);
+        let facts = facts(&alike.facts, &alike.evidence, spec);
         let name = alike.tuning.to_string();
         add(
             &mut groups,

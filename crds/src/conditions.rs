@@ -79,6 +79,12 @@ pub mod reasons {
     pub const NO_NODES: &str = "NoNodes";
     /// The tuning cannot be read or is not valid; its nodes stay as they are.
     pub const INVALID_TUNING: &str = "InvalidTuning";
+    /// Too many nodes failed: no further node is begun.
+    pub const ROLLOUT_STOPPED: &str = "RolloutStopped";
+    /// The tuning says that no further node shall be begun.
+    pub const PAUSED: &str = "Paused";
+    /// On a profile, written by the operator: the node's agent has not been heard of for too long.
+    pub const AGENT_SILENT: &str = "AgentSilent";
     /// Nothing is under way.
     pub const UP_TO_DATE: &str = "UpToDate";
     /// Profiles were written and their agents have not answered yet.

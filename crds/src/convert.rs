@@ -26,6 +26,14 @@ pub enum InvalidTuning {
         /// The most.
         most: i64,
     },
+    /// A number of nodes that is none.
+    #[error(
+        "spec.rollout.maxFailed is {value:?}; write a number of nodes like 3, or a share of those written like 5%"
+    )]
+    MaxFailed {
+        /// As given.
+        value: String,
+    },
     /// A sysctl's name.
     #[error("spec.sysctls")]
     Key(#[from] InvalidKey),
@@ -142,7 +150,12 @@ fn conntrack(spec: &ConntrackSpec) -> Result<ConntrackPolicy, InvalidTuning> {
     })
 }
 
-fn in_range(field: &'static str, value: i64, least: i64, most: i64) -> Result<u32, InvalidTuning> {
+pub(crate) fn in_range(
+    field: &'static str,
+    value: i64,
+    least: i64,
+    most: i64,
+) -> Result<u32, InvalidTuning> {
     let out_of_range = InvalidTuning::OutOfRange {
         field,
         value,

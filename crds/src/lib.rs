@@ -15,6 +15,7 @@ mod convert;
 mod labels;
 pub mod manifest;
 mod profile;
+mod rollout;
 mod rules;
 mod schema;
 pub mod table;
@@ -26,12 +27,13 @@ pub use profile::{
     KeyState, NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkProfileStatus, PodLinks,
     ProfileFacts, ProfileSysctl, Rule, SysctlStatus, TableUse, TablesUse,
 };
+pub use rollout::{MaxFailed, Rollout};
 pub use schema::Refused;
 pub use tuning::{
     ClusterInputs, ConnReuseMode, ConntrackSpec, IpvsSpec, Mode, NeighborsSpec, NodeNetworkTuning,
     NodeNetworkTuningSpec, NodeNetworkTuningStatus, NodeSelector, NodesCount, PodNetwork,
-    ReleasePolicy, Requirement, SelectorOperator, SizeGroup, SizeInputs, SysctlEntry,
-    ThresholdsSpec,
+    ReleasePolicy, Requirement, ResizeSpec, RolloutSpec, RolloutType, SelectorOperator, SizeGroup,
+    SizeInputs, SysctlEntry, ThresholdsSpec,
 };
 
 /// The API group of both kinds.

@@ -86,6 +86,10 @@ pub struct NodeNetworkProfileSpec {
     /// object.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub release: bool,
+    /// A rollout wrote this while the Node was Ready: what becomes of the node tells whether the next
+    /// ones follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trial: bool,
 }
 
 /// One sysctl as wanted on this node.

@@ -3,7 +3,36 @@
 //! The API server limits what a rule may cost: lists of names are cheap, regular expressions and
 //! messages that convert numbers are not.
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nettune_sizing::{INTERFACE_FAMILIES, allow_list};
+
+/// CEL: a number of nodes, or a share of them.
+pub(crate) const MAX_FAILED_IS_VALID: &str =
+    "type(self) == int ? self >= 0 && self <= 100000 : self.matches('^(100|[1-9]?[0-9])%$')";
+
+/// Says what `maxFailed` looks like.
+pub(crate) const MAX_FAILED_MESSAGE: &str = "maxFailed is a number of nodes from 0 to 100000, like 3, or a share of the nodes written from 0% to 100%, like 5%";
+
+/// A number or a text; the schema of [`IntOrString`] itself would let null in, which is neither.
+pub(crate) fn int_or_string_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"x-kubernetes-int-or-string": true})
+}
+
+pub(crate) fn max_failed() -> IntOrString {
+    IntOrString::String("5%".to_owned())
+}
+
+pub(crate) fn min_ready_seconds() -> i64 {
+    60
+}
+
+pub(crate) fn node_deadline_seconds() -> i64 {
+    120
+}
+
+pub(crate) fn shrink_after_seconds() -> i64 {
+    3600
+}
 
 /// Says how thresholds must be ordered.
 pub(crate) const THRESHOLDS_MESSAGE: &str = "thresholds must ascend, gcThresh1 < gcThresh2 < gcThresh3, or the kernel's garbage collector runs for every packet; write for example {gcThresh1: 2048, gcThresh2: 8192, gcThresh3: 16384}";

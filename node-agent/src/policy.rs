@@ -196,6 +196,7 @@ impl PolicyFile {
                 release_policy: self.tuning.spec.release_policy,
                 sysctls: sysctls.iter().map(ProfileSysctl::from).collect(),
                 release: false,
+                trial: false,
             },
             warnings: warnings.into_iter().map(|Warning(text)| text).collect(),
             facts,

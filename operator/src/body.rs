@@ -1,6 +1,7 @@
 //! What the operator's writes say, built fresh each time.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference};
 use kube::Resource;
 use kube::api::{ApiResource, DynamicObject};
 use nettune_crds::{
@@ -42,15 +43,35 @@ pub(crate) fn changed_profile(
             "releasePolicy": spec.release_policy,
             "sysctls": spec.sysctls,
             "release": spec.release,
+            "trial": spec.trial,
         },
     })
 }
 
 /// A merge patch that asks for a release and leaves the rest of the spec as it is.
-pub(crate) fn released_profile(uid: &str, seen: &str) -> Value {
+pub(crate) fn released_profile(uid: &str, seen: &str, trial: bool) -> Value {
     json!({
         "metadata": {"uid": uid, "resourceVersion": seen},
-        "spec": {"release": true},
+        "spec": {"release": true, "trial": trial},
+    })
+}
+
+/// The one condition of a profile's status that the operator may write, to be applied: conditions are
+/// a map by their type, so that the agent's others stay.
+pub(crate) fn silent_agent(node: &str, uid: &str, seen: &str, ready: &Condition) -> Value {
+    json!({
+        "apiVersion": NodeNetworkProfile::api_version(&()),
+        "kind": NodeNetworkProfile::kind(&()),
+        "metadata": {"name": node, "uid": uid, "resourceVersion": seen},
+        "status": {"conditions": [ready]},
+    })
+}
+
+/// A merge patch of a Node's taints, which are one list as a whole.
+pub(crate) fn taints(uid: &str, seen: &str, taints: &[Taint]) -> Value {
+    json!({
+        "metadata": {"uid": uid, "resourceVersion": seen},
+        "spec": {"taints": taints},
     })
 }
 
@@ -87,6 +108,7 @@ mod tests {
     fn a_patch_names_every_field_of_the_spec() {
         let full = NodeNetworkProfileSpec {
             release: true,
+            trial: true,
             ..NodeNetworkProfileSpec::default()
         };
         let fields = serde_json::to_value(&full).unwrap();

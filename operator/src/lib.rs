@@ -10,4 +10,4 @@ mod write;
 
 pub use lease::{Candidate, LEASE_NAME, LeaseLost, MayWrite};
 pub use metrics::Metrics;
-pub use run::{RunError, run};
+pub use run::{RunError, Settings, run};

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{ArgAction, Parser};
 use nettune_daemon::serve::{Endpoint, Health};
 use nettune_daemon::{api, logging, metrics::register_build_info, shutdown, tls};
-use nettune_operator::{Candidate, Metrics};
+use nettune_operator::{Candidate, Metrics, Settings};
 use prometheus_client::registry::Registry;
 use tracing::{error, info};
 
@@ -42,6 +42,12 @@ struct Arguments {
     /// writing and ends after two thirds of it
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=600), value_name = "SECONDS")]
     lease_seconds: u16,
+
+    /// Take the taint nettune.dev/not-ready off a Node when its profile is first Ready, or a minute
+    /// after the Node was seen with it. Whoever creates Nodes sets it (the kubelet's
+    /// --register-with-taints)
+    #[arg(long)]
+    startup_taint: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -77,7 +83,10 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         let good_for = Duration::from_secs(arguments.lease_seconds.into());
         Candidate::new(client.clone(), &namespace, identity(), good_for)
     });
-    let operated = nettune_operator::run(client, candidate, metrics, health, shutdown);
+    let settings = Settings {
+        startup_taint: arguments.startup_taint,
+    };
+    let operated = nettune_operator::run(client, candidate, settings, metrics, health, shutdown);
     // Both end when shutdown is asked for; the first that fails ends the other.
     tokio::try_join!(
         async { served.await.context("serving metrics and health") },

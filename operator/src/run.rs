@@ -10,7 +10,7 @@ use kube::api::ListParams;
 use nettune_daemon::api::in_words;
 use nettune_daemon::serve::Health;
 use nettune_daemon::shutdown::Shutdown;
-use nettune_planner::{Kind, decide};
+use nettune_planner::{Kind, Memory, Mono, Now, decide};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -50,6 +50,13 @@ pub enum RunError {
     LeaseEnded,
 }
 
+/// What an operator does beside sizing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Settings {
+    /// Take the startup taint off Nodes.
+    pub startup_taint: bool,
+}
+
 /// Runs until shutdown is asked for. Without a candidate it is the only operator; with one it keeps
 /// its world up to date all the time, and decides and writes while it holds the Lease.
 ///
@@ -58,12 +65,16 @@ pub enum RunError {
 pub async fn run(
     client: Client,
     candidate: Option<Candidate>,
+    settings: Settings,
     metrics: Metrics,
     health: Health,
     mut shutdown: Shutdown,
 ) -> Result<(), RunError> {
     let mut leadership = Leadership::of(candidate);
     let mut operator = Operator::new(client.clone(), metrics, leadership.writable.clone());
+    if settings.startup_taint {
+        operator.intake.watched.take_startup_taints_off();
+    }
     let mut incoming = changes(&client);
     let mut confirmations = FuturesUnordered::new();
     loop {
@@ -193,6 +204,9 @@ struct Operator {
     writer: Writer,
     announcer: Announcer,
     metrics: Metrics,
+    /// What one decision leaves for the next; its times are since `started`.
+    memory: Memory,
+    started: Instant,
     /// When to decide next; `None`: when something changes.
     due: Option<Instant>,
     last: Option<Instant>,
@@ -218,6 +232,8 @@ impl Operator {
             writer: Writer::new(client.clone(), metrics.clone(), writable.clone()),
             announcer: Announcer::new(client),
             metrics,
+            memory: Memory::default(),
+            started: Instant::now(),
             due: None,
             last: None,
             idle: Idle::NotSaid,
@@ -293,7 +309,13 @@ impl Operator {
             return;
         }
         self.last = Some(now);
-        let decision = decide(world, Timestamp::now());
+        let present = Now {
+            mono: Mono::at(now.duration_since(self.started)),
+            wall: Timestamp::now(),
+        };
+        let decision = decide(world, &self.memory, present);
+        self.memory = decision.memory;
+        let wake = decision.wake_at.map(|wake| now + wake.since(present.mono));
         self.metrics.decided(now.elapsed());
         self.metrics
             .nodes
@@ -319,7 +341,8 @@ impl Operator {
             }
             self.idle = idle;
         }
-        if let Some(wake) = self.writer.plan(decision, now) {
+        let held = self.writer.plan(decision.writes, now);
+        for wake in wake.into_iter().chain(held) {
             self.due_by(wake);
         }
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use k8s_openapi::api::core::v1::Node;
 use kube::Client;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use nettune_daemon::api::in_words;
-use nettune_planner::{Announcement, Decision, Watched, Write};
+use nettune_planner::{Announcement, Watched, Write};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -41,6 +42,7 @@ const FIELD_MANAGER: &str = "nettune-operator";
 enum Object {
     Profile(Arc<str>),
     Tuning(Arc<str>),
+    Node(Arc<str>),
 }
 
 impl Object {
@@ -49,7 +51,9 @@ impl Object {
             Write::CreateProfile { node, .. }
             | Write::ReplaceProfile { node, .. }
             | Write::ReleaseProfile { node, .. }
-            | Write::DeleteProfile { node, .. } => Self::Profile(Arc::clone(node)),
+            | Write::DeleteProfile { node, .. }
+            | Write::AgentSilent { node, .. } => Self::Profile(Arc::clone(node)),
+            Write::Untaint { node, .. } => Self::Node(Arc::clone(node)),
             Write::TuningStatus { tuning, .. } => Self::Tuning(Arc::clone(tuning)),
         }
     }
@@ -85,6 +89,8 @@ enum Answer {
     Profile(DynamicObject),
     Deleted,
     Tuning(DynamicObject),
+    /// The watch of Nodes brings it.
+    Node,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -139,11 +145,11 @@ impl Writer {
 
     /// Takes a decision in place of the one before. Returns when to decide again for the sake of
     /// objects that must wait.
-    pub(crate) fn plan(&mut self, decision: Decision, now: Instant) -> Option<Instant> {
+    pub(crate) fn plan(&mut self, writes: Vec<Write>, now: Instant) -> Option<Instant> {
         self.holds.retain(|_, hold| now < hold.until + BACK_OFF.1);
         let mut wake = None;
         self.pending.clear();
-        for write in decision.writes {
+        for write in writes {
             let object = Object::of(&write);
             if self.busy.contains(&object) {
                 continue;
@@ -187,7 +193,7 @@ impl Writer {
                         uid: done.uid,
                         announcements: done.announcements,
                     }),
-                    Object::Profile(_) => None,
+                    Object::Profile(_) | Object::Node(_) => None,
                 }
             }
             Err(error) => {
@@ -210,8 +216,8 @@ impl Writer {
     fn hold_after_success(&mut self, object: Object, now: Instant) {
         let (wait, next) = match (&object, self.holds.get(&object)) {
             (Object::Tuning(_), _) => (STATUS_INTERVAL, BACK_OFF.0),
-            (Object::Profile(_), None) => (Duration::ZERO, BACK_OFF.0),
-            (Object::Profile(_), Some(hold)) => (hold.next, (hold.next * 2).min(BACK_OFF.1)),
+            (_, None) => (Duration::ZERO, BACK_OFF.0),
+            (_, Some(hold)) => (hold.next, (hold.next * 2).min(BACK_OFF.1)),
         };
         self.hold(object, now, wait, next);
     }
@@ -220,6 +226,7 @@ impl Writer {
         let (kind, name) = match object {
             Object::Profile(node) => ("profile", node),
             Object::Tuning(tuning) => ("tuning", tuning),
+            Object::Node(node) => ("node", node),
         };
         let wait = self.holds.get(object).map_or(BACK_OFF.0, |hold| hold.next);
         let words = in_words(error);
@@ -282,6 +289,8 @@ async fn perform(client: Client, mut write: Write, object: Object) -> Done {
         Write::ReleaseProfile { uid, .. } => ("release", Arc::clone(uid)),
         Write::DeleteProfile { uid, .. } => ("delete", Arc::clone(uid)),
         Write::TuningStatus { uid, .. } => ("status", Arc::clone(uid)),
+        Write::AgentSilent { uid, .. } => ("call silent", Arc::clone(uid)),
+        Write::Untaint { uid, .. } => ("untaint", Arc::clone(uid)),
     };
     let announcements = match &mut write {
         Write::TuningStatus { announcements, .. } => std::mem::take(announcements),
@@ -325,8 +334,13 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
             info!(node = &*node, tuning = spec.tuning, "profile changed");
             Ok(Answer::Profile(changed))
         }
-        Write::ReleaseProfile { node, uid, seen } => {
-            let body = body::released_profile(&uid, &seen);
+        Write::ReleaseProfile {
+            node,
+            uid,
+            seen,
+            trial,
+        } => {
+            let body = body::released_profile(&uid, &seen, trial);
             let changed = profiles.patch(&node, &patch(), &Patch::Merge(body)).await?;
             info!(node = &*node, "originals asked back");
             Ok(Answer::Profile(changed))
@@ -356,6 +370,33 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
                 .replace_subresource("status", &tuning, &post(), &body)
                 .await?;
             Ok(Answer::Tuning(changed))
+        }
+        Write::AgentSilent {
+            node,
+            uid,
+            seen,
+            ready,
+        } => {
+            let body = body::silent_agent(&node, &uid, &seen, &ready);
+            let changed = profiles
+                .patch_status(&node, &patch().force(), &Patch::Apply(body))
+                .await?;
+            warn!(node = &*node, reason = ready.message, "agent is silent");
+            Ok(Answer::Profile(changed))
+        }
+        Write::Untaint {
+            node,
+            uid,
+            seen,
+            taints,
+        } => {
+            let body = body::taints(&uid, &seen, &taints);
+            let nodes = Api::<Node>::all(client);
+            nodes
+                .patch_metadata(&node, &patch(), &Patch::Merge(body))
+                .await?;
+            info!(node = &*node, "startup taint taken off");
+            Ok(Answer::Node)
         }
     }
 }

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use nettune_crds::{NodeNetworkProfile, NodeNetworkTuning};
-use nettune_planner::{ObservedNode, World, Write, decide};
+use nettune_crds::{NodeNetworkProfile, NodeNetworkProfileStatus, NodeNetworkTuning};
+use nettune_planner::{Decision, Memory, Mono, Now, ObservedNode, World, Write};
 use serde_json::json;
 
 const NODES: usize = 15_000;
@@ -19,9 +19,10 @@ const GOAL: Duration = Duration::from_millis(10);
 const RUNS: usize = 21;
 
 fn main() -> ExitCode {
-    let nodes: Vec<ObservedNode> = (0..NODES).map(node).collect();
+    let joining: Vec<ObservedNode> = (0..NODES).map(|index| node(index, "False")).collect();
+    let nodes: Vec<ObservedNode> = (0..NODES).map(|index| node(index, "True")).collect();
     let tunings: Vec<NodeNetworkTuning> = (0..3).map(tuning).collect();
-    let fresh = World::of(&nodes, &tunings, []);
+    let fresh = World::of(&joining, &tunings, []);
     let profiles = profiles(&fresh);
     let settled = World::of(&nodes, &tunings, &profiles);
 
@@ -32,19 +33,34 @@ fn main() -> ExitCode {
     let all = row(
         "decide: no profile yet, all to be written",
         Some(GOAL),
-        || decide(&fresh, Timestamp::UNIX_EPOCH).writes.len(),
+        || decide(&fresh, &Memory::default()).writes.len(),
     );
     let idle = row(
         "decide: all profiles there, nothing to write",
         Some(GOAL),
-        || decide(&settled, Timestamp::UNIX_EPOCH).writes.len(),
+        || decide(&settled, &Memory::default()).writes.len(),
+    );
+    let changed: Vec<NodeNetworkTuning> = (0..3).map(|index| changed(tuning(index))).collect();
+    let begun = World::of(&nodes, &changed, &profiles);
+    let waves = row(
+        "decide: a new value, nodes wait for their turn",
+        Some(GOAL),
+        || decide(&begun, &Memory::default()).writes.len(),
+    );
+    let on_trial: Vec<NodeNetworkProfile> = profiles.iter().cloned().map(trial).collect();
+    let on_trial = World::of(&nodes, &tunings, &on_trial);
+    let memory = decide(&on_trial, &Memory::default()).memory;
+    let watched = row(
+        "decide: all nodes on trial and remembered",
+        Some(GOAL),
+        || decide(&on_trial, &memory).writes.len(),
     );
     row(
         "baseline: the same nodes, each sized by itself",
         None,
         || one_by_one(&nodes),
     );
-    let missed = all > GOAL || idle > GOAL;
+    let missed = [all, idle, waves, watched].iter().any(|took| *took > GOAL);
     if missed {
         println!("goal missed");
     }
@@ -71,13 +87,47 @@ fn row<T>(what: &str, goal: Option<Duration>, run: impl Fn() -> T) -> Duration {
     median
 }
 
+fn decide(world: &World, memory: &Memory) -> Decision {
+    let now = Now {
+        mono: Mono::at(Duration::from_secs(3600)),
+        wall: Timestamp::UNIX_EPOCH,
+    };
+    nettune_planner::decide(world, memory, now)
+}
+
+/// The tuning with another fixed value.
+fn changed(mut tuning: NodeNetworkTuning) -> NodeNetworkTuning {
+    for sysctl in &mut tuning.spec.sysctls {
+        sysctl.value = "8192".to_owned();
+    }
+    tuning
+}
+
+/// The profile as a rollout has written it.
+fn trial(mut profile: NodeNetworkProfile) -> NodeNetworkProfile {
+    profile.spec.trial = true;
+    profile
+}
+
+/// The word of a node's agent.
+fn ready(node: &str) -> Option<NodeNetworkProfileStatus> {
+    let ready = json!({
+        "bootID": format!("boot of {node}"),
+        "conditions": [{
+            "type": "Ready", "status": "True", "reason": "Applied", "message": "",
+            "lastTransitionTime": "1970-01-01T00:00:00Z"
+        }]
+    });
+    serde_json::from_value(ready).ok()
+}
+
 /// A world of one node for each: no group is shared.
 fn one_by_one(nodes: &[ObservedNode]) -> usize {
     let tunings = [tuning(0)];
     nodes
         .iter()
         .map(|node| {
-            decide(&World::of([node], &tunings, []), Timestamp::UNIX_EPOCH)
+            decide(&World::of([node], &tunings, []), &Memory::default())
                 .writes
                 .len()
         })
@@ -86,7 +136,7 @@ fn one_by_one(nodes: &[ObservedNode]) -> usize {
 
 /// The profiles that a fresh cluster's decision asks for, as the API server would hold them.
 fn profiles(world: &World) -> Vec<NodeNetworkProfile> {
-    let writes = decide(world, Timestamp::UNIX_EPOCH).writes;
+    let writes = decide(world, &Memory::default()).writes;
     let created = writes.into_iter().filter_map(|write| match write {
         Write::CreateProfile {
             node,
@@ -97,6 +147,7 @@ fn profiles(world: &World) -> Vec<NodeNetworkProfile> {
             let owner =
                 json!([{"apiVersion": "v1", "kind": "Node", "name": &*node, "uid": &*node_uid}]);
             profile.metadata.owner_references = serde_json::from_value(owner).ok();
+            profile.status = ready(&node);
             Some(profile)
         }
         _ => None,
@@ -105,7 +156,7 @@ fn profiles(world: &World) -> Vec<NodeNetworkProfile> {
 }
 
 /// Labels and sizes like a real cluster's: three pools, four machine types, two kernels.
-fn node(index: usize) -> ObservedNode {
+fn node(index: usize, ready: &str) -> ObservedNode {
     let pool = ["general", "batch", "edge"][index % 3];
     let memory = ["16Gi", "32Gi", "64Gi", "128Gi"][index % 4];
     let kernel = ["6.1.0-18-amd64", "5.15.0-1053-aws"][index / 7 % 2];
@@ -128,8 +179,9 @@ fn node(index: usize) -> ObservedNode {
         "status": {
             "allocatable": {"pods": "110"},
             "capacity": {"cpu": "16", "memory": memory, "pods": "110"},
+            "conditions": [{"type": "Ready", "status": ready}],
             "nodeInfo": {
-                "architecture": "amd64", "bootID": format!("boot-{index}"), "containerRuntimeVersion": "",
+                "architecture": "amd64", "bootID": format!("boot of {name}"), "containerRuntimeVersion": "",
                 "kernelVersion": kernel, "kubeProxyVersion": "", "kubeletVersion": "v1.37.1",
                 "machineID": "", "operatingSystem": "linux", "osImage": "", "systemUUID": ""
             }

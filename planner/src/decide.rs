@@ -1,22 +1,33 @@
 //! [`decide`]: from the whole world to the writes that bring it to what is wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use nettune_crds::{NodeNetworkProfileSpec, NodeNetworkTuningStatus, ReleasePolicy};
+use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use nettune_crds::{NodeNetworkProfileSpec, NodeNetworkTuningStatus, ReleasePolicy, Rollout};
 
 use crate::groups::{Groups, cluster_facts};
+use crate::memory::{Memory, Recall, Seen};
+use crate::plan::{Plans, Step};
+use crate::rollout::{Candidate, Rollouts, Turn, judge};
 use crate::select::{Claims, Owner};
+use crate::silent;
 use crate::status::{self, Tally};
-use crate::world::PlannedProfile;
+use crate::taint;
+use crate::time::{Alarm, Mono, Now};
+use crate::world::{PlannedProfile, TuningContent};
 use crate::{PlannedNode, World};
 
 /// What the cluster needs now.
 #[derive(Debug, Default)]
 pub struct Decision {
-    /// Tunings' statuses first, few and what people look at; then profiles. No two of one object.
+    /// The most urgent first. No two of one object.
     pub writes: Vec<Write>,
+    /// What to remember for the next decision.
+    pub memory: Memory,
+    /// When to decide again although nothing changes; `None`: there is no need to.
+    pub wake_at: Option<Mono>,
 }
 
 /// One write. Each names what it was decided on, so that the API server refuses it when that has
@@ -54,6 +65,8 @@ pub enum Write {
         uid: Arc<str>,
         /// The resourceVersion that was decided on.
         seen: Arc<str>,
+        /// What `spec.trial` shall be: whether the Node is Ready and so shows what becomes of it.
+        trial: bool,
     },
     /// A profile whose node no tuning has, or whose Node is gone.
     DeleteProfile {
@@ -77,6 +90,43 @@ pub enum Write {
         /// What this change is worth telling as Events.
         announcements: Vec<Announcement>,
     },
+    /// A node's agent has been silent for too long: its profile's condition `Ready` is not known any
+    /// more. All else in the status stays.
+    AgentSilent {
+        /// The profile's name.
+        node: Arc<str>,
+        /// The profile's uid.
+        uid: Arc<str>,
+        /// The resourceVersion that was decided on.
+        seen: Arc<str>,
+        /// What `Ready` shall be.
+        ready: Box<Condition>,
+    },
+    /// The startup taint goes.
+    Untaint {
+        /// The Node's name.
+        node: Arc<str>,
+        /// The Node's uid.
+        uid: Arc<str>,
+        /// The resourceVersion that was decided on.
+        seen: Arc<str>,
+        /// The taints that stay.
+        taints: Vec<Taint>,
+    },
+}
+
+impl Write {
+    /// What comes first where not everything can be written at once: what people look at and pods
+    /// wait for, then relief, then the rest.
+    fn urgency(&self) -> u8 {
+        match self {
+            Self::TuningStatus { .. } => 0,
+            Self::Untaint { .. } => 1,
+            Self::CreateProfile { .. } | Self::ReplaceProfile { .. } => 2,
+            Self::AgentSilent { .. } => 3,
+            Self::ReleaseProfile { .. } | Self::DeleteProfile { .. } => 4,
+        }
+    }
 }
 
 /// An Event about a tuning, told once: when its status changes so.
@@ -90,18 +140,39 @@ pub struct Announcement {
     pub note: String,
 }
 
-/// Decides from the whole world, each time anew. `now` goes into conditions whose status changes
-/// and into nothing else.
+/// Decides from the whole world, each time anew. `memory` is what the decision before gave back; a
+/// leader begins with none, and waits again.
 #[must_use]
-pub fn decide(world: &World, now: Timestamp) -> Decision {
-    let mut pass = Pass {
-        claims: Claims::of(world),
-        groups: Groups::new(cluster_facts(world)),
-        tallies: BTreeMap::new(),
-        writes: Vec::new(),
-    };
+pub fn decide(world: &World, memory: &Memory, now: Now) -> Decision {
+    let claims = Claims::of(world);
+    let mut rollouts = Rollouts::default();
+    let rules = claims.all.iter().map(|claim| {
+        let usable = claim.usable.map(|usable| usable.rollout);
+        usable.unwrap_or_default()
+    });
+    // The gate of a claim has its index.
+    for rule in rules {
+        rollouts.gate(rule);
+    }
     let mut by_claim: Vec<Tally> = Vec::new();
-    by_claim.resize_with(pass.claims.all.len(), Tally::default);
+    by_claim.resize_with(claims.all.len(), Tally::default);
+    let resting = |claim: &crate::select::Claim<'_>| memory.resting.contains(claim.name);
+    let mut pass = Pass {
+        resting: claims.all.iter().map(resting).collect(),
+        claims,
+        groups: Groups::new(cluster_facts(world)),
+        plans: Plans::default(),
+        rollouts,
+        leavers: BTreeMap::new(),
+        tallies: BTreeMap::new(),
+        newcomers: Vec::new(),
+        writes: Vec::new(),
+        alarm: Alarm::default(),
+        world,
+        memory,
+        now,
+    };
+    let mut recall = Recall::of(memory);
 
     // Both maps are in the order of names: one walk over both, instead of a search for each node.
     let mut profiles = world.profiles.iter().peekable();
@@ -112,136 +183,367 @@ pub fn decide(world: &World, now: Timestamp) -> Decision {
         let profile = profiles
             .next_if(|(profile, _)| *profile == name)
             .map(|(_, profile)| profile);
+        let old = recall.seen(name);
+        let mut new = Seen::default();
+        let visit = Visit {
+            name,
+            node,
+            profile,
+            old,
+        };
         match pass.claims.owner(node, profile) {
             Owner::Claim(owner) => {
                 if let Some(tally) = by_claim.get_mut(owner) {
-                    pass.claimed(name, node, profile, owner, tally);
+                    pass.claimed(visit, owner, tally, &mut new);
                 }
             }
-            Owner::Frozen => pass.frozen(name, node, profile),
-            Owner::Nobody => pass.unclaimed(name, node, profile),
+            Owner::Frozen => pass.frozen(visit),
+            Owner::Nobody => pass.unclaimed(visit, &mut new),
         }
+        if world.startup_taint && node.tainted.is_some() {
+            let before = old.and_then(|old| old.tainted);
+            let (tainted, write) = taint::look(name, node, profile, before, &mut pass.alarm, now);
+            new.tainted = tainted;
+            pass.writes.extend(write);
+        }
+        recall.keep(name, new);
     }
     for (orphan, profile) in profiles {
         pass.writes.push(delete(orphan, profile));
     }
-    pass.statuses(world, by_claim, now)
+    pass.admit(&mut recall.new);
+    let mut decision = pass.statuses(by_claim);
+    decision.memory = recall.new;
+    decision.writes.sort_by_key(Write::urgency);
+    decision
 }
 
 struct Pass<'a> {
     claims: Claims<'a>,
     groups: Groups,
+    plans: Plans,
+    rollouts: Rollouts<'a>,
+    /// The gates of tunings that cannot be used or are gone, and still have nodes to release.
+    leavers: BTreeMap<&'a str, usize>,
     /// Of tunings that have nodes only in passing: frozen or being released.
     tallies: BTreeMap<&'a str, Tally>,
+    newcomers: Vec<Newcomer<'a>>,
     writes: Vec<Write>,
+    alarm: Alarm,
+    /// Whether each claim had no rollout under way when it was last decided.
+    resting: Vec<bool>,
+    world: &'a World,
+    memory: &'a Memory,
+    now: Now,
+}
+
+/// A node that has no profile, or one that cannot be read.
+struct Newcomer<'a> {
+    name: &'a Arc<str>,
+    node: &'a PlannedNode,
+    profile: Option<&'a PlannedProfile>,
+    target: usize,
+    at_once: Arc<NodeNetworkProfileSpec>,
+}
+
+/// One node as the walk comes by.
+#[derive(Clone, Copy)]
+struct Visit<'a> {
+    name: &'a Arc<str>,
+    node: &'a PlannedNode,
+    profile: Option<&'a PlannedProfile>,
+    old: Option<&'a Seen>,
 }
 
 impl<'a> Pass<'a> {
     /// A node that a usable tuning has.
-    fn claimed(
-        &mut self,
-        name: &Arc<str>,
-        node: &PlannedNode,
-        profile: Option<&PlannedProfile>,
-        owner: usize,
-        tally: &mut Tally,
-    ) {
+    fn claimed(&mut self, visit: Visit<'a>, owner: usize, tally: &mut Tally, new: &mut Seen) {
+        let Visit {
+            name,
+            node,
+            profile,
+            old,
+        } = visit;
         tally.count.selected += 1;
         let claim = self.claims.all.get(owner);
         let Some((tuning_name, tuning)) = claim.and_then(|claim| Some((claim.name, claim.usable?)))
         else {
             return;
         };
-        let facts = node.facts(profile.and_then(|profile| profile.facts.as_ref()));
-        let source = node.evidence.source;
-        let group = self.groups.put(owner, tuning_name, tuning, facts, source);
-        let Some(group) = self.groups.get_mut(group) else {
+        // The Node came back under its old name: what the old one's agent said is not its word.
+        if let Some(profile) = profile.filter(|profile| profile.owner_uid != node.uid) {
+            self.writes.push(delete(name, profile));
+            return;
+        }
+        let group = self.groups.put(owner, tuning_name, tuning, node, profile);
+        let present = profile.and_then(|profile| profile.behaviour.as_ref());
+        let rule = tuning.rollout;
+        let Some(of_group) = self.groups.get(group) else {
             return;
         };
-        match profile {
-            None => self.writes.push(Write::CreateProfile {
-                node: Arc::clone(name),
-                node_uid: Arc::clone(&node.uid),
-                spec: Arc::clone(&group.spec),
-            }),
-            // The Node came back under its old name: what the old one's agent said is not its word.
-            Some(profile) if profile.owner_uid != node.uid => {
-                self.writes.push(delete(name, profile));
-            }
-            Some(profile) if group.holds_in(profile) => {
-                tally.add(name, profile.reported_now(node));
-            }
-            Some(profile) => {
-                tally.outdated += 1;
-                self.writes.push(Write::ReplaceProfile {
-                    node: Arc::clone(name),
-                    node_uid: Arc::clone(&node.uid),
-                    uid: Arc::clone(&profile.uid),
-                    seen: Arc::clone(&profile.resource_version),
-                    spec: Arc::clone(&group.spec),
+        let pair = self
+            .plans
+            .between(group, of_group, present, (owner, &rule), &mut self.rollouts);
+        let (Some(profile), Some(_)) = (profile, present) else {
+            if let Step::Write(at_once) = &pair.whole.step {
+                self.newcomers.push(Newcomer {
+                    name,
+                    node,
+                    profile,
+                    target: pair.whole.target,
+                    at_once: Arc::clone(at_once),
                 });
             }
+            return;
+        };
+        let mut plan = &pair.whole;
+        if let (Some(kept), Some(of_group)) = (&pair.kept, self.groups.get_mut(group)) {
+            let before = old.and_then(|old| old.smaller.as_ref());
+            let (since, wanted) = match before {
+                Some((since, wanted)) if of_group.wants(wanted) => (*since, Arc::clone(wanted)),
+                _ => (self.now.mono, Arc::clone(&of_group.behaviour)),
+            };
+            if !self.alarm.passed(since, rule.shrink_after, self.now) {
+                tally.shrinking += 1;
+                plan = kept;
+            }
+            new.smaller = Some((since, wanted));
+        }
+        let candidate = Candidate {
+            name,
+            node,
+            profile,
+        };
+        let reported = profile.reported_now(node);
+        let ready = reported.is_some_and(|reported| reported.ready);
+        let target = plan.target;
+        let step = plan.step.clone();
+        // What only gets a raised limit beside is on trial all the same.
+        if profile.trial && !matches!(step, Step::Turn) {
+            self.judge(target, candidate, (owner, ready), old, new);
+        }
+        match step {
+            Step::Holds => tally.add(name, reported),
+            Step::Write(spec) => {
+                tally.outdated += 1;
+                // One that is on trial stays so; one that has passed long ago begins no other.
+                let on_trial = new.trial.as_ref().is_some_and(|trial| !trial.settled);
+                let spec = match on_trial {
+                    true => Arc::new(NodeNetworkProfileSpec {
+                        trial: true,
+                        ..(*spec).clone()
+                    }),
+                    false => spec,
+                };
+                self.writes.push(replace(candidate, spec));
+            }
+            Step::Turn => {
+                tally.waiting += 1;
+                self.rollouts.wait(target, candidate);
+            }
+        }
+        self.listen(candidate, rule, tally, old, new);
+    }
+
+    fn judge(
+        &mut self,
+        target: usize,
+        candidate: Candidate<'a>,
+        (gate, ready): (usize, bool),
+        old: Option<&Seen>,
+        new: &mut Seen,
+    ) {
+        let Some(rule) = self.rollouts.gates.get(gate).map(|gate| gate.rule) else {
+            return;
+        };
+        let resting = self.resting.get(gate).copied().unwrap_or(false);
+        let before = old.and_then(|old| old.trial.as_ref());
+        let clock = (&mut self.alarm, self.now);
+        let (trial, standing) = judge(&rule, candidate, ready, before, resting, clock);
+        self.rollouts
+            .count(target, candidate, trial.settled, &standing);
+        new.trial = Some(trial);
+    }
+
+    /// Whether the agent of a claimed node is still there.
+    fn listen(
+        &mut self,
+        Candidate {
+            name,
+            node,
+            profile,
+        }: Candidate<'a>,
+        rule: Rollout,
+        tally: &mut Tally,
+        old: Option<&Seen>,
+        new: &mut Seen,
+    ) {
+        let verdict = silent::listen(
+            node,
+            profile,
+            self.world.agent(name),
+            old.and_then(|old| old.silence),
+            rule.node_deadline,
+            (&mut self.alarm, self.now),
+        );
+        new.silence = verdict.silence;
+        tally.count.silent += i32::from(verdict.is_silent);
+        // One write of one object: what its profile shall say comes first.
+        let written = self.writes.last().is_some_and(
+            |write| matches!(write, Write::ReplaceProfile { node, .. } if node == name),
+        );
+        if let Some(why) = verdict.tell.filter(|_| !written) {
+            let ready = silent::condition(profile, why, rule.node_deadline, self.now);
+            self.writes.push(Write::AgentSilent {
+                node: Arc::clone(name),
+                uid: Arc::clone(&profile.uid),
+                seen: Arc::clone(&profile.resource_version),
+                ready: Box::new(ready),
+            });
         }
     }
 
     /// A node whose tuning cannot be used now: nothing is written.
-    fn frozen(&mut self, name: &Arc<str>, node: &PlannedNode, profile: Option<&'a PlannedProfile>) {
-        let Some(profile) = profile else { return };
+    fn frozen(&mut self, visit: Visit<'a>) {
+        let Some(profile) = visit.profile else { return };
         if let Some(behaviour) = &profile.behaviour {
             let tally = self.tallies.entry(behaviour.tuning.as_str()).or_default();
             tally.count.selected += 1;
-            tally.add(name, profile.reported_now(node));
+            tally.add(visit.name, profile.reported_now(visit.node));
         }
     }
 
     /// A node that no tuning has (any more).
-    fn unclaimed(
-        &mut self,
-        name: &Arc<str>,
-        node: &PlannedNode,
-        profile: Option<&'a PlannedProfile>,
-    ) {
+    fn unclaimed(&mut self, visit: Visit<'a>, new: &mut Seen) {
+        let Visit {
+            name,
+            node,
+            profile,
+            old,
+        } = visit;
         let Some(profile) = profile else { return };
+        if profile.owner_uid != node.uid {
+            self.writes.push(delete(name, profile));
+            return;
+        }
         // One that cannot be read does not say how it is to be released: it stays.
         let Some(behaviour) = &profile.behaviour else {
             return;
         };
-        match behaviour.release_policy {
-            ReleasePolicy::Retain => self.writes.push(delete(name, profile)),
-            ReleasePolicy::Restore if !behaviour.release => {
-                self.writes.push(Write::ReleaseProfile {
-                    node: Arc::clone(name),
-                    uid: Arc::clone(&profile.uid),
-                    seen: Arc::clone(&profile.resource_version),
-                });
-                self.releasing(&behaviour.tuning);
-            }
-            ReleasePolicy::Restore => {
-                let reported = profile.reported_now(node);
-                if reported.is_some_and(|reported| reported.released) {
-                    self.writes.push(delete(name, profile));
-                } else {
-                    self.releasing(&behaviour.tuning);
+        if behaviour.release_policy == ReleasePolicy::Retain {
+            self.writes.push(delete(name, profile));
+            return;
+        }
+        let candidate = Candidate {
+            name,
+            node,
+            profile,
+        };
+        let gate = self.gate_of(&behaviour.tuning);
+        let target = self.plans.release(gate, behaviour, &mut self.rollouts);
+        let reported = profile.reported_now(node);
+        let released = behaviour.release && reported.is_some_and(|reported| reported.released);
+        if !behaviour.release {
+            self.rollouts.wait(target, candidate);
+        } else if profile.trial {
+            self.judge(target, candidate, (gate, released), old, new);
+        } else if released {
+            self.writes.push(delete(name, profile));
+        }
+        if !released {
+            let tally = self.tallies.entry(&behaviour.tuning).or_default();
+            tally.count.releasing += 1;
+        }
+    }
+
+    /// The gate of a tuning that nodes leave: its own, or one by the defaults where it is gone.
+    fn gate_of(&mut self, tuning: &'a str) -> usize {
+        let mut claims = self.claims.all.iter();
+        if let Some(claim) = claims.position(|claim| **claim.name == *tuning) {
+            return claim;
+        }
+        let Self {
+            leavers,
+            rollouts,
+            resting,
+            memory,
+            ..
+        } = self;
+        *leavers.entry(tuning).or_insert_with(|| {
+            resting.push(memory.resting.contains(tuning));
+            rollouts.gate(Rollout::default())
+        })
+    }
+
+    /// Lets those in whose turn it is, and those that are new.
+    fn admit(&mut self, remember: &mut Memory) {
+        let Self {
+            rollouts,
+            writes,
+            memory,
+            newcomers,
+            ..
+        } = self;
+        let mut admitted = BTreeSet::new();
+        rollouts.turns(&memory.admitted, |candidate, turn| {
+            let Candidate { name, profile, .. } = candidate;
+            let on_trial = match turn {
+                Turn::Delete => {
+                    writes.push(delete(name, profile));
+                    false
                 }
+                Turn::Write(spec) => {
+                    let on_trial = spec.trial;
+                    writes.push(replace(candidate, spec));
+                    on_trial
+                }
+                Turn::Release { trial } => {
+                    writes.push(Write::ReleaseProfile {
+                        node: Arc::clone(name),
+                        uid: Arc::clone(&profile.uid),
+                        seen: Arc::clone(&profile.resource_version),
+                        trial,
+                    });
+                    trial
+                }
+            };
+            if on_trial {
+                admitted.insert(Arc::clone(name));
+            }
+        });
+        for newcomer in newcomers.drain(..) {
+            writes.extend(newcomer.write(rollouts));
+        }
+        remember.admitted = admitted;
+        for (index, claim) in self.claims.all.iter().enumerate() {
+            if self.rollouts.is_at_rest(index) {
+                remember.resting.insert(Arc::clone(claim.name));
+            }
+        }
+        for (name, gate) in &self.leavers {
+            if self.rollouts.is_at_rest(*gate) {
+                remember.resting.insert((*name).into());
             }
         }
     }
 
-    fn releasing(&mut self, tuning: &'a str) {
-        self.tallies.entry(tuning).or_default().count.releasing += 1;
-    }
-
-    fn statuses(self, world: &'a World, by_claim: Vec<Tally>, now: Timestamp) -> Decision {
+    fn statuses(self, by_claim: Vec<Tally>) -> Decision {
         let Self {
             claims,
             groups,
+            rollouts,
             mut tallies,
-            writes: profiles,
+            writes: others,
+            alarm,
+            world,
+            now,
+            ..
         } = self;
         let cluster = groups.cluster();
-        let groups = groups.into_all();
+        let groups: Vec<_> = groups.into_all().collect();
         let mut writes = Vec::new();
-        for (claim, mut tally) in claims.all.iter().zip(by_claim) {
+        let claimed = claims.all.iter().zip(by_claim).zip(&rollouts.gates);
+        for ((claim, mut tally), gate) in claimed {
             if claim.usable.is_none() {
                 continue;
             }
@@ -249,17 +551,67 @@ impl<'a> Pass<'a> {
                 tally.count.releasing += passing.count.releasing;
             }
             let of_claim = groups.iter().filter(|group| group.tuning == *claim.name);
-            let wanted = status::usable(claim, &tally, of_claim, cluster, now);
+            let wanted = status::usable(claim, &tally, gate, of_claim, cluster, now.wall);
             writes.extend(status::write(claim.name, claim.tuning, wanted));
         }
         for (name, tuning) in &world.tunings {
+            if matches!(tuning.content, TuningContent::Usable(_)) {
+                continue;
+            }
             let tally = tallies.remove(&**name).unwrap_or_default();
-            if let Some(wanted) = status::unusable(tuning, &tally, now) {
+            if let Some(wanted) = status::unusable(tuning, &tally, now.wall) {
                 writes.extend(status::write(name, tuning, wanted));
             }
         }
-        writes.extend(profiles);
-        Decision { writes }
+        writes.extend(others);
+        Decision {
+            writes,
+            memory: Memory::default(),
+            wake_at: alarm.soonest(),
+        }
+    }
+}
+
+impl Newcomer<'_> {
+    /// A node that is not Ready yet has nothing to lose and gets everything, unless the tuning's own
+    /// rollout goes no further: then it gets what can do no harm, like one that is Ready.
+    fn write(&self, rollouts: &Rollouts<'_>) -> Option<Write> {
+        let whole = rollouts.spec(self.target)?;
+        let gate = rollouts.gate_of(self.target)?;
+        let everything = !gate.is_closed() && (gate.rule.all_at_once || !self.node.ready.is_true());
+        let spec = if everything { whole } else { &self.at_once };
+        Some(match self.profile {
+            None => Write::CreateProfile {
+                node: Arc::clone(self.name),
+                node_uid: Arc::clone(&self.node.uid),
+                spec: Arc::clone(spec),
+            },
+            Some(profile) => replace(
+                Candidate {
+                    name: self.name,
+                    node: self.node,
+                    profile,
+                },
+                Arc::clone(spec),
+            ),
+        })
+    }
+}
+
+fn replace(
+    Candidate {
+        name,
+        node,
+        profile,
+    }: Candidate<'_>,
+    spec: Arc<NodeNetworkProfileSpec>,
+) -> Write {
+    Write::ReplaceProfile {
+        node: Arc::clone(name),
+        node_uid: Arc::clone(&node.uid),
+        uid: Arc::clone(&profile.uid),
+        seen: Arc::clone(&profile.resource_version),
+        spec,
     }
 }
 

@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use nettune_crds::{NodeNetworkProfileSpec, ProfileSysctl};
-use nettune_sizing::{ClusterFacts, NodeFacts, Sizes, size};
+use nettune_sizing::{
+    ClusterFacts, NodeFacts, PodNetworkChoice, Policy, Sizes, SysctlKey, Wanted, keys, size,
+};
 
-use crate::World;
+use crate::evidence::{self, Evidence};
+use crate::peaks::Peaks;
 use crate::select::{Claims, Owner};
 use crate::world::{PlannedProfile, UsableTuning, behaviour};
+use crate::{PlannedNode, World};
 
 /// Nodes of one tuning with equal facts, and so with equal sizes.
 #[derive(Debug)]
@@ -18,43 +22,69 @@ pub struct Group {
     /// What is known of each of its nodes.
     pub facts: NodeFacts,
     /// How the pod network was found.
-    pub evidence: &'static str,
+    pub evidence: String,
+    /// The pod network that is sized for, and why that one.
+    pub(crate) pod_network: String,
     /// What each shall hold.
     pub sizes: Sizes,
     /// How many nodes.
     pub nodes: usize,
-    /// The spec that each of their profiles shall have.
+    /// The spec that each of their profiles shall have in the end.
     pub(crate) spec: Arc<NodeNetworkProfileSpec>,
     /// The same without the reasons.
-    behaviour: Arc<NodeNetworkProfileSpec>,
-    /// The behaviour that was last found equal: most nodes of a group share one.
+    pub(crate) behaviour: Arc<NodeNetworkProfileSpec>,
+    /// A behaviour that was found equal: the nodes of a group share one, so that it is compared once.
     known_equal: Option<Arc<NodeNetworkProfileSpec>>,
 }
 
 impl Group {
-    /// Whether a profile says already what it shall say.
-    pub(crate) fn holds_in(&mut self, profile: &PlannedProfile) -> bool {
-        let Some(present) = &profile.behaviour else {
-            return false;
-        };
+    /// Whether this is what its nodes shall hold in the end.
+    pub(crate) fn wants(&mut self, behaviour: &Arc<NodeNetworkProfileSpec>) -> bool {
         if let Some(known) = &self.known_equal
-            && Arc::ptr_eq(known, present)
+            && Arc::ptr_eq(known, behaviour)
         {
             return true;
         }
-        let equal = *present == self.behaviour;
+        let equal = *behaviour == self.behaviour;
         if equal {
-            self.known_equal = Some(Arc::clone(present));
+            self.known_equal = Some(Arc::clone(behaviour));
         }
         equal
     }
+
+    /// Whether a limit would be lowered to less than twice what its nodes were seen to use.
+    pub(crate) fn would_cut(&self, sysctl: &ProfileSysctl) -> bool {
+        let peak = if NEIGHBORS.iter().any(|key| sysctl.name == key.name()) {
+            self.facts.neighbors_peak
+        } else if CONNTRACK.iter().any(|key| sysctl.name == key.name()) {
+            self.facts.conntrack_peak
+        } else {
+            None
+        };
+        let least = peak.map_or(0, |peak| peak.saturating_mul(2));
+        sysctl.value.parse::<u64>().is_ok_and(|value| value < least)
+    }
 }
+
+/// The limits of the neighbour tables. gc_thresh1 is none: below it nothing is collected.
+const NEIGHBORS: [&SysctlKey; 4] = [
+    &keys::IPV4_GC_THRESH2,
+    &keys::IPV4_GC_THRESH3,
+    &keys::IPV6_GC_THRESH2,
+    &keys::IPV6_GC_THRESH3,
+];
+
+/// The limits of the conntrack table.
+const CONNTRACK: [&SysctlKey; 2] = [&keys::NF_CONNTRACK_MAX, &keys::NF_CONNTRACK_BUCKETS];
+
+/// What nodes are grouped by: the claim's index, the facts and how they were found.
+type Alike = (usize, NodeFacts, Evidence);
 
 /// All groups of a world, made as its nodes are gone through.
 pub(crate) struct Groups {
     cluster: ClusterFacts,
     all: Vec<Group>,
-    index: HashMap<(usize, NodeFacts, &'static str), usize>,
+    index: HashMap<Alike, usize>,
 }
 
 impl Groups {
@@ -72,24 +102,43 @@ impl Groups {
         owner: usize,
         name: &Arc<str>,
         tuning: &UsableTuning,
-        facts: NodeFacts,
-        evidence: &'static str,
+        node: &PlannedNode,
+        profile: Option<&PlannedProfile>,
     ) -> usize {
+        let facts = node.facts(profile.and_then(|profile| profile.facts.as_ref()));
+        let alike = (owner, facts, node.evidence);
+        let peaks = profile.map(|profile| profile.peaks).unwrap_or_default();
+        let seen = (peaks != Peaks::default()).then(|| alike.clone());
+        let mut group = self.find(alike, name, tuning);
+        if let Some((owner, mut facts, evidence)) = seen
+            && let Some(peaks) = self.all.get(group).and_then(|group| beyond(group, peaks))
+        {
+            facts.neighbors_peak = peaks.neighbors;
+            facts.conntrack_peak = peaks.conntrack;
+            group = self.find((owner, facts, evidence), name, tuning);
+        }
+        if let Some(group) = self.all.get_mut(group) {
+            group.nodes += 1;
+        }
+        group
+    }
+
+    fn find(&mut self, alike: Alike, name: &Arc<str>, tuning: &UsableTuning) -> usize {
         let Self {
             cluster,
             all,
             index,
         } = self;
-        let group = *index
-            .entry((owner, facts, evidence))
-            .or_insert_with_key(|(_, facts, _)| {
-                all.push(make(name, tuning, cluster, facts.clone(), evidence));
+        *index
+            .entry(alike)
+            .or_insert_with_key(|(_, facts, evidence)| {
+                all.push(make(name, tuning, cluster, facts.clone(), *evidence));
                 all.len() - 1
-            });
-        if let Some(group) = all.get_mut(group) {
-            group.nodes += 1;
-        }
-        group
+            })
+    }
+
+    pub(crate) fn get(&self, group: usize) -> Option<&Group> {
+        self.all.get(group)
     }
 
     pub(crate) fn get_mut(&mut self, group: usize) -> Option<&mut Group> {
@@ -100,9 +149,28 @@ impl Groups {
         self.cluster
     }
 
-    pub(crate) fn into_all(self) -> Vec<Group> {
-        self.all
+    /// Those that have nodes: a group whose nodes all have their peaks has none itself.
+    pub(crate) fn into_all(self) -> impl Iterator<Item = Group> {
+        self.all.into_iter().filter(|group| group.nodes > 0)
     }
+}
+
+/// The peaks, where one of them asks for more than the model gives.
+fn beyond(group: &Group, peaks: Peaks) -> Option<Peaks> {
+    let held = |key: &SysctlKey| match &group.sizes.get(key)?.wanted {
+        Wanted::AtLeast(bounds) => Some(bounds.floor()),
+        Wanted::Exact(_) => None,
+    };
+    let asks_for_more = |peak: Option<u64>, key, percent: u64| {
+        let (peak, held) = (peak?, held(key)?);
+        (peak.saturating_mul(percent) / 100 > held).then_some(peak)
+    };
+    // The model takes twice five quarters of the neighbours for gc_thresh2, and twice the connections.
+    let beyond = Peaks {
+        neighbors: asks_for_more(peaks.neighbors, &keys::IPV4_GC_THRESH2, 250),
+        conntrack: asks_for_more(peaks.conntrack, &keys::NF_CONNTRACK_MAX, 200),
+    };
+    (beyond != Peaks::default()).then_some(beyond)
 }
 
 fn make(
@@ -110,7 +178,7 @@ fn make(
     tuning: &UsableTuning,
     cluster: &ClusterFacts,
     facts: NodeFacts,
-    evidence: &'static str,
+    evidence: Evidence,
 ) -> Group {
     let sizes = size(&tuning.policy, cluster, &facts);
     let spec = NodeNetworkProfileSpec {
@@ -119,17 +187,34 @@ fn make(
         release_policy: tuning.release_policy,
         sysctls: sizes.sysctls.iter().map(ProfileSysctl::from).collect(),
         release: false,
+        trial: false,
     };
     Group {
         tuning: Arc::clone(name),
         facts,
-        evidence,
+        evidence: evidence.source(),
+        pod_network: pod_network(&tuning.policy, evidence),
         sizes,
         nodes: 0,
         behaviour: Arc::new(behaviour(&spec)),
         spec: Arc::new(spec),
         known_equal: None,
     }
+}
+
+/// The pod network that is sized for, and what led to it.
+fn pod_network(policy: &Policy, evidence: Evidence) -> String {
+    let choice = policy.neighbors.as_ref().map(|block| block.pod_network);
+    let set = match choice.unwrap_or_default() {
+        PodNetworkChoice::Auto => {
+            let found = evidence::name(evidence.pod_network);
+            return format!("{found}: {}", evidence.source());
+        }
+        PodNetworkChoice::Overlay => "Overlay",
+        PodNetworkChoice::Routed => "Routed",
+        PodNetworkChoice::Flat => "Flat",
+    };
+    format!("{set}: set by the tuning")
 }
 
 /// What the model is told of the whole cluster: all nodes that are on a network.
@@ -160,14 +245,14 @@ pub fn group_nodes(world: &World) -> Vec<(Group, Vec<Arc<str>>)> {
         let Some((name, tuning)) = claim.and_then(|claim| Some((claim.name, claim.usable?))) else {
             continue;
         };
-        let facts = node.facts(profile.and_then(|profile| profile.facts.as_ref()));
-        let group = groups.put(owner, name, tuning, facts, node.evidence.source);
+        let group = groups.put(owner, name, tuning, node, profile);
         names.resize_with(names.len().max(group + 1), Vec::new);
         if let Some(names) = names.get_mut(group) {
             names.push(Arc::clone(node_name));
         }
     }
-    let mut all: Vec<_> = groups.into_all().into_iter().zip(names).collect();
+    let named = groups.all.into_iter().zip(names);
+    let mut all: Vec<_> = named.filter(|(group, _)| group.nodes > 0).collect();
     all.sort_by_key(|(group, _)| std::cmp::Reverse(group.nodes));
     all
 }

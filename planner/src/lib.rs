@@ -4,17 +4,30 @@
 //! plan` with files, the benchmark with made-up clusters. It takes the whole [`World`] each time;
 //! causes are not remembered, contents are compared.
 
+mod change;
 mod decide;
 mod evidence;
 mod groups;
+mod memory;
 mod node;
+mod peaks;
+mod plan;
+mod rollout;
 mod select;
+mod silent;
 mod status;
+mod taint;
+mod time;
 mod watched;
 mod world;
 
 pub use decide::{Announcement, Decision, Write, decide};
 pub use groups::{Group, group_nodes};
-pub use node::{ObservedNode, ObservedNodeSpec, ObservedNodeStatus, PlannedNode};
+pub use memory::Memory;
+pub use node::{
+    ObservedCondition, ObservedNode, ObservedNodeSpec, ObservedNodeStatus, PlannedNode,
+    STARTUP_TAINT,
+};
+pub use time::{Mono, Now};
 pub use watched::{Kind, Watched};
 pub use world::{PlannedProfile, PlannedTuning, Reported, TuningContent, World};

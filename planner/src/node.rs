@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Node, NodeSystemInfo};
+use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSystemInfo, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Resource, api::ObjectMeta};
 use nettune_crds::ProfileFacts;
@@ -40,6 +40,9 @@ pub struct ObservedNodeSpec {
     /// The cloud provider's name for it.
     #[serde(rename = "providerID", default)]
     pub provider_id: Option<String>,
+    /// All of its taints: one of them may be the startup taint.
+    #[serde(default)]
+    pub taints: Option<Vec<Taint>>,
 }
 
 /// The used part of a Node's status.
@@ -55,6 +58,77 @@ pub struct ObservedNodeStatus {
     /// Kernel, operating system, boot id.
     #[serde(default)]
     pub node_info: Option<NodeSystemInfo>,
+    /// Its conditions, of which `Ready` counts.
+    #[serde(default)]
+    pub conditions: Option<Vec<ObservedCondition>>,
+    /// Its addresses.
+    #[serde(default)]
+    pub addresses: Option<Vec<NodeAddress>>,
+}
+
+/// A condition of a Node without its times, which change with every heartbeat.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ObservedCondition {
+    /// Such as `Ready`.
+    #[serde(rename = "type", default)]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    #[serde(default)]
+    pub status: String,
+}
+
+/// The taint that keeps pods off a node until its profile is first Ready.
+pub const STARTUP_TAINT: &str = "nettune.dev/not-ready";
+
+/// What a Node says of itself: its condition `Ready`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    True,
+    /// Also where it does not say.
+    False,
+    /// Its kubelet is not heard of any more.
+    Unknown,
+}
+
+impl Readiness {
+    pub(crate) fn is_true(self) -> bool {
+        self == Self::True
+    }
+
+    fn of(conditions: Option<&[ObservedCondition]>) -> Self {
+        let ready = conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition.type_ == "Ready");
+        match ready.map(|ready| ready.status.as_str()) {
+            Some("True") => Self::True,
+            Some("Unknown") => Self::Unknown,
+            _ => Self::False,
+        }
+    }
+}
+
+/// A Node with the startup taint: what is needed to take it off.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Tainted {
+    pub(crate) resource_version: Arc<str>,
+    /// Its other taints.
+    pub(crate) others: Vec<Taint>,
+}
+
+impl Tainted {
+    fn of(node: &ObservedNode) -> Option<Arc<Self>> {
+        let taints = node.spec.taints.as_deref().unwrap_or_default();
+        let (ours, others): (Vec<_>, Vec<_>) =
+            taints.iter().partition(|taint| taint.key == STARTUP_TAINT);
+        (!ours.is_empty()).then(|| {
+            let version = node.metadata.resource_version.as_deref();
+            Arc::new(Self {
+                resource_version: version.unwrap_or_default().into(),
+                others: others.into_iter().cloned().collect(),
+            })
+        })
+    }
 }
 
 /// A Node in the [`World`](crate::World).
@@ -64,6 +138,8 @@ pub struct PlannedNode {
     pub(crate) labels: BTreeMap<String, String>,
     /// Boot id as its kubelet reports it; empty where it does not.
     pub(crate) boot_id: Arc<str>,
+    pub(crate) ready: Readiness,
+    pub(crate) tainted: Option<Arc<Tainted>>,
     /// Whether a tuning can select it: it runs Linux and a real kernel.
     pub(crate) selectable: bool,
     /// Whether it exists on a network: virtual nodes do not.
@@ -84,13 +160,16 @@ impl PlannedNode {
         let labels = meta.labels.clone().unwrap_or_default();
         let provider = node.spec.provider_id.as_deref();
         let cidr = pod_cidr(&node.spec);
-        let evidence = evidence::find(annotations, provider, cidr.is_some());
+        let addresses = node.status.addresses.as_deref().unwrap_or_default();
+        let evidence = Evidence::of(annotations, provider, cidr, addresses);
         let info = node.status.node_info.as_ref();
         let os = info.map_or("linux", |info| info.operating_system.as_str());
         let real = !is_virtual(&labels, annotations, provider);
         Self {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             boot_id: info.map_or("", |info| info.boot_id.as_str()).into(),
+            ready: Readiness::of(node.status.conditions.as_deref()),
+            tainted: Tainted::of(node),
             selectable: real && matches!(os, "linux" | ""),
             real,
             facts: NodeFacts {
@@ -103,7 +182,7 @@ impl PlannedNode {
                 pod_links: evidence.pod_links,
                 ipv6: true,
                 cloud: provider.is_some_and(is_cloud),
-                same_l2_nodes: None,
+                same_l2_nodes: evidence::nodes_on_the_same_network(annotations),
                 on_link_addresses: None,
                 neighbors_peak: None,
                 conntrack_peak: None,
@@ -127,6 +206,10 @@ impl PlannedNode {
         facts.on_link_addresses = seen
             .on_link_addresses
             .and_then(|addresses| u64::try_from(addresses).ok());
+        // As many nodes can be on its network as that has addresses.
+        if let Some(addresses) = facts.on_link_addresses {
+            facts.same_l2_nodes = Some(u32::try_from(addresses).unwrap_or(u32::MAX));
+        }
         // A base of another series is that of the kernel that ran before an upgrade.
         if let Some(base) = seen.base_kernel.as_deref()
             && let Ok(base) = KernelVersion::parse(base)

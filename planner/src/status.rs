@@ -8,25 +8,27 @@ use nettune_crds::conditions::{self, OVERLAPPING, PROGRESSING, READY, reasons};
 use nettune_crds::{
     ClusterInputs, Mode, NodeNetworkTuningStatus, NodesCount, SizeGroup, SizeInputs,
 };
-use nettune_sizing::{ClusterFacts, PodLinks, PodNetwork};
+use nettune_sizing::{ClusterFacts, PodLinks};
 
 use crate::decide::{Announcement, Write};
 use crate::groups::Group;
+use crate::rollout::{Gate, MOST_NAMED};
 use crate::select::Claim;
 use crate::world::{PlannedTuning, Reported, TuningContent};
 
 /// Most groups and warnings in a status: it must stay small whatever the cluster.
 const MOST_LISTED: usize = 16;
 
-/// Most failed nodes that are named.
-const MOST_NAMED: usize = 10;
-
 /// The nodes of one tuning, counted.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) count: NodesCount,
-    /// Nodes whose profile is yet to be written.
+    /// Nodes whose profile is being written.
     pub(crate) outdated: i32,
+    /// Nodes whose turn in a rollout is yet to come.
+    pub(crate) waiting: i32,
+    /// Nodes that hold more than is wanted, until that has lasted.
+    pub(crate) shrinking: i32,
     /// Nodes whose agent has not answered yet.
     silent: i32,
     /// The first few that failed, with what their agent says.
@@ -55,6 +57,7 @@ impl Tally {
 pub(crate) fn usable<'g>(
     claim: &Claim<'_>,
     tally: &Tally,
+    gate: &Gate,
     groups: impl Iterator<Item = &'g Group>,
     cluster: ClusterFacts,
     now: Timestamp,
@@ -67,7 +70,7 @@ pub(crate) fn usable<'g>(
     });
     let generation = claim.tuning.generation;
     let mut conditions = claim.tuning.status.conditions.clone();
-    let (ready, reason, message) = readiness(tally, claim);
+    let (ready, reason, message) = readiness(tally, gate, claim);
     conditions::set(
         &mut conditions,
         READY,
@@ -77,13 +80,7 @@ pub(crate) fn usable<'g>(
         generation,
         now,
     );
-    let waiting = tally.count.selected - tally.count.ready - tally.count.failed;
-    let busy = waiting > 0 || tally.count.releasing > 0;
-    let (reason, message) = if busy {
-        (reasons::ROLLING_OUT, progress(tally))
-    } else {
-        (reasons::UP_TO_DATE, "nothing is under way".to_owned())
-    };
+    let (busy, reason, message) = progress(tally, gate);
     conditions::set(
         &mut conditions,
         PROGRESSING,
@@ -170,7 +167,7 @@ pub(crate) fn write(
     })
 }
 
-fn readiness(tally: &Tally, claim: &Claim<'_>) -> (bool, &'static str, String) {
+fn readiness(tally: &Tally, gate: &Gate, claim: &Claim<'_>) -> (bool, &'static str, String) {
     let NodesCount {
         selected,
         ready,
@@ -178,7 +175,9 @@ fn readiness(tally: &Tally, claim: &Claim<'_>) -> (bool, &'static str, String) {
         failed,
         ..
     } = tally.count;
-    if failed > 0 {
+    if gate.is_stopped() && gate.waiting > 0 {
+        (false, reasons::ROLLOUT_STOPPED, stopped(gate))
+    } else if failed > 0 {
         (false, reasons::NODES_FAILED, failures(tally))
     } else if selected == 0 {
         let message = match claim.lost {
@@ -210,37 +209,91 @@ fn failures(tally: &Tally) -> String {
         selected, failed, ..
     } = tally.count;
     let mut message = format!("{failed} of {selected} nodes have a sysctl that could not be set: ");
-    for (index, (node, failure)) in tally.failed.iter().enumerate() {
+    name_failed(&mut message, &tally.failed, failed.unsigned_abs());
+    message
+}
+
+fn stopped(gate: &Gate) -> String {
+    let Gate {
+        rule,
+        written,
+        failed,
+        waiting,
+        named,
+        ..
+    } = gate;
+    let mut message = format!("{failed} of the {written} nodes written failed: ");
+    name_failed(&mut message, named, *failed);
+    let _ = write!(
+        message,
+        ". maxFailed is {}: {waiting} nodes wait until the tuning changes or these recover",
+        rule.max_failed
+    );
+    message
+}
+
+/// The first few with what their agents say, and how many more there are.
+fn name_failed(message: &mut String, named: &[(Arc<str>, Arc<str>)], failed: u32) {
+    for (index, (node, failure)) in named.iter().enumerate() {
         let comma = if index == 0 { "" } else { "; " };
         let _ = write!(message, "{comma}{node} ({failure})");
     }
     let unnamed = usize::try_from(failed)
         .unwrap_or(0)
-        .saturating_sub(tally.failed.len());
+        .saturating_sub(named.len());
     if unnamed > 0 {
         let _ = write!(message, "; and {unnamed} more");
     }
-    message
 }
 
-fn progress(tally: &Tally) -> String {
+fn progress(tally: &Tally, gate: &Gate) -> (bool, &'static str, String) {
+    let NodesCount {
+        selected,
+        ready,
+        failed,
+        releasing,
+        ..
+    } = tally.count;
+    let on_their_way = selected - ready - failed;
+    let kept = match tally.shrinking {
+        0 => String::new(),
+        nodes => format!(
+            "; {nodes} nodes keep more than is wanted, until that has lasted {} s",
+            gate.rule.shrink_after.as_secs()
+        ),
+    };
+    if gate.waiting > 0 && gate.is_closed() {
+        let waiting = gate.waiting;
+        let (reason, why) = if gate.rule.paused {
+            (reasons::PAUSED, "rollout.paused is set")
+        } else {
+            (reasons::ROLLOUT_STOPPED, "too many nodes failed")
+        };
+        let message = format!("{waiting} nodes wait: {why}{kept}");
+        return (false, reason, message);
+    }
+    if on_their_way <= 0 && releasing == 0 {
+        let message = format!("nothing is under way{kept}");
+        return (false, reasons::UP_TO_DATE, message);
+    }
+    let missing = on_their_way - tally.silent - tally.outdated - tally.waiting;
     let mut parts = Vec::new();
-    let missing = tally.count.selected
-        - tally.count.ready
-        - tally.count.failed
-        - tally.silent
-        - tally.outdated;
     for (count, what) in [
         (tally.outdated, "profiles are being rewritten"),
+        (tally.waiting, "nodes wait for their turn"),
         (tally.silent, "agents have not answered yet"),
         (missing, "nodes are on their way"),
-        (tally.count.releasing, "nodes are being released"),
+        (releasing, "nodes are being released"),
     ] {
         if count > 0 {
             parts.push(format!("{count} {what}"));
         }
     }
-    parts.join(", ")
+    (
+        true,
+        reasons::ROLLING_OUT,
+        format!("{}{kept}", parts.join(", ")),
+    )
 }
 
 fn overlap(claim: &Claim<'_>) -> (bool, &'static str, String) {
@@ -304,12 +357,6 @@ fn warnings(groups: &[&Group]) -> Vec<String> {
 
 fn listed(group: &Group) -> SizeGroup {
     let facts = &group.facts;
-    let network = match facts.pod_network {
-        PodNetwork::Overlay => "Overlay",
-        PodNetwork::OverlayIpip => "Overlay (IPIP)",
-        PodNetwork::Routed => "Routed",
-        PodNetwork::Flat => "Flat",
-    };
     SizeGroup {
         nodes: i32::try_from(group.nodes).unwrap_or(i32::MAX),
         inputs: SizeInputs {
@@ -320,7 +367,7 @@ fn listed(group: &Group) -> SizeGroup {
                 .kernel
                 .as_ref()
                 .map_or_else(|| "unknown".to_owned(), ToString::to_string),
-            pod_network: format!("{network}: {}", group.evidence),
+            pod_network: group.pod_network.clone(),
             pod_links: match facts.pod_links {
                 PodLinks::Bridge => "Bridge",
                 PodLinks::PointToPoint => "PointToPoint",
@@ -349,6 +396,7 @@ fn announcements(
         let reason = match ready.reason.as_str() {
             reasons::ALL_NODES_READY => Some((false, reasons::ALL_NODES_READY)),
             reasons::NODES_FAILED => Some((true, reasons::NODES_FAILED)),
+            reasons::ROLLOUT_STOPPED => Some((true, reasons::ROLLOUT_STOPPED)),
             reasons::INVALID_TUNING => Some((true, reasons::INVALID_TUNING)),
             _ => None,
         };

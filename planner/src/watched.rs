@@ -55,6 +55,11 @@ impl Watched {
             .then_some(&self.world)
     }
 
+    /// From now on the startup taint is taken off.
+    pub fn take_startup_taints_off(&mut self) {
+        self.world.startup_taint = true;
+    }
+
     /// A list of this kind begins, for the first time or again.
     pub fn list_begins(&mut self, kind: Kind) {
         *self.listing(kind) = Listing::UnderWay(BTreeSet::new());

@@ -9,10 +9,11 @@ use nettune_crds::conditions::{self, DRIFTED, READY, RELEASED, reasons};
 use nettune_crds::{
     InvalidTuning, Mode, NodeLabels, NodeNetworkProfile, NodeNetworkProfileSpec,
     NodeNetworkProfileStatus, NodeNetworkTuning, NodeNetworkTuningSpec, NodeNetworkTuningStatus,
-    ProfileFacts, ReleasePolicy,
+    ProfileFacts, ReleasePolicy, Rollout,
 };
 use nettune_sizing::Policy;
 
+use crate::peaks::Peaks;
 use crate::{ObservedNode, PlannedNode};
 
 /// The whole cluster at one moment: Nodes, tunings and profiles by name.
@@ -25,6 +26,10 @@ pub struct World {
     pub(crate) nodes: BTreeMap<Arc<str>, PlannedNode>,
     pub(crate) tunings: BTreeMap<Arc<str>, PlannedTuning>,
     pub(crate) profiles: BTreeMap<Arc<str>, PlannedProfile>,
+    /// Whether the agents' Pods are ready, by node; `None` where they are not watched.
+    pub(crate) agents: Option<BTreeMap<Arc<str>, bool>>,
+    /// Whether the startup taint is taken off.
+    pub(crate) startup_taint: bool,
     specs: SharedSpecs,
 }
 
@@ -51,6 +56,32 @@ impl World {
             world.insert_profile(name(&profile.metadata), PlannedProfile::new(profile));
         }
         world
+    }
+
+    /// The same world, with the agents' Pods: whether each node's is ready. A node that is not named
+    /// has none.
+    #[must_use]
+    pub fn with_agents<'a>(self, pods: impl IntoIterator<Item = (&'a str, bool)>) -> Self {
+        let pods = pods.into_iter();
+        Self {
+            agents: Some(pods.map(|(node, ready)| (node.into(), ready)).collect()),
+            ..self
+        }
+    }
+
+    /// The same world, where Nodes are created with the startup taint.
+    #[must_use]
+    pub fn with_startup_taint(self) -> Self {
+        Self {
+            startup_taint: true,
+            ..self
+        }
+    }
+
+    /// Whether the agent's Pod on a node is ready; `None` where Pods are not watched.
+    pub(crate) fn agent(&self, node: &str) -> Option<bool> {
+        let pods = self.agents.as_ref()?;
+        Some(pods.get(node).copied().unwrap_or(false))
     }
 
     pub(crate) fn insert_profile(&mut self, name: Arc<str>, mut profile: PlannedProfile) {
@@ -108,6 +139,7 @@ pub struct UsableTuning {
     pub(crate) priority: i32,
     pub(crate) mode: Mode,
     pub(crate) release_policy: ReleasePolicy,
+    pub(crate) rollout: Rollout,
 }
 
 impl PlannedTuning {
@@ -156,6 +188,7 @@ fn usable(spec: &NodeNetworkTuningSpec) -> Result<UsableTuning, InvalidTuning> {
         priority: spec.priority,
         mode: spec.mode,
         release_policy: spec.release_policy,
+        rollout: Rollout::try_from(spec)?,
     })
 }
 
@@ -166,11 +199,14 @@ pub struct PlannedProfile {
     pub(crate) resource_version: Arc<str>,
     pub(crate) generation: Option<i64>,
     pub(crate) owner_uid: Arc<str>,
-    /// Its spec without the reasons, which are those of their moment; `None` where it cannot be
-    /// read.
+    /// Its spec without the reasons, which are those of their moment, and without the mark of a
+    /// trial; `None` where it cannot be read.
     pub(crate) behaviour: Option<Arc<NodeNetworkProfileSpec>>,
+    /// Whether a rollout wrote it to a Ready node.
+    pub(crate) trial: bool,
     pub(crate) reported: Option<Reported>,
     pub(crate) facts: Option<ProfileFacts>,
+    pub(crate) peaks: Peaks,
 }
 
 /// What a node's agent has said, as far as decisions need it.
@@ -181,6 +217,10 @@ pub struct Reported {
     pub(crate) ready: bool,
     pub(crate) drifted: bool,
     pub(crate) released: bool,
+    /// Whether `Ready` is there and not `Unknown`.
+    pub(crate) speaks: bool,
+    /// Whether the operator has said there that the agent is silent.
+    pub(crate) is_silenced: bool,
     /// The message of `Ready` where a key has failed.
     pub(crate) failure: Option<Arc<str>>,
 }
@@ -215,8 +255,10 @@ impl PlannedProfile {
             generation: meta.generation,
             owner_uid: owner.map_or("", |owner| owner.uid.as_str()).into(),
             behaviour: spec.map(|spec| Arc::new(behaviour(spec))),
+            trial: spec.is_some_and(|spec| spec.trial),
             reported: status.map(Reported::new),
             facts: status.and_then(|status| status.facts.clone()),
+            peaks: status.map(Peaks::of).unwrap_or_default(),
         }
     }
 }
@@ -254,9 +296,11 @@ impl SharedSpecs {
     }
 }
 
-/// A spec without the reasons.
+/// A spec without the reasons and the mark of a trial: two specs that are equal so make a node hold
+/// the same.
 pub(crate) fn behaviour(spec: &NodeNetworkProfileSpec) -> NodeNetworkProfileSpec {
     let mut behaviour = spec.clone();
+    behaviour.trial = false;
     for sysctl in &mut behaviour.sysctls {
         sysctl.reason = String::new();
     }
@@ -275,6 +319,10 @@ impl Reported {
             ready: ready.is_some_and(|ready| ready.status == "True"),
             drifted: conditions::is_true(&status.conditions, DRIFTED),
             released: conditions::is_true(&status.conditions, RELEASED),
+            speaks: ready.is_some_and(|ready| ready.status != "Unknown"),
+            is_silenced: ready.is_some_and(|ready| {
+                ready.status == "Unknown" && ready.reason == reasons::AGENT_SILENT
+            }),
             failure,
         }
     }

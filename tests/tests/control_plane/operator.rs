@@ -21,9 +21,11 @@ async fn cluster(count: u16) -> anyhow::Result<(ControlPlane, kube::Client)> {
     Ok((control_plane, client))
 }
 
+/// Not Ready yet, as new nodes are: they get everything at once.
 fn worker(index: u16) -> NodeSpec {
     NodeSpec {
         pods: 64,
+        ready: false,
         ..NodeSpec::worker(&format!("node-{index}"), index)
     }
 }

@@ -118,6 +118,43 @@ const REFUSED: &[(&str, &str)] = &[
         "{releasePolicy: Delete}",
         "supported values: \"Retain\", \"Restore\"",
     ),
+    // Rollout and resize.
+    (
+        "{rollout: {type: Canary}}",
+        "supported values: \"Waves\", \"AllAtOnce\"",
+    ),
+    (
+        "{rollout: {maxFailed: 101%}}",
+        "a share of the nodes written from 0% to 100%, like 5%",
+    ),
+    (
+        "{rollout: {maxFailed: '5'}}",
+        "maxFailed is a number of nodes from 0 to 100000, like 3",
+    ),
+    (
+        "{rollout: {maxFailed: -1}}",
+        "maxFailed is a number of nodes from 0 to 100000, like 3",
+    ),
+    (
+        "{rollout: {maxFailed: 100001}}",
+        "maxFailed is a number of nodes from 0 to 100000, like 3",
+    ),
+    (
+        "{rollout: {maxFailed: [1]}}",
+        "must be of type integer,string",
+    ),
+    (
+        "{rollout: {minReadySeconds: -1}}",
+        "minReadySeconds in body should be greater than or equal to 0",
+    ),
+    (
+        "{rollout: {nodeDeadlineSeconds: 0}}",
+        "nodeDeadlineSeconds in body should be greater than or equal to 1",
+    ),
+    (
+        "{resize: {shrinkAfterSeconds: 604801}}",
+        "shrinkAfterSeconds in body should be less than or equal to 604800",
+    ),
     (
         "{neighbors: {podNetwork: Vxlan}}",
         "supported values: \"Auto\", \"Overlay\", \"Routed\", \"Flat\"",
@@ -241,7 +278,12 @@ async fn defaults_are_in_the_schema() -> anyhow::Result<()> {
         serde_json::json!({
             "nodeSelector": {}, "priority": 0, "mode": "Enforce", "releasePolicy": "Retain",
             "neighbors": {"podNetwork": "Auto"}, "conntrack": {"connectionsPerPod": 3072},
-            "ipvs": {"connReuseMode": "Auto"}
+            "ipvs": {"connReuseMode": "Auto"},
+            "rollout": {
+                "type": "Waves", "maxFailed": "5%", "minReadySeconds": 60, "nodeDeadlineSeconds": 120,
+                "paused": false
+            },
+            "resize": {"shrinkAfterSeconds": 3600}
         })
     );
     control_plane

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use kube::Api;
+use kube::api::ListParams;
 use nettune_crds::{KeyState, NodeNetworkProfile, NodeNetworkProfileStatus, conditions};
 use nettune_tests::{
     ControlPlane, ControlPlaneConfig, DirectoryNode, NodeSpec, Program, eventually, nodes,
@@ -25,6 +26,10 @@ struct Cluster {
 
 impl Cluster {
     async fn with_nodes(count: u16) -> anyhow::Result<Self> {
+        Self::with(count, &[]).await
+    }
+
+    async fn with(count: u16, operator_args: &[&str]) -> anyhow::Result<Self> {
         let control_plane = ControlPlane::start(ControlPlaneConfig::default()).await?;
         control_plane.install_crds().await?;
         let client = control_plane.client().await?;
@@ -39,7 +44,7 @@ impl Cluster {
             let agent = Program::agent(&control_plane, &spec.name, &node, &[]).await?;
             all.push((spec.name, agent, node));
         }
-        let operator = Program::operator(&control_plane, &[]).await?;
+        let operator = Program::operator(&control_plane, operator_args).await?;
         Ok(Self {
             nodes: all,
             _operator: operator,
@@ -48,7 +53,12 @@ impl Cluster {
         })
     }
 
+    /// Applies a tuning; one that does not say how it rolls out does so at once.
     async fn apply(&self, spec: &str) -> anyhow::Result<()> {
+        let spec = match spec.contains("rollout:") {
+            true => spec.to_owned(),
+            false => spec.replacen('{', "{rollout: {type: AllAtOnce}, ", 1),
+        };
         let object = format!(
             "{{apiVersion: nettune.dev/v1alpha1, kind: NodeNetworkTuning, metadata: {{name: default}}, spec: {spec}}}"
         );
@@ -229,13 +239,19 @@ async fn restore_puts_originals_back_and_retain_leaves_values() -> anyhow::Resul
         .kubectl_ok(&["delete", "nnt", "default"])
         .await?;
     cluster.holds(0, SOMAXCONN, "128").await?;
+    // Its profile stays for a minute, in which it shows what became of the node.
+    let is_released = |status: &NodeNetworkProfileStatus| {
+        conditions::is_true(&status.conditions, conditions::RELEASED)
+    };
+    cluster
+        .reported("the release to be told", "node-0", is_released)
+        .await?;
     let profiles = Api::<NodeNetworkProfile>::all(cluster.client.clone());
     let gone = || async {
         let left = profiles.get_opt("node-0").await?;
         ensure!(left.is_none(), "{left:?}");
         anyhow::Ok(())
     };
-    eventually("the profile to go", SOON, gone).await?;
 
     cluster
         .apply(&format!("{{releasePolicy: Retain, {spec}}}"))
@@ -323,5 +339,133 @@ async fn an_agent_applies_what_it_knows_before_it_reaches_the_api_server() -> an
         },
     )
     .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fixed_value_goes_out_in_waves_and_a_limit_beside_it_at_once() -> anyhow::Result<()> {
+    let cluster = Cluster::with_nodes(4).await?;
+    for index in 0..4 {
+        cluster.node(index)?.set_sysctl(SOMAXCONN, "128")?;
+    }
+    let spec = "neighbors: {}, sysctls: [{name: net.core.somaxconn, value: '4096'}]";
+    cluster
+        .apply(&format!("{{rollout: {{paused: true}}, {spec}}}"))
+        .await?;
+    for index in 0..4 {
+        cluster.holds(index, THRESH3, "8192").await?;
+    }
+    for index in 0..4 {
+        assert_eq!(cluster.node(index)?.sysctl(SOMAXCONN)?, "128", "paused");
+    }
+    let began = Instant::now();
+    cluster
+        .apply(&format!("{{rollout: {{minReadySeconds: 2}}, {spec}}}"))
+        .await?;
+    for index in 0..4 {
+        cluster.holds(index, SOMAXCONN, "4096").await?;
+    }
+    // One, one more when that has passed, then two.
+    ensure!(
+        began.elapsed() >= Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
+    let profiles = Api::<NodeNetworkProfile>::all(cluster.client.clone());
+    for profile in profiles.list(&ListParams::default()).await?.items {
+        ensure!(profile.spec.trial, "{:?}", profile.metadata.name);
+    }
+    eventually("the tuning to be done", SOON, || async {
+        let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].reason}"#;
+        let said = cluster
+            .control_plane
+            .kubectl_ok(&["get", "nnt", "default", "-o", ready])
+            .await?;
+        ensure!(said == "AllNodesReady", "{said}");
+        anyhow::Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_is_gone_is_said_to_be_silent_until_it_comes_back() -> anyhow::Result<()> {
+    let mut cluster = Cluster::with_nodes(1).await?;
+    cluster
+        .apply("{rollout: {nodeDeadlineSeconds: 1}, neighbors: {}}")
+        .await?;
+    cluster
+        .reported("the node to be ready", "node-0", is_ready)
+        .await?;
+    let (name, mut agent, node) = cluster.nodes.pop().context("a node")?;
+    agent.process_mut().stop()?;
+    let rebooted = |boot_id: &str| NodeSpec {
+        boot_id: boot_id.to_owned(),
+        pods: 64,
+        ..NodeSpec::worker(&name, 0)
+    };
+    let first = NodeSpec::worker(&name, 0).boot_id;
+    nodes::update_status(&cluster.client, &rebooted("another")).await?;
+    let is_silent = |status: &NodeNetworkProfileStatus| {
+        let ready = conditions::find(&status.conditions, conditions::READY);
+        ready.is_some_and(|ready| ready.status == "Unknown" && ready.reason == "AgentSilent")
+    };
+    let status = cluster
+        .reported("the profile to say so", &name, is_silent)
+        .await?;
+    // The agent's own words stay.
+    ensure!(conditions::find(&status.conditions, conditions::DRIFTED).is_some());
+    ensure!(!status.sysctls.is_empty());
+    let counted = [
+        "get",
+        "nnt",
+        "default",
+        "-o",
+        "jsonpath={.status.nodes.silent}",
+    ];
+    eventually("the tuning to count it", SOON, || async {
+        let silent = cluster.control_plane.kubectl_ok(&counted).await?;
+        ensure!(silent == "1", "{silent}");
+        anyhow::Ok(())
+    })
+    .await?;
+    nodes::update_status(&cluster.client, &rebooted(&first)).await?;
+    let _agent = Program::agent(&cluster.control_plane, &name, &node, &[]).await?;
+    cluster
+        .reported("the node to be ready again", &name, is_ready)
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_startup_taint_goes_when_the_node_is_tuned_and_other_taints_stay() -> anyhow::Result<()>
+{
+    let cluster = Cluster::with(1, &["--startup-taint"]).await?;
+    let taint = [
+        "taint",
+        "node",
+        "node-0",
+        "nettune.dev/not-ready=:NoSchedule",
+        "own=a:NoSchedule",
+    ];
+    cluster.control_plane.kubectl_ok(&taint).await?;
+    cluster.apply("{neighbors: {}}").await?;
+    eventually("the taint to go", SOON, || async {
+        let taints = [
+            "get",
+            "node",
+            "node-0",
+            "-o",
+            "jsonpath={.spec.taints[*].key}",
+        ];
+        let left = cluster.control_plane.kubectl_ok(&taints).await?;
+        ensure!(
+            !left.contains("nettune.dev") && left.contains("own"),
+            "{left}"
+        );
+        anyhow::Ok(())
+    })
+    .await?;
+    ensure!(is_ready(&cluster.status("node-0").await?));
     Ok(())
 }

@@ -1,0 +1,170 @@
+//! A tuning's `rollout` and `resize`, in a form that cannot be invalid.
+
+use std::fmt;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::convert::in_range;
+use crate::{InvalidTuning, NodeNetworkTuningSpec, ResizeSpec, RolloutSpec, RolloutType};
+
+/// How changes reach the nodes of a tuning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rollout {
+    /// Whether all nodes are written at once.
+    pub all_at_once: bool,
+    /// How many may fail before it stops.
+    pub max_failed: MaxFailed,
+    /// Ready for this long, a node has passed.
+    pub min_ready: Duration,
+    /// Not ready for this long, a node has failed; without a word for this long, its agent is silent.
+    pub node_deadline: Duration,
+    /// Whether no further node is begun.
+    pub paused: bool,
+    /// A smaller size must have been wanted for this long.
+    pub shrink_after: Duration,
+}
+
+/// How many nodes may fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MaxFailed {
+    /// This many.
+    Nodes(u32),
+    /// This many in a hundred of those written.
+    Percent(u32),
+}
+
+impl MaxFailed {
+    /// How many that is where this many nodes were written, rounded down.
+    #[must_use]
+    pub fn of(self, written: u32) -> u32 {
+        match self {
+            Self::Nodes(nodes) => nodes,
+            Self::Percent(percent) => {
+                let share = u64::from(written) * u64::from(percent) / 100;
+                u32::try_from(share).unwrap_or(u32::MAX)
+            }
+        }
+    }
+}
+
+impl fmt::Display for MaxFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nodes(nodes) => write!(f, "{nodes}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl Default for Rollout {
+    /// What the API server fills in where a tuning says nothing; what applies to the nodes of a tuning
+    /// that is gone.
+    fn default() -> Self {
+        Self {
+            all_at_once: false,
+            max_failed: MaxFailed::Percent(5),
+            min_ready: Duration::from_secs(60),
+            node_deadline: Duration::from_secs(120),
+            paused: false,
+            shrink_after: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl TryFrom<&NodeNetworkTuningSpec> for Rollout {
+    type Error = InvalidTuning;
+
+    fn try_from(spec: &NodeNetworkTuningSpec) -> Result<Self, Self::Error> {
+        let RolloutSpec {
+            type_,
+            max_failed,
+            min_ready_seconds,
+            node_deadline_seconds,
+            paused,
+        } = &spec.rollout;
+        let ResizeSpec {
+            shrink_after_seconds,
+        } = &spec.resize;
+        let seconds = |field, value, least, most| {
+            in_range(field, value, least, most).map(|seconds| Duration::from_secs(seconds.into()))
+        };
+        Ok(Self {
+            all_at_once: *type_ == RolloutType::AllAtOnce,
+            max_failed: parse(max_failed)?,
+            min_ready: seconds("rollout.minReadySeconds", *min_ready_seconds, 0, 86_400)?,
+            node_deadline: seconds(
+                "rollout.nodeDeadlineSeconds",
+                *node_deadline_seconds,
+                1,
+                86_400,
+            )?,
+            paused: *paused,
+            shrink_after: seconds(
+                "resize.shrinkAfterSeconds",
+                *shrink_after_seconds,
+                0,
+                604_800,
+            )?,
+        })
+    }
+}
+
+fn parse(max_failed: &IntOrString) -> Result<MaxFailed, InvalidTuning> {
+    match max_failed {
+        IntOrString::Int(nodes) => {
+            in_range("rollout.maxFailed", i64::from(*nodes), 0, 100_000).map(MaxFailed::Nodes)
+        }
+        IntOrString::String(text) => text
+            .strip_suffix('%')
+            .and_then(|percent| percent.parse().ok())
+            .filter(|percent| *percent <= 100)
+            .map(MaxFailed::Percent)
+            .ok_or_else(|| InvalidTuning::MaxFailed {
+                value: text.chars().take(64).collect(),
+            }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(max_failed: IntOrString) -> Result<Rollout, InvalidTuning> {
+        let mut spec = NodeNetworkTuningSpec::default();
+        spec.rollout.max_failed = max_failed;
+        Rollout::try_from(&spec)
+    }
+
+    #[test]
+    fn what_the_schema_fills_in_is_the_default() {
+        let spec: NodeNetworkTuningSpec = serde_json::from_str("{}").unwrap();
+        assert_eq!(Rollout::try_from(&spec), Ok(Rollout::default()));
+    }
+
+    #[test]
+    fn a_share_is_rounded_down() {
+        for (percent, written, failed) in [(5, 19, 0), (5, 20, 1), (100, 7, 7), (0, 1000, 0)] {
+            assert_eq!(MaxFailed::Percent(percent).of(written), failed);
+        }
+        assert_eq!(MaxFailed::Nodes(3).of(1), 3);
+    }
+
+    #[test]
+    fn what_an_older_schema_let_in_is_refused_with_its_path() {
+        for (value, sentence) in [
+            (
+                IntOrString::Int(-1),
+                "spec.rollout.maxFailed is -1; write 0 to 100000",
+            ),
+            (
+                IntOrString::String("101%".into()),
+                "spec.rollout.maxFailed is \"101%\"; write a number of nodes like 3, or a share of those written like 5%",
+            ),
+        ] {
+            assert_eq!(with(value).unwrap_err().sentence(), sentence);
+        }
+        let share = with(IntOrString::String("7%".into())).unwrap();
+        assert_eq!(share.max_failed, MaxFailed::Percent(7));
+    }
+}
