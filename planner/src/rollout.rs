@@ -71,6 +71,8 @@ pub(crate) struct Target<'a> {
     in_flight: u32,
     /// The kernels of those: a few.
     kernels: Vec<Option<KernelVersion>>,
+    /// Those of them on which a node has passed.
+    proven: Vec<Option<KernelVersion>>,
     /// Their Nodes are Ready: they take their turn.
     ready: Vec<Candidate<'a>>,
     /// Theirs are not: nothing can be told from them, so they come last.
@@ -139,6 +141,7 @@ impl<'a> Rollouts<'a> {
             passed: 0,
             in_flight: 0,
             kernels: Vec::new(),
+            proven: Vec::new(),
             ready: Vec::new(),
             not_ready: Vec::new(),
             released: Vec::new(),
@@ -191,6 +194,9 @@ impl<'a> Rollouts<'a> {
         }
         if *standing == Standing::Passed {
             target.passed += 1;
+            if !target.proven.contains(&kernel) {
+                target.proven.push(kernel);
+            }
             if target.spec.is_none() {
                 target.released.push(candidate);
             }
@@ -267,14 +273,11 @@ impl<'a> Target<'a> {
     }
 
     /// As many as may be in flight: one, or as many as have passed. Kernels that were not tried yet go
-    /// first.
+    /// first, and one of each.
     fn next(&self, admitted: &BTreeSet<Arc<str>>) -> Vec<Candidate<'a>> {
         let most = self.passed.max(1).saturating_sub(self.in_flight);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        if most >= self.ready.len() {
-            return self.ready.clone();
-        }
-        let mut next: Vec<Candidate<'a>> = Vec::with_capacity(most);
+        let mut next: Vec<Candidate<'a>> = Vec::new();
         let mut kernels = self.kernels.clone();
         let mut chosen = BTreeSet::new();
         let mut choose = |next: &mut Vec<Candidate<'a>>, candidate: &Candidate<'a>| {
@@ -296,7 +299,17 @@ impl<'a> Target<'a> {
                 choose(&mut next, candidate);
             }
         }
-        for candidate in self.ready.iter().take(2 * most) {
+        // More than one of a kernel only when one has passed on it.
+        let proven = |candidate: &&Candidate<'_>| {
+            let kernel = &candidate.node.facts.kernel;
+            self.proven.contains(kernel)
+        };
+        for candidate in self
+            .ready
+            .iter()
+            .filter(proven)
+            .take(most.saturating_mul(2))
+        {
             choose(&mut next, candidate);
         }
         next

@@ -435,30 +435,30 @@ fn a_ready_node_without_a_profile_gets_its_limits_at_once_and_the_rest_in_its_tu
 
 #[test]
 fn what_an_earlier_rollout_has_written_does_not_count_in_the_next() {
-    let bad = |node: &str, spec: &NodeNetworkProfileSpec| match node == "node-0"
-        && holds(spec, SOMAXCONN, "3")
-    {
-        true => Effect::Fails,
-        false => Effect::Fine,
-    };
-    let mut cluster = Cluster::with_ready_nodes(100);
-    let pools = |value: u32| {
-        // Even nodes by one tuning, odd nodes by another, which changes alone.
-        let mut spec = fixed(value, json!({}));
-        spec["nodeSelector"] = json!({"matchLabels": {"even": "true"}});
-        spec
-    };
-    cluster.apply_tuning("default", pools(1));
-    let mut timeline = Timeline::new(cluster, bad);
+    let reuse = "net.ipv4.vs.conn_reuse_mode";
+    // A hundred nodes of an old kernel hold 0, twenty of a new one 1.
+    let mut cluster = Cluster::default();
+    for index in 0..120 {
+        let kernel = if index < 100 { "5.4.0-1" } else { "6.1.0-18" };
+        cluster.put_node(index, json!({"ready": "True", "kernel": kernel}));
+    }
+    cluster.apply_tuning("default", json!({"ipvs": {}}));
+    let mut timeline = Timeline::new(cluster, |node, spec| {
+        let index: usize = node.strip_prefix("node-").unwrap().parse().unwrap();
+        match index >= 100 && holds(spec, reuse, "0") {
+            true => Effect::Fails,
+            false => Effect::Fine,
+        }
+    });
     timeline.run(1200, 10);
-    assert_eq!(timeline.holding(SOMAXCONN, "1"), 50);
-    timeline.cluster.apply_tuning("default", pools(3));
+    assert_eq!(timeline.holding(reuse, "0"), 100);
+    assert_eq!(timeline.holding(reuse, "1"), 20);
+    // This changes the twenty alone.
+    let disabled = json!({"ipvs": {"connReuseMode": "Disabled"}});
+    timeline.cluster.apply_tuning("default", disabled);
     timeline.run(1200, 10);
-    assert_eq!(
-        timeline.holding(SOMAXCONN, "3"),
-        1,
-        "fifty that passed before do not excuse it"
-    );
+    let failed = timeline.damaged.len();
+    assert_eq!(failed, 1, "a hundred that passed before do not excuse it");
 }
 
 #[test]
