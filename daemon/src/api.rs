@@ -56,7 +56,11 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     let cluster_url = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|source| ApiError::Client {
+    // In a thread of its own: where the kubeconfig names a program that gets the token, this waits for
+    // its end, and all else must go on meanwhile.
+    let made = tokio::task::spawn_blocking(move || Client::try_from(config)).await;
+    let made = made.unwrap_or_else(|error| Err(kube::Error::Service(Box::new(error))));
+    made.map_err(|source| ApiError::Client {
         cluster_url,
         source: Box::new(source),
     })

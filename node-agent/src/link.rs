@@ -29,6 +29,10 @@ use crate::report::Findings;
 /// How long a write of the status may take; the client repeats it for much longer by itself.
 const PATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the way to the API server may take to be set up before that is said: the one thing in it
+/// that can take long is a program that gets the token.
+const PROGRAM_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Watches live 25 to 50 minutes: when an API server restarts, all agents come at once, and this is
 /// what spreads them.
 const WATCH_LIFE: std::ops::RangeInclusive<u32> = 1500..=3000;
@@ -170,7 +174,23 @@ impl Link {
     async fn connect(&mut self) -> Api<DynamicObject> {
         let mut pauses = pauses();
         loop {
-            match profiles(self.kubeconfig.as_deref()).await {
+            let kubeconfig = self.kubeconfig.clone();
+            let mut connecting = pin!(profiles(kubeconfig.as_deref()));
+            let connected = match timeout(PROGRAM_PATIENCE, &mut connecting).await {
+                Ok(connected) => connected,
+                // Not given up: it would be started again, and again.
+                Err(_) => {
+                    tracing::warn!(
+                        node = self.node,
+                        kubeconfig = kubeconfig.as_ref().map(|path| path.display().to_string()),
+                        "the program that the kubeconfig names for the token has not answered for {} s; \
+                         waiting for it",
+                        PROGRAM_PATIENCE.as_secs()
+                    );
+                    connecting.await
+                }
+            };
+            match connected {
                 Ok(api) => return api,
                 Err(error) => self.outage.noticed(&error),
             }

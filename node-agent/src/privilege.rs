@@ -211,6 +211,12 @@ fn restrict(needs: &Needs, held: &mut Vec<File>) -> Result<Landlock, RulesetErro
     for path in [&needs.sysctls, &needs.state] {
         ruleset = allow_writes_below(ruleset, path, held)?;
     }
+    // Hardly a program does without it.
+    if needs.starts_programs
+        && let Ok(null) = File::open("/dev/null")
+    {
+        ruleset = ruleset.add_rule(PathBeneath::new(&null, AccessFs::WriteFile))?;
+    }
     if let Some(port) = needs.listens {
         ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::BindTcp))?;
     }

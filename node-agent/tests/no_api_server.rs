@@ -111,3 +111,51 @@ fn what_was_kept_in_another_boot_is_applied_to_the_new_originals() {
     assert!(state.contains(r#""original":"77""#), "{state}");
     assert!(state.contains(r#""boot_id":"boot-2""#), "{state}");
 }
+
+/// A kubeconfig whose token a program gets.
+fn kubeconfig_with_a_program(node: &Node, script: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let program = node.dir.path().join("program");
+    node.put(&program, &format!("#!/bin/sh\n{script}\n"));
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = node.dir.path().join("kubeconfig");
+    let exec = format!(
+        "{{apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: {}}}",
+        program.display()
+    );
+    let text = format!(
+        "{{apiVersion: v1, kind: Config, current-context: x, \
+          clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:9'}}}}], \
+          users: [{{name: u, user: {{exec: {exec}}}}}], \
+          contexts: [{{name: x, context: {{cluster: c, user: u}}}}]}}"
+    );
+    node.put(&path, &text);
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_program_that_gets_no_token_holds_up_neither_repair_nor_the_end() {
+    let node = with_a_goal("n1");
+    let path = kubeconfig_with_a_program(&node, "exec sleep 20");
+    let running = Running::start(&node, &["--node-name", "n1", "--kubeconfig", &path]);
+    running.wait("the value", || node.get(SOMAXCONN) == "5000");
+    std::thread::sleep(Duration::from_millis(500));
+    node.set(SOMAXCONN, "1");
+    running.wait("the repair", || node.get(SOMAXCONN) == "5000");
+    running.wait("the word", || {
+        running.log().contains("has not answered for 5 s")
+    });
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn a_program_that_gets_the_token_may_write_to_dev_null() {
+    let node = with_a_goal("n1");
+    let said = "if true >/dev/null; then echo it-may; else echo it-may-not; fi >&2; exit 1";
+    let path = kubeconfig_with_a_program(&node, said);
+    let running = Running::start(&node, &["--node-name", "n1", "--kubeconfig", &path]);
+    running.wait("its word", || {
+        running.log().contains("it-may")
+    });
+    assert!(!running.log().contains("it-may-not"), "{}", running.log());
+}
