@@ -133,7 +133,7 @@ impl Link {
             api = self.connect() => api,
         };
         let config = watcher::Config::default()
-            .fields(&self.by_name())
+            .fields(&by_name(&self.node))
             .timeout(watch_life());
         let mut events = pin!(watcher(api.clone(), config).backoff(Patience::up_to(LONGEST_PAUSE)));
         let mut patching: Option<(Value, Patching)> = None;
@@ -208,13 +208,10 @@ impl Link {
             None => DOUBT,
             Some(pauses) => pauses.next().unwrap_or_default(),
         };
-        let (api, params) = (api.clone(), ListParams::default().fields(&self.by_name()));
+        let (api, node) = (api.clone(), self.node.clone());
         async move {
             sleep(wait).await;
-            // Not a get: that answers 404 for a profile that is gone and for a kind that is gone.
-            api.list(&params)
-                .await
-                .map(|list| list.items.into_iter().next())
+            profile(&api, &node).await
         }
     }
 
@@ -231,10 +228,6 @@ impl Link {
                 self.doubt_pauses.get_or_insert_with(|| Box::new(pauses()));
             }
         }
-    }
-
-    fn by_name(&self) -> String {
-        format!("metadata.name={}", self.node)
     }
 
     fn watched(
@@ -379,6 +372,19 @@ async fn profiles(kubeconfig: Option<&Path>) -> Result<Api<DynamicObject>, ApiEr
     Ok(Api::all_with(client, &resource))
 }
 
+fn by_name(node: &str) -> String {
+    format!("metadata.name={node}")
+}
+
+/// The profile of a node, by a list: a get answers 404 for a profile that is gone and for a kind that
+/// is gone.
+async fn profile(api: &Api<DynamicObject>, node: &str) -> kube::Result<Option<DynamicObject>> {
+    let list = api
+        .list(&ListParams::default().fields(&by_name(node)))
+        .await?;
+    Ok(list.items.into_iter().next())
+}
+
 /// The profile could not be asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
@@ -408,10 +414,12 @@ pub enum FetchError {
 /// When the API server cannot be reached, or refuses. That there is no profile is none.
 pub async fn fetch(kubeconfig: Option<&Path>, node: &str) -> Result<Order, FetchError> {
     let api = profiles(kubeconfig).await?;
-    let found = api.get_opt(node).await.map_err(|source| FetchError::Get {
-        node: node.to_owned(),
-        source: Box::new(source),
-    })?;
+    let found = profile(&api, node)
+        .await
+        .map_err(|source| FetchError::Get {
+            node: node.to_owned(),
+            source: Box::new(source),
+        })?;
     Ok(found.map_or(Order::NoProfile, |object| {
         Order::Profile(Arc::new(source(&object)))
     }))

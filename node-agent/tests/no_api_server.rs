@@ -154,8 +154,50 @@ fn a_program_that_gets_the_token_may_write_to_dev_null() {
     let said = "if true >/dev/null; then echo it-may; else echo it-may-not; fi >&2; exit 1";
     let path = kubeconfig_with_a_program(&node, said);
     let running = Running::start(&node, &["--node-name", "n1", "--kubeconfig", &path]);
-    running.wait("its word", || {
-        running.log().contains("it-may")
-    });
+    running.wait("its word", || running.log().contains("it-may"));
     assert!(!running.log().contains("it-may-not"), "{}", running.log());
+}
+
+/// An API server that has lost the kind of the profiles: it answers 404 to whatever is asked.
+fn kubeconfig_of_a_server_without_the_kind(node: &Node) -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            lines
+                .map_while(Result::ok)
+                .take_while(|line| !line.is_empty())
+                .count();
+            let body = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"the server could not find the requested resource","reason":"NotFound","code":404}"#;
+            let length = body.len();
+            let head =
+                "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nConnection: close";
+            write!(stream, "{head}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        }
+    });
+    let path = node.dir.path().join("kubeconfig");
+    let text = format!(
+        "{{apiVersion: v1, kind: Config, current-context: x, \
+          clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}], \
+          users: [{{name: u, user: {{}}}}], \
+          contexts: [{{name: x, context: {{cluster: c, user: u}}}}]}}"
+    );
+    node.put(&path, &text);
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn once_does_not_take_a_lost_kind_for_a_lost_profile() {
+    let node = with_a_goal("n1");
+    let path = kubeconfig_of_a_server_without_the_kind(&node);
+    let arguments = ["--once", "--timeout", "1", "--node-name", "n1"];
+    let (code, _, log) = run(&node, &[&arguments[..], &["--kubeconfig", &path]].concat());
+    assert_eq!((code, node.get(SOMAXCONN).as_str()), (0, "5000"), "{log}");
+    assert!(log.contains("no word from the API server"), "{log}");
+    let state = fs::read_to_string(node.state()).unwrap();
+    assert!(state.contains("net.core.somaxconn"), "{state}");
+    assert!(!state.contains(r#""source":null"#), "{state}");
 }
