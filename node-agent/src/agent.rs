@@ -342,6 +342,9 @@ impl Agent {
     fn notice(&self, drifts: &[Drift]) {
         for drift in drifts {
             self.metrics.drift(drift.key.name());
+            if drift.told_before {
+                continue;
+            }
             tracing::warn!(
                 node = self.node,
                 tuning = self.goal.tuning,

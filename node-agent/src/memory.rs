@@ -86,6 +86,8 @@ pub(crate) struct KeyMemory {
     pub(crate) held: Option<Content>,
     /// How often somebody else changed it.
     pub(crate) drift_count: u64,
+    /// When that was told last, where it is left as it is.
+    pub(crate) told_at: Option<Mono>,
     /// The kernel was seen to hold what was last written: older values are not ours any more.
     pub(crate) confirmed: bool,
     /// Writes of a value that was not seen since.

@@ -20,11 +20,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::Signal;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::agent::Order;
 use crate::facts;
 use crate::goal::Source;
+use crate::mono::Mono;
+use crate::pace::Pace;
 use crate::policy::{Host, PolicyError, PolicyFile, Sized};
 use crate::report::Findings;
 
@@ -262,23 +264,32 @@ impl Standalone {
     }
 }
 
-/// Logs each condition that turns, or says something else than before, until the end is asked for.
+/// Logs each condition that turns, or says something else than before, until the end is asked for; as
+/// often as a status would be written and no more.
 pub async fn report(
     mut findings: watch::Receiver<Option<Arc<Findings>>>,
     node: String,
     mut shutdown: Shutdown,
 ) {
     let mut previous = NodeNetworkProfileStatus::default();
+    let started = Instant::now();
+    let mut pace = Pace::new(Mono::default());
+    let mut next = Mono::default();
     loop {
+        let changed = async {
+            sleep_until(started + next.since(Mono::default())).await;
+            findings.changed().await
+        };
         tokio::select! {
             () = shutdown.requested() => return,
-            found = findings.changed() => if found.is_err() { return },
+            found = changed => if found.is_err() { return },
         }
         let Some(found) = findings.borrow_and_update().clone() else {
             continue;
         };
         let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
         let status = found.status(&previous, now);
+        let mut says_something = false;
         for condition in &status.conditions {
             let said = |other: &Condition| {
                 (&other.type_, &other.status, &other.reason, &other.message)
@@ -293,7 +304,11 @@ pub async fn report(
                 let (type_, status) = (&condition.type_, &condition.status);
                 let (reason, message) = (&condition.reason, &condition.message);
                 tracing::info!(node, condition = type_, status, reason, message, "found");
+                says_something = true;
             }
+        }
+        if says_something {
+            next = pace.take(Mono::at(started.elapsed()));
         }
         previous = status;
     }

@@ -65,6 +65,9 @@ pub struct Drift {
     pub wanted: String,
     /// Whether it is put right at once.
     pub repaired: bool,
+    /// Whether the same was told not long ago, of a key that is left as it is: two who fight over it
+    /// must not fill the log.
+    pub told_before: bool,
     /// Where somebody keeps changing it, so that it is left alone: what is known of that, and what to
     /// do about it.
     pub contest: Option<String>,
@@ -79,6 +82,10 @@ const REST_WAITING: Duration = Duration::from_secs(1);
 /// A write that two looks in a row do not show was changed by the kernel; after one look it may have
 /// been somebody else.
 const LOOKS_FOR_A_WRITE: u32 = 2;
+
+/// How often it is told of a key that is left as it is that somebody changes it. One that is set
+/// again has the pauses of [`Rival`] between two tellings.
+const TOLD_EVERY: Duration = Duration::from_secs(600);
 
 /// Decides what to do next.
 #[must_use]
@@ -216,8 +223,14 @@ fn notice(goal: &Goal, live: &Live, plan: &Plan, memory: &mut Memory, now: Mono)
         if held.is_some_and(|held| held != *found) || is_overwritten(key, verdict, known) {
             known.unseen = None;
             known.drift_count += 1;
+            let mut told_before = false;
             if goal.task == Task::Enforce && is_answered(verdict) {
                 known.rival = Some(Rival::wrote(known.rival.take(), found, now));
+            } else {
+                told_before = known.told_at.is_some_and(|at| now.since(at) < TOLD_EVERY);
+                if !told_before {
+                    known.told_at = Some(now);
+                }
             }
             let wanted = goal.wanted.get(key);
             let rival = known.rival.as_ref();
@@ -226,6 +239,7 @@ fn notice(goal: &Goal, live: &Live, plan: &Plan, memory: &mut Memory, now: Mono)
                 found: found.clone(),
                 wanted: wanted.map(in_words).unwrap_or_default(),
                 repaired: false,
+                told_before,
                 contest: rival.and_then(|rival| rival.sentence(key, wanted)),
             });
         }

@@ -261,3 +261,31 @@ fn a_bad_policy_at_the_start_leaves_what_was_kept_of_the_last_one_in_force() {
     let (code, _, log) = run(&node, &["--policy", &path, "--once"]);
     assert_eq!((code, node.get(SOMAXCONN).as_str()), (1, "5000"), "{log}");
 }
+
+#[test]
+fn two_who_fight_over_a_key_that_is_only_observed_do_not_fill_the_log() {
+    for mode in ["Observe", "ApplyOnce"] {
+        let node = Node::new();
+        node.set(SOMAXCONN, "5000");
+        let path = replace(&node, &somaxconn("5000", &format!(", mode: {mode}")));
+        let running = Running::start(&node, &["--policy", &path]);
+        running.wait("the first report", || {
+            running.log().contains("1 of 1 sysctl holds")
+        });
+        for _ in 0..60 {
+            for value in ["1", "5000"] {
+                node.set(SOMAXCONN, value);
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        }
+        let log = running.log();
+        let drifts = log.matches("somebody else has changed a sysctl").count();
+        assert_eq!(drifts, 1, "{log}");
+        assert!(log.lines().count() < 60, "{log}");
+        // The metric has each of them.
+        let metrics = running.page("/metrics");
+        let counted = metrics.split("nettune_agent_drifts_total{sysctl=\"net.core.somaxconn\"} ");
+        let counted = counted.last().unwrap().lines().next().unwrap();
+        assert!(counted.parse::<u64>().unwrap() > 10, "{counted}");
+    }
+}
