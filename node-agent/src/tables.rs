@@ -48,6 +48,7 @@ struct Table {
     most_used: u64,
     band: Band,
     peak: Band,
+    limit: ShownLimit,
 }
 
 /// A number that goes up at once, and down after [`DOWN_AFTER`], to the most of that time.
@@ -71,6 +72,52 @@ impl Band {
             self.shown = most;
             self.below = None;
         }
+    }
+}
+
+/// The limit that is shown: the one that is there, but somebody who keeps changing it must not make as
+/// many statuses.
+#[derive(Debug)]
+struct ShownLimit {
+    limit: u64,
+    /// How often it may change at once.
+    left: u32,
+    /// Since when the next one is earned.
+    since: Mono,
+}
+
+/// As often as somebody else's writes of a key are answered before they are left.
+const MOST_CHANGES: u32 = 8;
+
+/// How long it takes to earn one more.
+const CHANGE_EARNED_IN: Duration = Duration::from_secs(600);
+
+impl Default for ShownLimit {
+    fn default() -> Self {
+        Self {
+            limit: 0,
+            left: MOST_CHANGES,
+            since: Mono::default(),
+        }
+    }
+}
+
+impl ShownLimit {
+    fn observe(&mut self, limit: u64, now: Mono) -> u64 {
+        if limit == self.limit {
+            return limit;
+        }
+        let earned = now.since(self.since).as_secs() / CHANGE_EARNED_IN.as_secs();
+        if earned > 0 {
+            let earned = u32::try_from(earned).unwrap_or(MOST_CHANGES);
+            self.left = self.left.saturating_add(earned).min(MOST_CHANGES);
+            self.since = now;
+        }
+        if self.left > 0 {
+            self.left -= 1;
+            self.limit = limit;
+        }
+        self.limit
     }
 }
 
@@ -183,7 +230,9 @@ impl Table {
         });
         // A part of something else, or of entries of another kind, is no fall.
         let counts_now = counted.is_some() && !self.counts;
-        if last.is_some_and(|last| last.limit != limit) || counts_now {
+        let was_shown = self.limit.limit;
+        let limit = self.limit.observe(limit, now);
+        if was_shown != limit || counts_now {
             self.band = Band::default();
         }
         if counts_now {
@@ -207,16 +256,17 @@ impl Table {
     }
 
     fn in_bands(&self) -> Option<TableUse> {
-        let fill = self.fill?;
+        self.fill?;
+        let limit = self.limit.limit;
         let use_ = match self.band.shown {
-            100.. => format!(">=90% of {}", fill.limit),
-            band => format!("<{band}% of {}", fill.limit),
+            100.. => format!(">=90% of {limit}"),
+            band => format!("<{band}% of {limit}"),
         };
         let percent = |band: u64| i32::try_from(band).unwrap_or(100);
         Some(TableUse {
             use_,
             use_percent: percent(self.band.shown),
-            peak_percent: percent(band(self.most_used, fill.limit)),
+            peak_percent: percent(band(self.most_used, limit)),
             peak_entries: Some(self.peak.shown)
                 .filter(|peak| *peak > 0)
                 .and_then(|peak| i64::try_from(peak).ok()),
@@ -360,6 +410,26 @@ mod tests {
         let mut table = Table::default();
         table.observe(look(80, 0), Mono::default());
         assert_eq!(table.in_bands(), None);
+    }
+
+    #[test]
+    fn somebody_who_keeps_changing_a_limit_does_not_keep_changing_what_is_shown() {
+        let mut table = Table::default();
+        let start = Mono::default();
+        let mut shown = Vec::new();
+        for second in 0..3600 {
+            let limit = 100_000 + 1000 * u64::from(second % 7);
+            table.observe(look(80_000, limit), start.after(SECOND * second));
+            assert_eq!(table.fill.unwrap().limit, limit, "metrics have the limit");
+            shown.push(table.in_bands().unwrap());
+        }
+        let first = &shown[0];
+        assert_eq!((first.use_percent, &*first.use_), (90, "<90% of 100000"));
+        shown.dedup();
+        assert!(shown.len() <= 16, "{} changes in an hour", shown.len());
+        // And when it rests, it is the one that is there.
+        table.observe(look(1, 50_000), start.after(3 * DOWN_AFTER));
+        assert!(table.in_bands().unwrap().use_.ends_with("of 50000"));
     }
 
     #[test]
