@@ -31,7 +31,7 @@ pub struct Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address could not be taken.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}, take another one with --listen")]
     Bind {
         /// The address that was asked for.
         address: SocketAddr,

@@ -131,8 +131,8 @@ pub(crate) fn unusable(key: &SysctlKey, live: &Live) -> Option<Verdict> {
     if !live.initial_namespace && key.scope() == Scope::Node {
         return Some(Verdict::kept(
             KeyState::NotApplicable,
-            "this node is a container: the kernel has one such value for the whole machine, which is \
-             set from its initial network namespace",
+            "this is not the initial network namespace, from which the kernel's one value for the whole \
+             machine is set: the node is a container, or the agent's pod lacks hostNetwork",
         ));
     }
     match live.seen(key) {

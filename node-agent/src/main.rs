@@ -98,6 +98,7 @@ async fn run(arguments: RunArguments, confinement: &Confinement) -> anyhow::Resu
             Either::Left(futures::future::join(watched, reported).map(|_| Ok(())))
         }
         None => {
+            metrics.register_link(&mut registry);
             let link = Link::new(arguments.kubeconfig, &place.node, order, findings, metrics);
             Either::Right(link.run(shutdown.clone()))
         }

@@ -90,7 +90,7 @@ const STATES: [(KeyState, &str); 6] = [
 ];
 
 impl Metrics {
-    /// Registers them.
+    /// Registers them, but for those of [`register_link`](Self::register_link).
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
@@ -110,16 +110,6 @@ impl Metrics {
             "agent_state_saves",
             "Times that the state was saved to disk",
             metrics.saves.clone(),
-        );
-        registry.register(
-            "agent_status_patches",
-            "Writes of the profile's status",
-            metrics.status_patches.clone(),
-        );
-        registry.register(
-            "agent_api_reachable",
-            "Whether the last request to the API server went through",
-            metrics.api_reachable.clone(),
         );
         registry.register(
             "agent_doorbell",
@@ -148,6 +138,21 @@ impl Metrics {
         );
         metrics.register_pressure(registry);
         metrics
+    }
+
+    /// Registers those of the way to the API server, where there is one.
+    pub fn register_link(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("nettune");
+        registry.register(
+            "agent_status_patches",
+            "Writes of the profile's status",
+            self.status_patches.clone(),
+        );
+        registry.register(
+            "agent_api_reachable",
+            "Whether the last request to the API server went through",
+            self.api_reachable.clone(),
+        );
     }
 
     fn register_pressure(&self, registry: &mut Registry) {
@@ -304,6 +309,10 @@ impl Metrics {
 
     fn tables(&self, tables: &Tables) {
         let number = |entries: u64| entries.try_into().unwrap_or(i64::MAX);
+        // Of a table that is gone, and of a count that is not known any more, nothing stays.
+        for gauges in [&self.entries, &self.peak, &self.counted, &self.limit] {
+            gauges.clear();
+        }
         for (table, fill) in tables.fills() {
             let label = TableLabel { table };
             self.entries.get_or_create(&label).set(number(fill.entries));

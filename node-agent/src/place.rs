@@ -29,6 +29,14 @@ impl Place {
     /// Without a name, the host's own.
     pub(crate) fn of(arguments: &HostArguments, node: Option<String>) -> anyhow::Result<Self> {
         let roots = arguments.roots();
+        // Else every limit would look like one of a node that is a container.
+        let sysctls = roots.sysctl.join("net");
+        anyhow::ensure!(
+            sysctls.is_dir(),
+            "{} is not there: --sysctl-root must be the host's /proc/sys, or the path in the pod below \
+             which /proc/sys/net is mounted as net",
+            sysctls.display()
+        );
         let host_name = || {
             let name = rustix::system::uname();
             name.nodename().to_string_lossy().into_owned()

@@ -143,6 +143,11 @@ fn a_policy_is_applied_watched_and_repaired_without_a_cluster() {
         running.log().contains("1 of 1 sysctl holds")
     });
     let metrics = running.page("/metrics");
+    // There is no API server here: an alert on it would never end.
+    assert!(
+        !metrics.contains("nettune_agent_api_reachable"),
+        "{metrics}"
+    );
     for line in [
         "nettune_agent_policy_current 1",
         "nettune_agent_policy_loads_total{result=\"ok\"} 1",
@@ -287,5 +292,31 @@ fn two_who_fight_over_a_key_that_is_only_observed_do_not_fill_the_log() {
         let counted = metrics.split("nettune_agent_drifts_total{sysctl=\"net.core.somaxconn\"} ");
         let counted = counted.last().unwrap().lines().next().unwrap();
         assert!(counted.parse::<u64>().unwrap() > 10, "{counted}");
+    }
+}
+
+#[test]
+fn a_table_that_is_gone_has_no_entries_any_more() {
+    let node = Node::new();
+    let path = replace(&node, &somaxconn("5000", ""));
+    let running = Running::start(&node, &["--policy", &path]);
+    let entries = "nettune_table_entries{table=\"conntrack\"}";
+    running.wait("its entries", || running.page("/metrics").contains(entries));
+    fs::remove_file(node.path("net.netfilter.nf_conntrack_count")).unwrap();
+    running.wait("no entries", || !running.page("/metrics").contains(entries));
+}
+
+#[test]
+fn a_sysctl_root_without_sysctls_of_the_network_is_an_error_and_no_container() {
+    let node = Node::new();
+    let path = replace(&node, &somaxconn("5000", ", neighbors: {}"));
+    fs::remove_dir_all(node.dir.path().join("proc/sys/net")).unwrap();
+    for command in [
+        &["--policy", &path, "--once"][..],
+        &["check", "--policy", &path],
+    ] {
+        let (code, _, log) = run(&node, command);
+        assert_eq!(code, 1, "{log}");
+        assert!(log.contains("--sysctl-root"), "{log}");
     }
 }
