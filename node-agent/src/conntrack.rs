@@ -6,9 +6,9 @@ use nettune_sizing::{KernelVersion, SysctlKey, Wanted, keys};
 use crate::judge::{Plan, Verdict};
 use crate::live::{Content, Live};
 
-/// The kernel rounds buckets up to what fills a page: 4096 bytes / 8 bytes a bucket
-/// (nf_ct_alloc_hashtable).
-const BUCKETS_PER_PAGE: u64 = 512;
+/// The kernel rounds buckets up to what fills a page: of 4 KiB, or of 16 or 64 KiB on some arm64 and
+/// ppc64le kernels, with 8 bytes a bucket (nf_ct_alloc_hashtable).
+const BUCKETS_PER_PAGE: [u64; 3] = [512, 2048, 8192];
 
 /// Below this many connections a resize, which stalls all tracked traffic for about 0.6 µs an entry,
 /// is not felt: 40 ms.
@@ -44,7 +44,7 @@ pub(crate) fn judge_buckets(wanted: &Wanted, plan: &Plan, live: &Live) -> Verdic
             needed
         }
     };
-    if now == rounded(to) {
+    if is_rounded(to, now) {
         return Verdict::holds();
     }
     // A resize stalls all connections for a moment; chains that are too long refuse them.
@@ -58,19 +58,23 @@ pub(crate) fn judge_buckets(wanted: &Wanted, plan: &Plan, live: &Live) -> Verdic
     Verdict::Change { to: to.into() }
 }
 
-/// The value that the kernel makes of a number of buckets.
-pub(crate) const fn rounded(buckets: u64) -> u64 {
-    buckets
-        .div_ceil(BUCKETS_PER_PAGE)
-        .saturating_mul(BUCKETS_PER_PAGE)
+/// Whether a number of buckets is what the kernel makes of another one.
+pub(crate) fn is_rounded(wanted: u64, found: u64) -> bool {
+    let on_pages = |buckets: u64| wanted.div_ceil(buckets).saturating_mul(buckets);
+    found == wanted
+        || BUCKETS_PER_PAGE
+            .into_iter()
+            .any(|page| found == on_pages(page))
 }
 
 /// Whether what was written is what is there now, by what the kernel makes of it.
 pub(crate) fn took(key: &SysctlKey, wrote: &Content, found: &Content) -> bool {
     wrote == found
         || (*key == keys::NF_CONNTRACK_BUCKETS
-            && wrote.number().map(rounded) == found.number()
-            && found.number().is_some())
+            && wrote
+                .number()
+                .zip(found.number())
+                .is_some_and(|(wrote, found)| is_rounded(wrote, found)))
 }
 
 /// Why the table is not to be resized now; `None` at a quiet moment. How many connections there are
@@ -120,7 +124,26 @@ mod tests {
 
     #[test]
     fn buckets_are_rounded_as_the_kernel_does() {
-        assert_eq!([1, 512, 1000].map(rounded), [512, 512, 1024]);
+        for (wanted, found) in [(1, 512), (512, 512), (1000, 1024)] {
+            assert!(is_rounded(wanted, found));
+            assert!(!is_rounded(wanted, found + 512));
+        }
+    }
+
+    #[test]
+    fn buckets_are_those_that_were_wanted_on_kernels_with_larger_pages_too() {
+        let key = &keys::NF_CONNTRACK_BUCKETS;
+        // 4, 16 and 64 KiB.
+        for (found, is) in [
+            (100_352, true),
+            (106_496, true),
+            (100_000, true),
+            (131_072, false),
+            (99_840, false),
+        ] {
+            assert_eq!(took(key, &100_000.into(), &found.into()), is, "{found}");
+            assert_eq!(is_rounded(100_000, found), is, "{found}");
+        }
     }
 
     #[test]
