@@ -245,11 +245,15 @@ impl Guest {
     ///
     /// When it ends with another status than 0, or the guest does not answer.
     pub async fn ok(&self, script: &str) -> Result<String, GuestError> {
+        self.ok_within(script, COMMAND_DEADLINE).await
+    }
+
+    async fn ok_within(&self, script: &str, deadline: Duration) -> Result<String, GuestError> {
         let CommandOutput {
             status,
             stdout,
             stderr,
-        } = self.run(script).await?;
+        } = self.run_within(script, deadline).await?;
         if status == 0 {
             return Ok(stdout.trim_end().to_owned());
         }
@@ -367,11 +371,13 @@ fn prepare(config: &GuestConfig, dir: &Path) -> Result<(Command, LoadOrder), Gue
         "-m",
         &config.memory_mib.to_string(),
     ]);
-    // The first line is the kernel's, the second the console of commands: they never mix.
     command
         .arg("-serial")
         .arg(format!("file:{}", dir.join(KERNEL_LOG).display()));
-    command.args(["-serial", "stdio"]);
+    // The console of commands is no second serial line: its bytes get lost when the machine is busy.
+    command.args(["-chardev", "stdio,id=console"]);
+    command.args(["-device", "virtio-serial-pci"]);
+    command.args(["-device", "virtserialport,chardev=console"]);
     command
         .arg("-kernel")
         .arg(&kernel.image)

@@ -12,6 +12,8 @@ const LOG: &str = "/var/log/agent.log";
 const PID: &str = "/run/agent.pid";
 /// The guest's own port: it is alone in there.
 const LISTEN: &str = "127.0.0.1:9400";
+/// A connection whose first packet is dropped by a full table is best tried anew: TCP itself waits longer and longer.
+const PAGE_DEADLINE: Duration = Duration::from_secs(10);
 const START_DEADLINE: Duration = Duration::from_secs(120);
 
 impl Guest {
@@ -78,8 +80,8 @@ impl Guest {
     ///
     /// When it does not answer with 200.
     pub async fn agent_page(&self, name: &str) -> Result<String, GuestError> {
-        self.ok(&format!("wget -q -O - http://{LISTEN}/{name}"))
-            .await
+        let script = format!("exec wget -q -O - http://{LISTEN}/{name}");
+        self.ok_within(&script, PAGE_DEADLINE).await
     }
 
     /// What a kubelet in the guest would say of it: a worker with its kernel, boot id, memory and processors.

@@ -1,4 +1,4 @@
-//! The guest's second serial line: one script at a time goes in, its status and output come back.
+//! The guest's virtio port: one script at a time goes in, its status and output come back.
 //!
 //! `init.sh` is the other end; it says how requests and answers look.
 
@@ -47,7 +47,7 @@ pub enum ConsoleError {
     Send(#[source] io::Error),
 }
 
-/// This end of the serial line.
+/// This end of the port.
 #[derive(Debug)]
 pub(super) struct Console {
     stdin: ChildStdin,

@@ -11,8 +11,10 @@ use super::{GuestConfig, LoadOrder};
 use crate::debian::{DebianError, Kernel};
 
 const INIT: &str = include_str!("init.sh");
-/// The network card's driver, and the bus it is found on.
-const NETWORK_MODULES: [&str; 2] = ["virtio_pci", "virtio_net"];
+/// The console's driver, and the bus it is found on.
+const CONSOLE_MODULES: [&str; 2] = ["virtio_pci", "virtio_console"];
+/// The network card's driver.
+const NETWORK_MODULES: [&str; 1] = ["virtio_net"];
 const FOLDERS: [&str; 9] = [
     "/proc",
     "/sys",
@@ -158,7 +160,8 @@ fn at_boot(config: &GuestConfig, modules: &Modules) -> Result<Vec<Module>, Modul
     let network = NETWORK_MODULES
         .into_iter()
         .filter(|_| config.api_server_port.is_some());
-    for name in network.chain(config.modules.iter().map(String::as_str)) {
+    let named = config.modules.iter().map(String::as_str);
+    for name in CONSOLE_MODULES.into_iter().chain(network).chain(named) {
         modules.resolve(name, &mut loaded)?;
     }
     Ok(loaded)

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The guest's first process: brings up what every test takes for granted, then runs what comes in on the second serial
-# line. A request is a line: an id, a number of seconds, a script in base64. The answer has the id in each of its
+# The guest's first process: brings up what every test takes for granted, then runs what comes in on the virtio port.
+# A request is a line: an id, a number of seconds, a script in base64. The answer has the id in each of its
 # marks, and everything between the marks in base64, so that nothing a script prints can be taken for a mark.
 
 # Programs of packages go before busybox's own, whose shell would run its own whatever PATH says; what a program of
@@ -36,8 +36,13 @@ if [ -e /modules/network ]; then
     ip link set eth0 up
 fi
 
-exec </dev/ttyS1 >/dev/ttyS1
-stty raw -echo
+# The port comes up a moment after its driver.
+for attempt in $(seq 500); do
+    [ -e /dev/vport0p1 ] && break
+    usleep 10000
+done
+# It can be opened once only.
+exec <>/dev/vport0p1 >&0
 echo "@ready"
 while read -r id seconds script; do
     { cat /run/programs; echo "$script" | base64 -d; } >/tmp/script
