@@ -30,6 +30,10 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How often the tables' counters are read where nothing else asks for it.
 const COUNT: Duration = Duration::from_secs(1);
 
+/// For so long counters are not read again between two effects: a table that is to be lowered has to
+/// be less than half full, which no table becomes in this time.
+const STILL_TRUE: Duration = Duration::from_millis(10);
+
 /// How often the node's facts are read.
 const FACTS: Duration = Duration::from_secs(30);
 
@@ -245,9 +249,14 @@ impl Agent {
         if !changed && (now < self.due || self.rests_on(now)) {
             return;
         }
+        let mut read = None;
         for _ in 0..MOST_EFFECTS {
             let now = self.now();
-            let live = self.live(now);
+            let (counts, distress) = match read {
+                Some((at, signals)) if now.since(at) < STILL_TRUE => signals,
+                _ => read.insert((now, self.signals(now))).1,
+            };
+            let live = self.live(counts, distress);
             let step = step(&self.goal, &live, &self.memory, now);
             self.notice(&step.drifts);
             if let Effect::Rest { until } = step.effect {
@@ -291,8 +300,7 @@ impl Agent {
         self.signals.read(max, now)
     }
 
-    fn live(&mut self, now: Mono) -> Live {
-        let (counts, distress) = self.signals(now);
+    fn live(&self, counts: Counts, distress: Distress) -> Live {
         Live {
             initial_namespace: self.facts.initial_network_namespace,
             keys: self.sysctls.seen(),

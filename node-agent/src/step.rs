@@ -46,7 +46,8 @@ pub struct Step {
     pub effect: Effect,
     /// What to remember; [`Memory::learn`] adds what came of the effect.
     pub memory: Memory,
-    /// Each key as it stands: complete when the effect is [`Effect::Rest`].
+    /// Each key as it stands when nothing is left to do; empty beside any effect but
+    /// [`Effect::Rest`].
     pub keys: Vec<KeyReport>,
     /// Whether a release is over.
     pub released: bool,
@@ -129,7 +130,7 @@ pub fn step(goal: &Goal, live: &Live, memory: &Memory, now: Mono) -> Step {
     };
     Step {
         effect,
-        keys: reports(goal, live, &plan, &memory),
+        keys: Vec::new(),
         released: false,
         memory,
         drifts,
@@ -164,6 +165,9 @@ fn at_rest(
         let until = rest_until(&keys, &memory, now);
         Effect::Rest { until }
     };
+    if !matches!(effect, Effect::Rest { .. }) {
+        keys.clear();
+    }
     Step {
         effect,
         memory,
