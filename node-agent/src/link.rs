@@ -33,6 +33,14 @@ const PATCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// that can take long is a program that gets the token.
 const PROGRAM_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the watch may fail before everything that is needed for it is read anew:
+/// what was read once (the kubeconfig, a client's certificate, the server's CA) may have been renewed.
+const RENEWED_AFTER: Duration = Duration::from_secs(30);
+
+/// And once that has not helped: each new client begins with short pauses between its tries, and an
+/// API server that comes back has thousands of agents to answer.
+const RENEWED_AGAIN_AFTER: Duration = Duration::from_secs(600);
+
 /// Watches live 25 to 50 minutes: when an API server restarts, all agents come at once, and this is
 /// what spreads them.
 const WATCH_LIFE: std::ops::RangeInclusive<u32> = 1500..=3000;
@@ -64,6 +72,8 @@ pub struct Link {
     pauses: Option<Box<dyn Iterator<Item = Duration> + Send>>,
     started: Instant,
     pace: Pace,
+    /// How long the watch may fail before a new client is made.
+    renewed_after: Duration,
 }
 
 /// The profile as the API server has it.
@@ -71,6 +81,16 @@ struct Profile {
     revision: Revision,
     resource_version: String,
     status: Value,
+}
+
+/// Why a client is not used any more.
+enum End {
+    /// The process shall end.
+    Asked,
+    /// The watch has ended for good.
+    OfTheWatch,
+    /// The watch has failed for a while.
+    OfPatience,
 }
 
 /// A list that will say whether the profile is gone.
@@ -120,6 +140,7 @@ impl Link {
             pauses: None,
             started: Instant::now(),
             pace: Pace::new(Mono::default()),
+            renewed_after: RENEWED_AFTER,
         }
     }
 
@@ -128,10 +149,22 @@ impl Link {
     /// # Errors
     /// When the watch ends, which it never should: it begins anew by itself.
     pub async fn run(mut self, mut shutdown: Shutdown) -> Result<(), WatchEnded> {
-        let api = tokio::select! {
-            () = shutdown.requested() => return Ok(()),
-            api = self.connect() => api,
-        };
+        loop {
+            let api = tokio::select! {
+                () = shutdown.requested() => return Ok(()),
+                api = self.connect() => api,
+            };
+            match self.follow(&api, &mut shutdown).await {
+                End::Asked => return Ok(()),
+                End::OfTheWatch => return Err(WatchEnded { node: self.node }),
+                End::OfPatience => {}
+            }
+        }
+    }
+
+    /// Watches and reports over one client, until something ends that.
+    async fn follow(&mut self, api: &Api<DynamicObject>, shutdown: &mut Shutdown) -> End {
+        let mut failing_since = None;
         let config = watcher::Config::default()
             .fields(&by_name(&self.node))
             .timeout(watch_life());
@@ -145,17 +178,34 @@ impl Link {
             if !self.doubts {
                 confirming = None;
             } else if confirming.is_none() {
-                confirming = Some(self.look_again(&api).boxed());
+                confirming = Some(self.look_again(api).boxed());
             }
             if patching.is_none() && next_patch <= Instant::now() {
-                patching = self.patch(&api);
+                patching = self.patch(api);
             }
             let is_early = patching.is_none() && next_patch > Instant::now();
             tokio::select! {
-                () = shutdown.requested() => return Ok(()),
+                () = shutdown.requested() => return End::Asked,
                 event = events.next() => match event {
-                    Some(event) => self.watched(event, &mut listed),
-                    None => return Err(WatchEnded { node: self.node }),
+                    Some(event) => {
+                        match &event {
+                            Err(_) => {
+                                let since = failing_since.get_or_insert_with(Instant::now);
+                                if since.elapsed() >= self.renewed_after {
+                                    self.renewed_after = RENEWED_AGAIN_AFTER;
+                                    return End::OfPatience;
+                                }
+                            }
+                            // Comes before each try to list.
+                            Ok(watcher::Event::Init) => {}
+                            Ok(_) => {
+                                failing_since = None;
+                                self.renewed_after = RENEWED_AFTER;
+                            }
+                        }
+                        self.watched(event, &mut listed);
+                    }
+                    None => return End::OfTheWatch,
                 },
                 found = self.findings.changed(), if may_find => may_find = found.is_ok(),
                 patched = patched(&mut patching) => {
