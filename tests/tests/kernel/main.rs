@@ -3,6 +3,7 @@
 mod harness;
 mod kill_points;
 mod main_job;
+mod relief;
 mod rivals;
 mod rules;
 mod signals;

@@ -13,7 +13,7 @@ use nettune_tests::{Guest, GuestConfig, eventually, workspace};
 const DEADLINE: Duration = Duration::from_secs(25);
 
 /// What makes the guest's kernel track connections.
-const NFTABLES: Package = Package {
+pub(crate) const NFTABLES: Package = Package {
     name: "nftables",
     programs: &["/usr/sbin/nft"],
     files: &[],
@@ -35,7 +35,7 @@ fn kubeconfig() -> anyhow::Result<Vec<u8>> {
 }
 
 /// The host `va` with 10.99.0.1, and a network namespace that answers for 10.99.128.0/17.
-const NEIGHBORHOOD: &str = "
+pub(crate) const NEIGHBORHOOD: &str = "
 ip netns add b
 ip link add va type veth peer name vb netns b
 ip addr add 10.99.0.1/16 dev va
