@@ -1,11 +1,11 @@
-//! Publishes what a change of a tuning's status is worth telling, as Events.
+//! Publishes what is worth telling of tunings and Nodes, as Events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, PostParams};
@@ -56,22 +56,50 @@ impl Announcer {
                 continue;
             }
             self.told.insert(key, now);
-            let event = event(tuning, uid, &self.instance, announcement);
-            let events: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
-            tokio::spawn(async move {
-                let params = PostParams::default();
-                let created = events.create(&params, &event);
-                match tokio::time::timeout(DEADLINE, created).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => debug!(error = in_words(&error), "event not published"),
-                    Err(_) => debug!("event not published in time"),
-                }
-            });
+            let regarding = ObjectReference {
+                api_version: Some(NodeNetworkTuning::api_version(&()).into_owned()),
+                kind: Some(NodeNetworkTuning::kind(&()).into_owned()),
+                name: Some(tuning.to_string()),
+                uid: Some(uid.to_owned()),
+                ..ObjectReference::default()
+            };
+            self.publish(regarding, "Sizing", announcement);
         }
+    }
+
+    /// Publishes what was found on a Node. How often is the caller's business.
+    pub(crate) fn announce_on_node(&self, node: &str, uid: &str, announcement: Announcement) {
+        let regarding = ObjectReference {
+            api_version: Some(Node::api_version(&()).into_owned()),
+            kind: Some(Node::kind(&()).into_owned()),
+            name: Some(node.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.publish(regarding, "Watching", announcement);
+    }
+
+    fn publish(&self, regarding: ObjectReference, action: &str, announcement: Announcement) {
+        let event = event(regarding, action, &self.instance, announcement);
+        let events: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
+        tokio::spawn(async move {
+            let params = PostParams::default();
+            let created = events.create(&params, &event);
+            match tokio::time::timeout(DEADLINE, created).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => debug!(error = in_words(&error), "event not published"),
+                Err(_) => debug!("event not published in time"),
+            }
+        });
     }
 }
 
-fn event(tuning: &str, uid: &str, instance: &str, announcement: Announcement) -> Event {
+fn event(
+    regarding: ObjectReference,
+    action: &str,
+    instance: &str,
+    announcement: Announcement,
+) -> Event {
     let type_ = if announcement.warning {
         "Warning"
     } else {
@@ -83,20 +111,17 @@ fn event(tuning: &str, uid: &str, instance: &str, announcement: Announcement) ->
     note.truncate(end.unwrap_or(0));
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{tuning}-")),
+            generate_name: Some(format!(
+                "{}-",
+                regarding.name.as_deref().unwrap_or_default()
+            )),
             ..ObjectMeta::default()
         },
-        action: Some("Sizing".to_owned()),
+        action: Some(action.to_owned()),
         event_time: Some(MicroTime(Timestamp::now())),
         note: Some(note),
         reason: Some(announcement.reason.to_owned()),
-        regarding: Some(ObjectReference {
-            api_version: Some(NodeNetworkTuning::api_version(&()).into_owned()),
-            kind: Some(NodeNetworkTuning::kind(&()).into_owned()),
-            name: Some(tuning.to_owned()),
-            uid: Some(uid.to_owned()),
-            ..ObjectReference::default()
-        }),
+        regarding: Some(regarding),
         reporting_controller: Some("nettune.dev/operator".to_owned()),
         reporting_instance: Some(instance.to_owned()),
         type_: Some(type_.to_owned()),

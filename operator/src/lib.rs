@@ -4,6 +4,7 @@ mod body;
 mod events;
 mod lease;
 mod metrics;
+mod pressure;
 mod run;
 mod watch;
 mod write;

@@ -1,5 +1,7 @@
 //! The operator's metrics: bounded labels, per tuning and never per node.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -23,6 +25,12 @@ struct WriteLabels {
     outcome: Outcome,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PressureLabels {
+    tuning: String,
+    condition: &'static str,
+}
+
 /// Handles to all of them; cloning shares them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -35,6 +43,7 @@ pub struct Metrics {
     pub(crate) nodes: Gauge,
     /// Tunings in the world.
     pub(crate) tunings: Gauge,
+    under_pressure: Family<PressureLabels, Gauge>,
     decide: Histogram,
 }
 
@@ -47,6 +56,7 @@ impl Metrics {
             leader: Gauge::default(),
             nodes: Gauge::default(),
             tunings: Gauge::default(),
+            under_pressure: Family::default(),
             decide: Histogram::new(exponential_buckets(0.000_1, 4.0, 8)),
         };
         let m = metrics.clone();
@@ -72,6 +82,11 @@ impl Metrics {
             m.tunings,
         );
         registry.register(
+            "nettune_operator_nodes_under_pressure",
+            "Nodes whose tables suffer, by tuning and condition",
+            m.under_pressure,
+        );
+        registry.register(
             "nettune_operator_decide_duration_seconds",
             "Time that one decision over the whole cluster took",
             m.decide,
@@ -81,6 +96,18 @@ impl Metrics {
 
     pub(crate) fn written(&self, outcome: Outcome) {
         self.writes.get_or_create(&WriteLabels { outcome }).inc();
+    }
+
+    /// Tunings that are gone are forgotten.
+    pub(crate) fn under_pressure(&self, counts: &BTreeMap<(Arc<str>, &'static str), i64>) {
+        self.under_pressure.clear();
+        for ((tuning, condition), count) in counts {
+            let labels = PressureLabels {
+                tuning: tuning.to_string(),
+                condition,
+            };
+            self.under_pressure.get_or_create(&labels).set(*count);
+        }
     }
 
     pub(crate) fn decided(&self, took: Duration) {

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::events::Announcer;
 use crate::lease::{Candidate, LeaseLost, MayWrite};
 use crate::metrics::Metrics;
+use crate::pressure::{News, Pressures};
 use crate::watch::{Change, Intake, changes, tunings};
 use crate::write::{Done, Writer};
 
@@ -101,7 +102,7 @@ pub async fn run(
                 changed?;
                 operator.lease_changed();
             }
-            () = sleep_until(wake) => {}
+            () = sleep_until(wake) => operator.tell_together(),
         }
         operator.decide_if_due(&health);
     }
@@ -203,6 +204,7 @@ struct Operator {
     intake: Intake,
     writer: Writer,
     announcer: Announcer,
+    pressures: Pressures,
     metrics: Metrics,
     /// What one decision leaves for the next; its times are since `started`.
     memory: Memory,
@@ -231,6 +233,7 @@ impl Operator {
             intake: Intake::default(),
             writer: Writer::new(client.clone(), metrics.clone(), writable.clone()),
             announcer: Announcer::new(client),
+            pressures: Pressures::new(Instant::now().into()),
             metrics,
             memory: Memory::default(),
             started: Instant::now(),
@@ -253,9 +256,45 @@ impl Operator {
     }
 
     fn take(&mut self, change: Change) -> Result<(), RunError> {
+        if let Change::Profile(event) = &change {
+            let news = self.pressures.take(event, Instant::now().into());
+            self.tell(news);
+        }
         self.intake.take(change).map_err(RunError::WatchEnded)?;
         self.due_by(self.soonest());
         Ok(())
+    }
+
+    /// What a round of the loop leaves to be told, whatever it was about.
+    fn tell_together(&mut self) {
+        let news = self.pressures.together(Instant::now().into());
+        self.tell(news);
+        self.metrics.under_pressure(&self.pressures.counts());
+    }
+
+    /// One operator tells; one that stands by knows, and goes on from there.
+    fn tell(&mut self, news: Vec<News>) {
+        if !self.writable.now() {
+            return;
+        }
+        for news in news {
+            match news {
+                News::Node {
+                    name,
+                    uid,
+                    announcement,
+                } => self.announcer.announce_on_node(&name, &uid, announcement),
+                News::Nodes {
+                    tuning,
+                    announcement,
+                } => {
+                    let world = self.intake.watched.world();
+                    if let Some(uid) = world.and_then(|world| world.tuning_uid(&tuning)) {
+                        self.announcer.announce(&tuning, uid, vec![announcement]);
+                    }
+                }
+            }
+        }
     }
 
     fn settle(&mut self, done: Done) {

@@ -95,6 +95,12 @@ impl World {
         self.tunings.len()
     }
 
+    /// The uid of a tuning.
+    #[must_use]
+    pub fn tuning_uid(&self, name: &str) -> Option<&str> {
+        self.tunings.get(name).map(|tuning| &*tuning.uid)
+    }
+
     /// How many Nodes there are.
     #[must_use]
     pub fn nodes(&self) -> usize {
