@@ -18,7 +18,7 @@ const TUNING: &str = "
 apiVersion: nettune.dev/v1alpha1
 kind: NodeNetworkTuning
 metadata: {name: default}
-spec: {neighbors: {}, conntrack: {}, ipvs: {}}
+spec: {neighbors: {}, conntrack: {}, ipvs: {}, rollout: {type: AllAtOnce}}
 ";
 
 pub(crate) struct Cluster {

@@ -19,7 +19,7 @@ pub(super) async fn apply(stage: &Stage) -> anyhow::Result<()> {
     stage.in_guest(VALUES).await?;
     let applied = Instant::now();
     stage
-        .kubectl(&["apply", "-f", "examples/default.yaml"])
+        .kubectl(&["apply", "-f", "examples/all-at-once.yaml"])
         .await?;
     stage
         .kubectl(&[
