@@ -3,17 +3,28 @@
 //! `neighbors ADDRESS COUNT` sends a datagram to each of so many addresses. `flows ADDRESS COUNT`
 //! sends so many datagrams to different ports of one address after the other, 60,000 ports each.
 //! `connections COUNT SECONDS` opens TCP connections over the loopback and holds them, and tries
-//! others meanwhile.
+//! others meanwhile. `answers VALUE FILE...` writes a value to one file after the other, and prints
+//! how many microseconds each time pass until somebody has put the old one back.
 
-use std::io::{self, Read as _};
+use std::fs;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-const USAGE: &str = "neighbors ADDRESS COUNT | flows ADDRESS COUNT | connections COUNT SECONDS";
+const USAGE: &str = "neighbors ADDRESS COUNT | flows ADDRESS COUNT | connections COUNT SECONDS | \
+                     answers VALUE FILE...";
 
 /// Ports of one address that `flows` uses.
 const PORTS: u32 = 60_000;
+
+/// How long an answer is waited for.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Who looks more often takes the processor from who is to answer.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Between two writes; out of step with whoever looks every 100 ms.
+const PAUSE: Duration = Duration::from_millis(233);
 
 /// How long a connection that is not answered is waited for: its first packet was dropped.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -37,8 +48,26 @@ fn run(arguments: &[&str]) -> io::Result<()> {
         ["connections", count, seconds] => {
             connections(parse(count)?, Duration::from_secs(parse(seconds)?))
         }
+        ["answers", value, ref files @ ..] => files.iter().try_for_each(|file| {
+            writeln!(io::stdout(), "{}", answer(value, file)?.as_micros())?;
+            std::thread::sleep(PAUSE);
+            Ok(())
+        }),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, USAGE)),
     }
+}
+
+fn answer(value: &str, file: &str) -> io::Result<Duration> {
+    let before = fs::read(file)?;
+    let start = Instant::now();
+    fs::write(file, value)?;
+    while fs::read(file)? != before {
+        if start.elapsed() > ANSWER {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, file));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(start.elapsed())
 }
 
 fn parse<T: std::str::FromStr>(text: &str) -> io::Result<T> {

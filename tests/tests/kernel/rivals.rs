@@ -222,6 +222,80 @@ async fn who_is_not_heard_is_found_by_the_next_look() -> anyhow::Result<()> {
     Ok(())
 }
 
+const PAIRS: usize = 6;
+const LEAVES: [&str; 5] = [
+    "app_solicit",
+    "delay_first_probe_time",
+    "gc_stale_time",
+    "mcast_solicit",
+    "ucast_solicit",
+];
+
+/// Heard and not heard are measured in turns in one guest: how fast it is does not matter then.
+#[tokio::test]
+async fn who_writes_in_the_agents_own_procfs_is_answered_before_the_next_look() -> anyhow::Result<()>
+{
+    // Each key once: a second write within 3 h is answered later on purpose.
+    let device = |n| LEAVES.map(|leaf| format!("net/ipv4/neigh/{n}/{leaf}"));
+    let devices: Vec<_> = (0..PAIRS)
+        .flat_map(|n| [device(format!("near{n}")), device(format!("far{n}"))])
+        .collect();
+    let sysctls = devices.iter().flatten().map(|path| {
+        let name = path.replace('/', ".");
+        format!("    - {{name: {name}, value: \"7\"}}\n")
+    });
+    let tuning = format!(
+        "apiVersion: nettune.dev/v1alpha1\nkind: NodeNetworkTuning\nmetadata: {{name: host}}\n\
+         spec:\n  sysctls:\n{}",
+        sysctls.collect::<String>()
+    );
+    let mut config = GuestConfig::default().with_package(packages::IPROUTE2, &[]);
+    for program in ["nettune-agent", "nettune-traffic"] {
+        config.programs.push(workspace::binary(program)?);
+    }
+    config.files.push((POLICY.to_owned(), tuning.into()));
+    let guest = Guest::boot(config).await?;
+    for n in 0..PAIRS {
+        let pair = format!("ip link add near{n} type veth peer name far{n}");
+        guest.ok(&pair).await?;
+    }
+    guest.start_agent("kernel-0", &["--policy", POLICY]).await?;
+    let all = devices.concat().join(" ");
+    let kept = format!("cd /proc/sys && cat {all} | sort -u");
+    eventually("all keys", DEADLINE, || async {
+        let held = guest.ok(&kept).await?;
+        ensure!(held == "7", "{held}");
+        anyhow::Ok(())
+    })
+    .await?;
+
+    let mut times = [Vec::new(), Vec::new()];
+    for (index, paths) in devices.iter().enumerate() {
+        let files = paths.each_ref().map(|path| format!("/proc/sys/{path}"));
+        let write = format!("nettune-traffic answers 9 {}", files.join(" "));
+        let script = match index % 2 {
+            0 => write,
+            _ => format!("unshare -m -p -f --mount-proc {write}"),
+        };
+        for line in guest.ok(&script).await?.lines() {
+            let time = Duration::from_micros(line.parse()?);
+            times[index % 2].push(time);
+        }
+    }
+    let [heard, unheard] = times.map(|mut times| {
+        times.sort();
+        let worst = times.last().copied().unwrap_or_default();
+        (times.len(), times[times.len() / 2], worst)
+    });
+    for (how, (count, median, worst)) in [("heard", heard), ("not heard", unheard)] {
+        println!("{count} writes {how}: undone after {median:?} in the median, {worst:?} at most");
+        assert_eq!(count, PAIRS * LEAVES.len());
+        ensure!(worst <= UNHEARD_AT_MOST, "{worst:?}");
+    }
+    ensure!(heard.1 * 3 <= unheard.1 * 2, "{heard:?}, {unheard:?}");
+    Ok(())
+}
+
 /// The agent answers at once, then after 1, 2, 4, 8, 16 and 32 s, and then no more.
 const MOST_ANSWERS: usize = 7;
 const FIGHT: Duration = Duration::from_secs(300);
