@@ -139,7 +139,9 @@ pub struct NodeNetworkProfileStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Each managed sysctl as the kernel has it.
+    /// Each managed sysctl as the kernel has it; and with `releasePolicy: Restore` those that are not
+    /// managed any more and whose original is not back: Waiting where it may go back yet, NotApplicable
+    /// where not, with the reason.
     #[serde(default)]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

@@ -110,8 +110,8 @@ pub struct NodeNetworkTuningSpec {
     pub sysctls: Vec<SysctlEntry>,
     /// What happens to a node that this tuning does not select any more and no other tuning has, or
     /// when the tuning is deleted. Retain (default): values stay, enforcing stops. Restore: the
-    /// original values go back where the live one is still the one that nettune wrote. A sysctl that
-    /// merely leaves the tuning keeps its value.
+    /// original values go back where the live one is still the one that nettune wrote. So does
+    /// that of a sysctl which merely leaves the tuning.
     #[serde(default)]
     pub release_policy: ReleasePolicy,
     /// How changes that could do harm reach the nodes. A limit that is raised goes to all of them at

@@ -21,7 +21,7 @@ use crate::procfs::{Noticing, Roots, Sysctls};
 use crate::report::Findings;
 use crate::signals::Signals;
 use crate::state::StateDir;
-use crate::step::{Drift, Effect, Step, keys_to_look_at, step};
+use crate::step::{Drift, Effect, Left, Step, keys_to_look_at, step};
 use crate::ticks::Ticks;
 
 /// How often all keys are looked at: the longest that a writer goes unnoticed.
@@ -259,6 +259,7 @@ impl Agent {
             let live = self.live(counts, distress);
             let step = step(&self.goal, &live, &self.memory, now);
             self.notice(&step.drifts);
+            self.say_what_is_left(&step.left);
             if let Effect::Rest { until } = step.effect {
                 self.rest(step, live, until, now);
                 return;
@@ -362,6 +363,18 @@ impl Agent {
                 repaired = drift.repaired,
                 contest = drift.contest,
                 "somebody else has changed a sysctl"
+            );
+        }
+    }
+
+    fn say_what_is_left(&self, left: &[Left]) {
+        for left in left {
+            tracing::warn!(
+                node = self.node,
+                tuning = self.goal.tuning,
+                key = &*left.key,
+                message = left.message,
+                "the original of a sysctl that is not managed any more does not go back"
             );
         }
     }

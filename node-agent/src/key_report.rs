@@ -8,7 +8,7 @@ use nettune_sizing::SysctlKey;
 
 use crate::goal::{Goal, Task};
 use crate::judge::{Plan, Verdict};
-use crate::live::{Content, Live};
+use crate::live::{Content, Live, Seen};
 use crate::memory::Memory;
 use crate::relief;
 
@@ -29,12 +29,15 @@ pub struct KeyReport {
     pub waits_for: Option<String>,
     /// Whether it is an entry that this agent does not take.
     pub invalid: bool,
+    /// Whether the profile does not name it any more and its original is not back: it counts for
+    /// nothing but itself.
+    pub dropped: bool,
     /// How often somebody else changed it since this agent was started.
     pub drift_count: u64,
 }
 
 /// Where the keys of a goal stand by a plan: of a release, the keys that were written; else those of
-/// the profile, with the entries that are not taken.
+/// the profile, with the entries that are not taken, and those whose originals are not back.
 pub(crate) fn reports(goal: &Goal, live: &Live, plan: &Plan, memory: &Memory) -> Vec<KeyReport> {
     let keys: BTreeSet<&SysctlKey> = match goal.task {
         Task::Release => plan.keys().collect(),
@@ -48,6 +51,7 @@ pub(crate) fn reports(goal: &Goal, live: &Live, plan: &Plan, memory: &Memory) ->
         message: entry.message.clone(),
         waits_for: None,
         invalid: true,
+        dropped: false,
         drift_count: 0,
     });
     let room = MOST_REPORTS.saturating_sub(goal.invalid.len());
@@ -55,11 +59,59 @@ pub(crate) fn reports(goal: &Goal, live: &Live, plan: &Plan, memory: &Memory) ->
     taken
         .map(|key| report(key, goal, live, plan.get(key), memory))
         .chain(invalid)
+        .chain(dropped(goal, live, plan, memory))
+        .take(MOST_REPORTS)
         .collect()
 }
 
 /// The most keys that a profile's status has room for.
 const MOST_REPORTS: usize = 128;
+
+/// Keys that the profile does not name any more and whose originals are not back. What is not there
+/// holds nothing that could go back.
+fn dropped(
+    goal: &Goal,
+    live: &Live,
+    plan: &Plan,
+    memory: &Memory,
+) -> impl Iterator<Item = KeyReport> {
+    let records = memory.persisted.records.keys();
+    let given_back = records.filter(|key| goal.gives_back(key));
+    let there = given_back.filter(|key| *live.seen(key) != Seen::Missing);
+    there.filter_map(|key| {
+        let verdict = plan.get(key)?;
+        let mut report = report(key, goal, live, Some(verdict), memory);
+        (report.state, report.message) = match verdict {
+            // Beside a threshold that is managed somebody else may keep changing it.
+            Verdict::Holds { .. }
+            | Verdict::Kept {
+                state: KeyState::Applied | KeyState::Drifted | KeyState::Contested,
+                ..
+            } => return None,
+            Verdict::Change { to } => (KeyState::Waiting, format!("left: {}", blocked(to))),
+            Verdict::Kept {
+                state,
+                message,
+                waits_for,
+            } => {
+                let waits = *state == KeyState::Failed || waits_for.is_some();
+                let state = if waits {
+                    KeyState::Waiting
+                } else {
+                    KeyState::NotApplicable
+                };
+                (state, message.clone())
+            }
+        };
+        report.dropped = true;
+        Some(report)
+    })
+}
+
+/// At rest, only what another threshold blocks is left to be written.
+fn blocked(to: &Content) -> String {
+    format!("{to} would turn the order of the thresholds round; another one has to be set first")
+}
 
 fn report(
     key: &SysctlKey,
@@ -69,12 +121,6 @@ fn report(
     memory: &Memory,
 ) -> KeyReport {
     let wanted = goal.wanted.get(key);
-    // At rest, only what another threshold blocks is left to be written.
-    let blocked = |to: &Content| {
-        format!(
-            "{to} would turn the order of the thresholds round; another one has to be set first"
-        )
-    };
     let (state, message, waits_for) = match verdict {
         Some(Verdict::Holds { note }) => {
             let relief = relief::note(goal, key, memory);
@@ -119,6 +165,7 @@ fn report(
         message,
         waits_for,
         invalid: false,
+        dropped: false,
         drift_count: memory.key(key).map_or(0, |known| known.drift_count),
     }
 }

@@ -13,7 +13,7 @@ use crate::key_report::KeyReport;
 use crate::live::{Content, Distress};
 use crate::mono::Mono;
 use crate::rivals::{LONG_PAUSE, Rival};
-use crate::step::Effect;
+use crate::step::{Effect, Left};
 
 /// Everything that [`crate::step::step`] knows besides the goal and the kernel.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -38,6 +38,8 @@ pub struct Memory {
     pub(crate) persist_failure: Option<Failure>,
     /// How a release ended, once it did: nothing is touched afterwards.
     pub(crate) released: Option<Vec<KeyReport>>,
+    /// What was told of originals that are not put back.
+    told_left: BTreeSet<Left>,
 }
 
 /// What cannot be observed, and therefore is on disk. It is of one boot of one node.
@@ -233,12 +235,20 @@ impl Memory {
             memory.rival = memory.rival.take().filter(|_| goal.task == Task::Enforce);
             memory.rival.iter_mut().for_each(Rival::try_again);
         }
+        let wanted: BTreeSet<&str> = goal.wanted.keys().map(SysctlKey::name).collect();
+        self.told_left.retain(|left| !wanted.contains(&*left.key));
         self.persist_failure = None;
         self.released = None;
         self.at_ceiling.clear();
         let done = self.persisted.applied_once.as_ref();
         let done = done.filter(|done| Some(&done.revision) == goal.revision());
         self.applied_once = done.map(|done| done.keys.clone()).unwrap_or_default();
+    }
+
+    /// What was not told yet of originals that are not put back; now it is.
+    pub(crate) fn not_told(&mut self, mut left: Vec<Left>) -> Vec<Left> {
+        left.retain(|left| self.told_left.insert(left.clone()));
+        left
     }
 
     pub(crate) fn key(&self, key: &SysctlKey) -> Option<&KeyMemory> {

@@ -252,7 +252,8 @@ impl Metrics {
     /// How the keys stand.
     pub fn keys(&self, keys: &[KeyReport]) {
         for (state, name) in STATES {
-            let count = keys.iter().filter(|key| key.state == state).count();
+            let managed = keys.iter().filter(|key| !key.dropped);
+            let count = managed.filter(|key| key.state == state).count();
             let gauge = self.sysctls.get_or_create(&StateLabel { state: name });
             gauge.set(count.try_into().unwrap_or(i64::MAX));
         }

@@ -106,7 +106,9 @@ fn is_applied(node: &str, found: &Findings) -> bool {
             "there is no profile for this node: nothing is applied"
         );
     }
-    for key in &found.keys {
+    // What is left of a key that is not managed any more was said before.
+    let managed = || found.keys.iter().filter(|key| !key.dropped);
+    for key in managed() {
         let (name, state, message) = (&*key.name, key.state, &key.message);
         match state {
             KeyState::Applied => {}
@@ -119,8 +121,8 @@ fn is_applied(node: &str, found: &Findings) -> bool {
             }
         }
     }
-    let holds = found.keys.iter();
-    let holds = holds.filter(|key| key.state == KeyState::Applied).count();
-    tracing::info!(node, applied = holds, of = found.keys.len(), "applied once");
+    let holds = managed().filter(|key| key.state == KeyState::Applied);
+    let (holds, of) = (holds.count(), managed().count());
+    tracing::info!(node, applied = holds, of, "applied once");
     applied
 }

@@ -154,6 +154,7 @@ fn row(
     let check = match (write, key.state) {
         (_, KeyState::Failed) => "fails",
         (Some(_), _) => "set",
+        (None, _) if key.dropped => "left",
         (None, KeyState::Applied) => "holds",
         (None, KeyState::Waiting) => "waits",
         (None, KeyState::NotApplicable) => "not here",
@@ -162,6 +163,7 @@ fn row(
     let reason = wanted.map_or("", |wanted| wanted.reason.as_str());
     let note = match (reason, key.message.as_str()) {
         (reason, "") => reason.to_owned(),
+        ("", message) if key.dropped => message.to_owned(),
         ("", message) => format!("{check}: {message}"),
         (reason, message) => format!("{reason}; {check}: {message}"),
     };

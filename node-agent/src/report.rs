@@ -126,7 +126,7 @@ impl Findings {
     fn summary(&self) -> (&'static str, String) {
         let inapplicable = self.count(KeyState::NotApplicable);
         let (all, hold) = (
-            self.keys.len() - inapplicable,
+            self.managed().count() - inapplicable,
             self.count(KeyState::Applied),
         );
         let (drifted, waiting) = (self.count(KeyState::Drifted), self.count(KeyState::Waiting));
@@ -155,6 +155,18 @@ impl Findings {
         if inapplicable > 0 && all > 0 {
             let does = plural(inapplicable, "does", "do");
             message.push_str(&format!("; {inapplicable} {does} not apply to this node"));
+        }
+        let dropped = self.keys.iter().filter(|key| key.dropped).count();
+        if dropped > 0 {
+            let of = plural(
+                dropped,
+                "original of a sysctl that is",
+                "originals of sysctls that are",
+            );
+            let is = plural(dropped, "is", "are");
+            message.push_str(&format!(
+                "; {dropped} {of} not managed any more {is} not back"
+            ));
         }
         let reason = match self.task {
             Task::Observe => reasons::OBSERVED,
@@ -210,12 +222,17 @@ impl Findings {
         )
     }
 
+    /// The keys that count for conditions.
+    fn managed(&self) -> impl Iterator<Item = &KeyReport> {
+        self.keys.iter().filter(|key| !key.dropped)
+    }
+
     fn count(&self, state: KeyState) -> usize {
-        self.keys.iter().filter(|key| key.state == state).count()
+        self.managed().filter(|key| key.state == state).count()
     }
 
     fn first_in(&self, state: KeyState) -> Option<(&KeyReport, String)> {
-        let mut of_state = self.keys.iter().filter(|key| key.state == state);
+        let mut of_state = self.managed().filter(|key| key.state == state);
         let first = of_state.next()?;
         let more = match of_state.count() {
             0 => String::new(),
@@ -231,8 +248,7 @@ impl Findings {
 
     fn waits_for(&self) -> String {
         let mut waits: Vec<&str> = self
-            .keys
-            .iter()
+            .managed()
             .filter(|key| key.state == KeyState::Waiting)
             .map(|key| key.waits_for.as_deref().unwrap_or("the kernel"))
             .collect();

@@ -6,7 +6,8 @@ use nettune_sizing::{SysctlKey, keys};
 use crate::conntrack;
 use crate::judge::{self, Plan, Verdict};
 use crate::live::{Content, Live, Seen};
-use crate::memory::{Memory, Record};
+use crate::memory::{Memory, Persisted, Record};
+use crate::step::Left;
 
 /// What kube-proxy sets at the least (`--conntrack-min`).
 const KUBE_PROXY_LEAST: u64 = 131_072;
@@ -42,9 +43,33 @@ pub(crate) fn is_over(key: &SysctlKey, record: &Record, live: &Live, memory: &Me
     })
 }
 
+/// What is left for good of the keys that are forgotten when `intent` is saved: the value of somebody
+/// else, who has replaced the original.
+pub(crate) fn forgotten(plan: &Plan, memory: &Memory, intent: &Persisted) -> Vec<Left> {
+    let forgotten = memory.persisted.records.keys();
+    let forgotten = forgotten.filter(|key| !intent.records.contains_key(*key));
+    let left = forgotten.filter_map(|key| match plan.get(key)? {
+        Verdict::Kept { message, .. } => Some(Left {
+            key: key.name().into(),
+            message: message.clone(),
+        }),
+        _ => None,
+    });
+    left.collect()
+}
+
 /// A value that stays as it is, and why.
 pub(crate) fn left(message: impl Into<String>) -> Verdict {
     Verdict::kept(KeyState::NotApplicable, message)
+}
+
+/// A value that stays as it is until something else has happened.
+fn left_until(waits_for: Option<String>, message: String) -> Verdict {
+    Verdict::Kept {
+        state: KeyState::NotApplicable,
+        message,
+        waits_for,
+    }
 }
 
 fn judge(key: &SysctlKey, record: &Record, live: &Live, memory: &Memory) -> Verdict {
@@ -86,7 +111,9 @@ fn judge(key: &SysctlKey, record: &Record, live: &Live, memory: &Memory) -> Verd
         ));
     }
     match judge::too_full_to_lower(key, now, &to, live) {
-        Some(Verdict::Kept { message, .. }) => left(format!("left at {now}: {message}")),
+        Some(Verdict::Kept {
+            message, waits_for, ..
+        }) => left_until(waits_for, format!("left at {now}: {message}")),
         _ => Verdict::Change { to },
     }
 }
@@ -116,12 +143,16 @@ fn buckets_verdict(verdict: Verdict, plan: &Plan, live: &Live) -> Verdict {
         && !conntrack::bears(kernel, buckets, max)
         && buckets < now
     {
-        return left(format!(
-            "left at {now}: {buckets} do not bear {max} entries"
-        ));
+        return left_until(
+            Some("a lower nf_conntrack_max".to_owned()),
+            format!("left at {now}: {buckets} do not bear {max} entries"),
+        );
     }
     match conntrack::busy(live) {
-        Some(busy) => left(format!("left at {now}: {busy}")),
+        Some(busy) => left_until(
+            Some("a quiet moment".to_owned()),
+            format!("left at {now}: {busy}"),
+        ),
         None => verdict,
     }
 }

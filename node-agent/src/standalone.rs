@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use nettune_crds::conditions::{READY, RELEASED};
 use nettune_crds::{NodeNetworkProfileStatus, PodLinks};
 use nettune_daemon::error::chain;
 use nettune_daemon::shutdown::Shutdown;
@@ -303,7 +304,11 @@ pub async fn report(
             if !previous.conditions.iter().any(said) {
                 let (type_, status) = (&condition.type_, &condition.status);
                 let (reason, message) = (&condition.reason, &condition.message);
-                tracing::info!(node, condition = type_, status, reason, message, "found");
+                if is_trouble(condition) {
+                    tracing::warn!(node, condition = type_, status, reason, message, "found");
+                } else {
+                    tracing::info!(node, condition = type_, status, reason, message, "found");
+                }
                 says_something = true;
             }
         }
@@ -312,4 +317,11 @@ pub async fn report(
         }
         previous = status;
     }
+}
+
+/// Whether a condition says that something is wrong: not ready, or any other that holds but for a
+/// release.
+fn is_trouble(condition: &Condition) -> bool {
+    let healthy = [READY, RELEASED].contains(&condition.type_.as_str());
+    condition.status == if healthy { "False" } else { "True" }
 }

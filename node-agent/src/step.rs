@@ -7,6 +7,7 @@
 //! process can be killed are the gaps between two effects.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nettune_crds::KeyState;
@@ -53,6 +54,9 @@ pub struct Step {
     pub released: bool,
     /// Values that somebody else was seen to have changed just now.
     pub drifts: Vec<Drift>,
+    /// Originals of keys that the profile does not name any more, and that are not put back: each with
+    /// each reason once.
+    pub left: Vec<Left>,
 }
 
 /// A value that somebody else has changed.
@@ -72,6 +76,15 @@ pub struct Drift {
     /// Where somebody keeps changing it, so that it is left alone: what is known of that, and what to
     /// do about it.
     pub contest: Option<String>,
+}
+
+/// An original that was not put back.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Left {
+    /// The key's name.
+    pub key: Arc<str>,
+    /// What it was left at, and why.
+    pub message: String,
 }
 
 /// How long to rest where nothing but the kernel can change anything.
@@ -118,7 +131,9 @@ pub fn step(goal: &Goal, live: &Live, memory: &Memory, now: Mono) -> Step {
 
     let intent = intent(goal, live, &plan, &memory);
     let write = order::next_write(&plan, live);
+    let mut left = Vec::new();
     let effect = if intent != memory.persisted && may_persist(&memory, now) {
+        left = memory.not_told(restore::forgotten(&plan, &memory, &intent));
         Effect::Persist(intent)
     } else if let Some((key, content)) = write {
         match content {
@@ -134,6 +149,7 @@ pub fn step(goal: &Goal, live: &Live, memory: &Memory, now: Mono) -> Step {
         released: false,
         memory,
         drifts,
+        left,
     }
 }
 
@@ -154,6 +170,11 @@ fn at_rest(
             keys: memory.applied_once.clone(),
         });
     }
+    let dropped = keys.iter().filter(|key| key.dropped).map(|key| Left {
+        key: Arc::clone(&key.name),
+        message: key.message.clone(),
+    });
+    let left = memory.not_told(dropped.collect());
     let released = goal.task == Task::Release;
     if released {
         keys = memory.released.get_or_insert(keys).clone();
@@ -174,6 +195,7 @@ fn at_rest(
         keys,
         released,
         drifts,
+        left,
     }
 }
 

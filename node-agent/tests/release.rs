@@ -2,10 +2,13 @@
 
 mod model;
 
+use std::time::Duration;
+
 use model::{
     Agent, BUCKETS, Kernel, MAX, Settled, V4, at_least, exactly, goal, key, thresholds, written,
 };
 use nettune_agent::goal::{Goal, Task};
+use nettune_agent::step::Step;
 use nettune_crds::{KeyState, ReleasePolicy};
 use nettune_sizing::{SysctlKey, Wanted};
 use rustix::io::Errno;
@@ -227,6 +230,87 @@ fn kube_proxy_is_not_thought_to_set_more_than_its_own_most() {
     let mut agent = settled(&mut kernel, &[(MAX, at_least(4_194_304))]);
     release(&mut agent, &mut kernel);
     assert_eq!(kernel.number(MAX), Some(1_048_576));
+}
+
+fn left(step: &Step) -> Vec<(&str, &str)> {
+    let left = step.left.iter();
+    left.map(|left| (&*left.key, left.message.as_str()))
+        .collect()
+}
+
+#[test]
+fn a_dropped_limit_that_waits_is_in_the_status_and_told_once() {
+    let mut kernel = Kernel::new();
+    let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
+    kernel.counts.neighbors_ipv4 = Some(400);
+    agent.goal = restoring(&[]);
+    let settled = agent.settle(&mut kernel);
+    let report = settled.key(V4[1]);
+    assert!(report.dropped && report.state == KeyState::Waiting);
+    let full =
+        "left at 4096: 512 is wanted, but the table holds more than half as many IPv4 neighbours";
+    assert_eq!(report.message, full);
+    let told = left(&settled.0);
+    assert!(told.contains(&(V4[1].name(), full)), "{told:?}");
+    for minute in 1..30 {
+        kernel.counts.neighbors_ipv4 = Some(400 + minute);
+        agent.wait(Duration::from_secs(60));
+        let again = agent.settle(&mut kernel);
+        assert_eq!(again.0.keys, settled.0.keys, "the status stays as it is");
+        assert_eq!(left(&again.0), []);
+    }
+    kernel.counts.neighbors_ipv4 = Some(200);
+    let settled = agent.settle(&mut kernel);
+    assert_eq!((settled.0.keys, settled.0.left), (vec![], vec![]));
+}
+
+#[test]
+fn a_dropped_key_that_never_goes_back_stays_in_the_status() {
+    let mut kernel = Kernel::new();
+    let mut agent = settled(&mut kernel, &[(MAX, at_least(100_000))]);
+    agent.goal = restoring(&[]);
+    let settled = agent.settle(&mut kernel);
+    assert!(is_left(&settled, MAX, "kube-proxy"));
+    assert_eq!(left(&settled.0).len(), 1);
+    assert_eq!(left(&agent.settle(&mut kernel).0), []);
+    agent.turn_to(Task::Enforce, &[(MAX, at_least(100_000))]);
+    assert!(!agent.settle(&mut kernel).key(MAX).dropped);
+    agent.turn_to(Task::Enforce, &[]);
+    agent.goal.release_policy = ReleasePolicy::Restore;
+    assert_eq!(left(&agent.settle(&mut kernel).0).len(), 1, "dropped anew");
+}
+
+#[test]
+fn a_dropped_original_that_is_refused_is_told_once_and_tried_again() {
+    let somaxconn = key("net.core.somaxconn");
+    let mut kernel = Kernel::new().with(&somaxconn, 128);
+    let mut agent = settled(&mut kernel, &[(&somaxconn, exactly(4096))]);
+    kernel.refuses.insert(somaxconn.clone(), Errno::ROFS);
+    agent.goal = restoring(&[]);
+    let settled = agent.settle(&mut kernel);
+    assert_eq!(settled.key(&somaxconn).state, KeyState::Waiting);
+    assert!(left(&settled.0)[0].1.contains("EROFS"));
+    for _ in 0..10 {
+        agent.wait(Duration::from_secs(301));
+        assert_eq!(left(&agent.settle(&mut kernel).0), []);
+    }
+    assert!(kernel.writes.len() > 3);
+}
+
+#[test]
+fn what_somebody_else_put_in_the_place_of_an_original_is_told_before_it_is_forgotten() {
+    let somaxconn = key("net.core.somaxconn");
+    let mut kernel = Kernel::new().with(&somaxconn, 128);
+    let mut agent = settled(&mut kernel, &[(&somaxconn, exactly(4096))]);
+    kernel.set(&somaxconn, 1000);
+    agent.goal = restoring(&[]);
+    let told = [(
+        somaxconn.name(),
+        "left at 1000: somebody else has set it since",
+    )];
+    assert_eq!(left(&agent.once(&mut kernel)), told);
+    let settled = agent.settle(&mut kernel);
+    assert_eq!((settled.0.keys, settled.0.left), (vec![], vec![]));
 }
 
 /// A kill between any two effects of a change that drops keys leaves the same end.

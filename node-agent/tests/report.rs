@@ -25,6 +25,7 @@ fn key(name: &str, state: KeyState, message: &str) -> KeyReport {
         message: message.to_owned(),
         waits_for: None,
         invalid: false,
+        dropped: false,
         drift_count: 0,
     }
 }
@@ -83,6 +84,24 @@ fn condition(type_: &str, findings: &Findings) -> String {
     let status = status_at(0, findings, &NodeNetworkProfileStatus::default());
     let found = conditions::find(&status.conditions, type_).unwrap();
     format!("{} {}: {}", found.status, found.reason, found.message)
+}
+
+#[test]
+fn what_is_not_managed_any_more_is_said_and_holds_nothing_back() {
+    let applied = || key("net.core.somaxconn", KeyState::Applied, "");
+    for state in [KeyState::Waiting, KeyState::NotApplicable] {
+        let dropped = KeyReport {
+            dropped: true,
+            ..key("net.core.rmem_max", state, "left at 5: why")
+        };
+        let found = findings(Task::Enforce, vec![applied(), dropped]);
+        assert_eq!(
+            condition(READY, &found),
+            "True Applied: 1 of 1 sysctl holds; 1 original of a sysctl that is not managed any more is not back"
+        );
+        let status = status_at(0, &found, &NodeNetworkProfileStatus::default());
+        assert_eq!(status.sysctls[1].message, "left at 5: why");
+    }
 }
 
 #[test]

@@ -320,3 +320,44 @@ fn a_sysctl_root_without_sysctls_of_the_network_is_an_error_and_no_container() {
         assert!(log.contains("--sysctl-root"), "{log}");
     }
 }
+
+#[test]
+fn what_is_wrong_is_a_warning_in_the_log() {
+    let node = Node::new();
+    let path = replace(&node, &somaxconn("5000", ""));
+    let running = Running::start(&node, &["--policy", &path]);
+    let level = |status: &str| {
+        let log = running.log();
+        let is_ready =
+            |line: &&str| line.contains("\"Ready\"") && line.contains(&format!("\"{status}\""));
+        let line = log.lines().rfind(is_ready)?;
+        Some(["WARN", "INFO"].map(|level| line.contains(level)))
+    };
+    running.wait("readiness", || level("True") == Some([false, true]));
+    node.link(SOMAXCONN, "/");
+    running.wait("a warning", || level("False").is_some());
+    assert_eq!(level("False"), Some([true, false]), "{}", running.log());
+}
+
+#[test]
+fn a_policy_that_only_restores_puts_everything_back_and_says_what_it_left() {
+    let node = Node::new();
+    let sysctls = "[{name: net.core.somaxconn, value: '5000'}]";
+    let path = replace(
+        &node,
+        &policy(&format!("{{conntrack: {{}}, sysctls: {sysctls}}}")),
+    );
+    assert_eq!(run(&node, &["--policy", &path, "--once"]).0, 0);
+    assert_eq!(node.get(SOMAXCONN), "5000");
+    node.set(MAX, "77777");
+    replace(&node, &policy("{releasePolicy: Restore}"));
+    let (code, _, log) = run(&node, &["--policy", &path, "--once"]);
+    assert_eq!((code, node.get(SOMAXCONN).as_str()), (0, "128"), "{log}");
+    assert_eq!(node.get(MAX), "77777");
+    let left = log.lines().filter(|line| line.contains(MAX));
+    let left: Vec<&str> = left.collect();
+    assert!(
+        left.len() == 1 && left[0].contains("somebody else has set it since"),
+        "{log}"
+    );
+}
