@@ -197,7 +197,7 @@ fn keys_of_an_interface_that_goes_and_comes_back_are_applied_anew() {
         "sh",
     ];
     let agent = Running::start(&node, &Kernel::Real, &wrapper);
-    let inside = Inside(agent.pid());
+    let inside = Inside(agent.pid(), "--net");
     let stale = PathBuf::from("/proc/sys").join(STALE.replace('.', "/"));
     inside.holds(&stale, "300");
     for _ in 0..2 {
@@ -216,13 +216,35 @@ fn keys_of_an_interface_that_goes_and_comes_back_are_applied_anew() {
     inside.holds(Path::new("/proc/sys/net/core/somaxconn"), "5");
 }
 
-/// The namespaces of a process.
-struct Inside(u32);
+/// Nothing changes on the descriptor, and no bell rings.
+#[test]
+fn another_mount_over_a_key_is_noticed_within_a_second() {
+    let node = node();
+    let wrapper = ["unshare", "--user", "--map-root-user", "--mount"];
+    let agent = Running::start(&node, &Kernel::Directory, &wrapper);
+    agent.has_looked();
+    let over = node.dir.path().join("over");
+    node.put(&over, "77\n");
+    let inside = Inside(agent.pid(), "--mount");
+    let key = node.path(SOMAXCONN);
+    inside.run(&format!(
+        "mount --bind {} {}",
+        over.display(),
+        key.display()
+    ));
+    let mounted = Instant::now();
+    holds(&over, WANTED);
+    let unnoticed = mounted.elapsed();
+    assert!(unnoticed < Duration::from_secs(2), "{unnoticed:?}");
+}
+
+/// A process's namespaces: of users, and the one that the option of nsenter says.
+struct Inside(u32, &'static str);
 
 impl Inside {
     fn run(&self, script: &str) -> String {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.0.to_string(), "--user", "--net"]);
+        command.args(["--target", &self.0.to_string(), "--user", self.1]);
         command.args(["--preserve-credentials", "sh", "-c", script]);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{script}: {output:?}");
