@@ -7,6 +7,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use nettune_sizing::{SysctlKey, Value};
 use rustix::io::Errno;
@@ -102,6 +104,13 @@ const VERSION: u32 = 1;
 /// A profile has at most 128 keys with 2 KiB of text each, and each key a record.
 const MOST_BYTES: u64 = 4 << 20;
 
+/// How often a state that cannot be read is tried before it is set aside: for half a second, so that
+/// a start is not held up for long.
+const TRIES: u32 = 6;
+
+/// The pause between two of these.
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
 /// What every version of the file has.
 #[derive(Deserialize)]
 struct Header {
@@ -159,7 +168,7 @@ impl StateDir {
     /// nettune's own, and no original can be told in this boot.
     #[must_use]
     pub fn load(&self) -> Loaded {
-        let reason = match self.read() {
+        let reason = match self.read_patiently() {
             Ok((persisted, other_node)) => {
                 return Loaded {
                     persisted,
@@ -196,6 +205,18 @@ impl StateDir {
     /// When it cannot be used.
     pub fn peek(&self) -> Result<Persisted, UnusableState> {
         self.read().map(|(persisted, _)| persisted)
+    }
+
+    /// An error of reading says nothing about what is there, and may pass: too many open files, a disk
+    /// that comes back.
+    fn read_patiently(&self) -> Result<(Persisted, Option<String>), UnusableState> {
+        for _ in 1..TRIES {
+            match self.read() {
+                Err(UnusableState::Read { .. }) => thread::sleep(BETWEEN_TRIES),
+                other => return other,
+            }
+        }
+        self.read()
     }
 
     /// The state, and the name of the other node whose goal was left out of it.

@@ -3,6 +3,9 @@
 mod node;
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::thread;
+use std::time::Duration;
 
 use nettune_agent::agent::Order;
 use nettune_agent::state::StateDir;
@@ -114,6 +117,41 @@ fn a_state_that_is_torn_or_foreign_is_set_aside_and_tuning_goes_on() {
             released.message
         );
     }
+}
+
+#[test]
+fn a_state_that_cannot_be_read_for_a_moment_is_not_lost() {
+    let mut node = Node::new();
+    let mut agent = node.start();
+    agent.take(usual());
+    agent.turn();
+    let good = node.state().with_file_name("good");
+    fs::rename(node.state(), &good).unwrap();
+    symlink("state.json", node.state()).unwrap();
+    let state = node.state();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(150));
+            fs::rename(&good, &state).unwrap();
+        });
+        node.start().turn();
+    });
+    assert_eq!(node.key(THRESH3).original.as_deref(), Some("1024"));
+    assert!(!state.with_file_name("state.json.bad").exists());
+}
+
+#[test]
+fn a_state_that_stays_unreadable_is_set_aside() {
+    let mut node = Node::new();
+    node.start();
+    fs::create_dir_all(node.state().parent().unwrap()).unwrap();
+    symlink("state.json", node.state()).unwrap();
+    let mut agent = node.start();
+    agent.take(usual());
+    agent.turn();
+    assert_eq!(node.key(THRESH3).original, None);
+    let aside = node.state().with_file_name("state.json.bad");
+    assert!(aside.is_symlink());
 }
 
 #[test]
