@@ -97,7 +97,7 @@ impl Sign {
 }
 
 impl Pressure {
-    /// Judges what was counted since the last judgement, once an [`INTERVAL`].
+    /// Judges what was counted since the last judgement, once a second.
     pub fn observe(&mut self, reading: &Reading, around: Around<'_>, now: Mono) {
         let most = &mut self.totals.most_connections;
         *most = reading.conntrack.count.unwrap_or(0).max(*most);

@@ -67,7 +67,7 @@ pub struct Confinement {
 /// What Landlock enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Landlock {
-    /// The rules of this version of its interface, at most [`KNOWN`]'s.
+    /// The rules of this version of its interface, at most those that this agent knows.
     Enforced {
         /// The version.
         abi: i32,

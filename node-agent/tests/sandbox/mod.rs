@@ -109,6 +109,13 @@ impl Running {
         });
     }
 
+    /// How often it has read something.
+    pub(crate) fn reads(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/io", self.pid())).unwrap();
+        let reads = text.lines().find_map(|line| line.strip_prefix("syscr: "));
+        reads.unwrap().parse().unwrap()
+    }
+
     /// Processor time that it has used.
     pub(crate) fn cpu(&self) -> Duration {
         let path = format!("/proc/{}/schedstat", self.pid());
