@@ -6,6 +6,9 @@ use clap::ValueEnum;
 
 mod agent;
 
+use nettune_tests::process::command;
+use nettune_tests::workspace;
+
 use crate::cargo::{cargo, finish_visibly};
 
 #[derive(Debug, clap::Args)]
@@ -15,6 +18,9 @@ pub(crate) struct Args {
     /// Exit with 1 where a figure falls short of its goal
     #[arg(long)]
     check: bool,
+    /// What `operator` is given: --nodes N, --large N, --agents N, --runs N, --only PART,…
+    #[arg(last = true)]
+    more: Vec<String>,
     /// Already in namespaces of its own
     #[arg(long, hide = true)]
     inside: bool,
@@ -24,6 +30,9 @@ pub(crate) struct Args {
 enum Bench {
     /// Facts of 15,000 nodes and 3 tunings to all profiles, on one core
     Plan,
+    /// Writes, growth, rollouts, arrivals, memory and start of the operator on a real API server, with
+    /// 5,000 and 15,000 nodes; about half an hour
+    Operator,
     /// Repair, rest, memory and start of the agent, beside sysctl -p and systemd-sysctl; 2 minutes
     Agent,
 }
@@ -31,9 +40,30 @@ enum Bench {
 pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.name {
         Bench::Plan => run_example("nettune-planner", "bench_plan", args.check).await,
+        Bench::Operator => operator(args).await,
         Bench::Agent if args.inside => agent::run_inside(args.check),
         Bench::Agent => agent::run(args.check).await,
     }
+}
+
+/// The programs as they ship, and the benchmark that starts them.
+async fn operator(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut build = cargo(["build", "--release", "--workspace", "--bins"]);
+    build.args(["--example", "bench_operator"]);
+    anyhow::ensure!(
+        finish_visibly(build).await?.success(),
+        "the programs were not built"
+    );
+    let release = workspace::root().join("target/release");
+    let mut bench = command(release.join("examples/bench_operator"));
+    bench.env("NETTUNE_BIN_DIR", &release).args(&args.more);
+    if args.check {
+        bench.arg("--check");
+    }
+    Ok(match finish_visibly(bench).await?.success() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 async fn run_example(package: &str, example: &str, check: bool) -> anyhow::Result<ExitCode> {

@@ -1,0 +1,174 @@
+//! Agents without a kernel, thousands in one process: the real link, the real step and the real report,
+//! over sysctls that are kept in a map.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nettune_agent::agent::Order;
+use nettune_agent::facts::Identity;
+use nettune_agent::goal::Goal;
+use nettune_agent::link::Link;
+use nettune_agent::live::{Content, Counts, Distress, Live, Machine, Seen};
+use nettune_agent::memory::{Memory, Persisted};
+use nettune_agent::metrics::Metrics;
+use nettune_agent::mono::Mono;
+use nettune_agent::procfs::Roots;
+use nettune_agent::report::Findings;
+use nettune_agent::signals::Signals;
+use nettune_agent::step::{Effect, keys_to_look_at, step};
+use nettune_crds::ProfileFacts;
+use nettune_daemon::shutdown::Shutdown;
+use nettune_sizing::SysctlKey;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Agents that run until it is dropped.
+pub(crate) struct Fleet {
+    tasks: JoinSet<()>,
+    _end: watch::Sender<bool>,
+}
+
+impl Fleet {
+    /// Starts an agent for each of these nodes, with a connection of its own; each node's boot id
+    /// stands beside it.
+    pub(crate) fn start(kubeconfig: &Path, nodes: impl Iterator<Item = (String, String)>) -> Self {
+        let mut tasks = JoinSet::new();
+        let metrics = Metrics::register(&mut Registry::default());
+        let (end, shutdown) = Shutdown::manual();
+        for (node, boot_id) in nodes {
+            let (order, orders) = watch::channel(None);
+            let (found, findings) = watch::channel(None);
+            let kubeconfig = Some(kubeconfig.to_owned());
+            let link = Link::new(kubeconfig, &node, order, findings, metrics.clone());
+            let shutdown = shutdown.clone();
+            tasks.spawn(async move {
+                if let Err(error) = link.run(shutdown).await {
+                    eprintln!("an agent has ended: {error}");
+                }
+            });
+            tasks.spawn(Agent::new(&boot_id).run(orders, found));
+        }
+        Self { tasks, _end: end }
+    }
+
+    /// How many parts of agents run; all of them, or something is wrong.
+    pub(crate) fn running(&self) -> usize {
+        self.tasks.len() / 2
+    }
+}
+
+struct Agent {
+    identity: Arc<Identity>,
+    kernel: BTreeMap<SysctlKey, Content>,
+    memory: Memory,
+    started: Instant,
+}
+
+impl Agent {
+    fn new(boot_id: &str) -> Self {
+        Self {
+            identity: Arc::new(Identity {
+                boot_id: boot_id.to_owned(),
+                kernel_release: "6.1.0-56-cloud-amd64".to_owned(),
+                base_kernel: None,
+                cores: 8,
+            }),
+            kernel: BTreeMap::new(),
+            memory: Memory::new(Persisted::default()),
+            started: Instant::now(),
+        }
+    }
+
+    async fn run(
+        mut self,
+        mut orders: watch::Receiver<Option<Order>>,
+        found: watch::Sender<Option<Arc<Findings>>>,
+    ) {
+        while orders.changed().await.is_ok() {
+            let order = orders.borrow_and_update().clone();
+            let Some(Order::Profile(source)) = order else {
+                continue;
+            };
+            match Goal::read(source) {
+                Ok(goal) => found.send_replace(Some(Arc::new(self.reach(&goal)))),
+                Err(error) => {
+                    eprintln!("a profile cannot be read: {error}");
+                    continue;
+                }
+            };
+        }
+    }
+
+    /// Takes one effect after the other until nothing is left, as the real agent does.
+    fn reach(&mut self, goal: &Goal) -> Findings {
+        loop {
+            let now = Mono::at(self.started.elapsed());
+            let step = step(goal, &self.live(goal), &self.memory, now);
+            match &step.effect {
+                Effect::Rest { .. } => {
+                    self.memory = step.memory;
+                    return Findings {
+                        revision: goal.revision().cloned(),
+                        task: goal.task,
+                        keys: step.keys,
+                        released: step.released,
+                        malformed: None,
+                        tables: None,
+                        signals: Signals::new(&nowhere()).findings(now),
+                        facts: ProfileFacts {
+                            initial_network_namespace: true,
+                            ipv6: true,
+                            ..ProfileFacts::default()
+                        },
+                        identity: Arc::clone(&self.identity),
+                    };
+                }
+                Effect::Set(key, value) => {
+                    self.kernel.insert(key.clone(), value.clone().into());
+                }
+                Effect::Clear(key) => {
+                    self.kernel.insert(key.clone(), Content::Empty);
+                }
+                Effect::Persist(_) => {}
+            }
+            self.memory = step.memory.learn(step.effect, Ok(()), now);
+        }
+    }
+
+    fn live(&self, goal: &Goal) -> Live {
+        let seen = |key: SysctlKey| {
+            // Every key is there, with a small number.
+            let content = self.kernel.get(&key).cloned();
+            let content = content.unwrap_or_else(|| 1_u64.into());
+            (key, Seen::Content(content))
+        };
+        Live {
+            initial_namespace: true,
+            keys: keys_to_look_at(goal, &self.memory)
+                .into_iter()
+                .map(seen)
+                .collect(),
+            counts: Counts {
+                neighbors_ipv4: Some(0),
+                neighbors_ipv6: Some(0),
+                conntrack: Some(0),
+            },
+            distress: Distress::default(),
+            machine: Machine {
+                cores: 8,
+                kernel: None,
+            },
+        }
+    }
+}
+
+/// No counters: nothing is suffered from.
+fn nowhere() -> Roots {
+    Roots {
+        sysctl: "/nonexistent".into(),
+        proc: "/nonexistent".into(),
+    }
+}

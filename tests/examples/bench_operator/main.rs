@@ -1,0 +1,92 @@
+//! `cargo xtask bench operator`: the operator on a real API server, beside what the API server allows.
+//!
+//! Each figure stands beside its goal. Where a goal is a ratio, its baseline is measured in the same
+//! run: the same writes by the same client in a bare loop, or a bare list that decodes the same
+//! objects. With `--check` it exits with 1 where a goal is missed.
+
+#![allow(clippy::print_stdout, reason = "a report is what it is for")]
+
+mod arrival;
+mod cluster;
+mod fleet;
+mod growth;
+mod report;
+mod resize;
+mod rollout;
+mod start;
+mod ways;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use crate::report::Report;
+
+#[derive(Debug, Parser)]
+struct Args {
+    /// Nodes of the benchmarks that write
+    #[arg(long, default_value_t = 5_000, value_name = "N")]
+    nodes: u16,
+    /// Nodes of the benchmarks of memory and of the start
+    #[arg(long, default_value_t = 15_000, value_name = "N")]
+    large: u16,
+    /// Agents as they ship that join the cluster one after the other
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    agents: u16,
+    /// How often what is compared is repeated; medians are shown
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    runs: usize,
+    /// Only these; all where none is named
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Exit with 1 where a goal is missed
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The ways of writing a profile and its status
+    Ways,
+    /// A new size for every node, against a bare loop
+    Resize,
+    /// How often a profile is written while the cluster grows
+    Growth,
+    /// A new value over all nodes at once, with an agent on each
+    Rollout,
+    /// A node that joins, and requests while nothing happens
+    Arrival,
+    /// Memory, and the time from start to the first decision
+    Start,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    nettune_daemon::tls::install();
+    let wants = |part| args.only.is_empty() || args.only.contains(&part);
+    let mut report = Report::new();
+    if wants(Part::Ways) {
+        ways::measure(&mut report, args.runs).await?;
+    }
+    if wants(Part::Resize) {
+        resize::measure(&mut report, args.nodes, args.runs).await?;
+    }
+    if wants(Part::Growth) {
+        growth::measure(&mut report, args.nodes).await?;
+    }
+    if wants(Part::Rollout) {
+        rollout::measure(&mut report, args.nodes, args.runs).await?;
+    }
+    if wants(Part::Arrival) {
+        arrival::measure(&mut report, args.nodes, args.agents).await?;
+    }
+    if wants(Part::Start) {
+        start::measure(&mut report, args.large, args.runs).await?;
+    }
+    let missed = report.print();
+    Ok(match args.check && missed {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
+}
