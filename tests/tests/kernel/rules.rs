@@ -12,14 +12,14 @@ const THRESHOLDS: [&str; 3] = [
 const REUSE: &str = "net.ipv4.vs.conn_reuse_mode";
 
 /// Reads all three thresholds as fast as it can and writes each disorder down. A look counts only where
-/// the outer two did not change while it was taken. In awk, since the shell reads byte by byte, and
+/// none of them changed while it was taken. In awk, since the shell reads byte by byte, and
 /// the kernel answers only the first byte of such a read.
 const WITNESS: &str = r#"
     function value(name,  text) { getline text <name; close(name); return text + 0 }
     BEGIN {
         while (1) {
             a = value("gc_thresh1"); b = value("gc_thresh2"); c = value("gc_thresh3")
-            if (a != value("gc_thresh1") || c != value("gc_thresh3")) continue
+            if (a != value("gc_thresh1") || b != value("gc_thresh2") || c != value("gc_thresh3")) continue
             print "x" >>"/looks"; fflush()
             if (a >= b || b >= c) { print a, b, c >>"/disorder"; fflush() }
         }
