@@ -10,7 +10,7 @@ use nettune_agent::goal::{Goal, Revision, Source};
 use nettune_agent::host::Surroundings;
 use nettune_agent::live::{Content, Counts, Distress, Live};
 use nettune_agent::memory::Memory;
-use nettune_agent::mono::Mono;
+use nettune_sizing::Mono;
 use nettune_agent::policy::{Host, PolicyFile};
 use nettune_agent::procfs::Sysctls;
 use nettune_agent::rehearsal::rehearse;

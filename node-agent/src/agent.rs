@@ -16,13 +16,13 @@ use crate::goal::{Goal, Revision, Source};
 use crate::live::{Content, Counts, Distress, Live};
 use crate::memory::{Memory, Persisted};
 use crate::metrics::Metrics;
-use crate::mono::Mono;
 use crate::procfs::{Noticing, Roots, Sysctls};
 use crate::report::Findings;
 use crate::signals::Signals;
 use crate::state::StateDir;
 use crate::step::{Drift, Effect, Left, Step, keys_to_look_at, step};
 use crate::ticks::Ticks;
+use nettune_sizing::Mono;
 
 /// How often all keys are looked at: the longest that a writer goes unnoticed.
 const LOOK: Duration = Duration::from_millis(100);

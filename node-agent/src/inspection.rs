@@ -12,8 +12,8 @@ use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourHeader, Neighbour
 
 use crate::flannel::{self, Entries, Found, Missing};
 use crate::live::Counts;
-use crate::mono::Mono;
 use crate::netlink::{self, NetlinkError};
+use nettune_sizing::Mono;
 
 /// Neighbours are counted at most this often, and Flannel's entries this often.
 const INTERVAL: Duration = Duration::from_secs(60);

@@ -9,11 +9,11 @@ use crate::conntrack;
 use crate::goal::Goal;
 use crate::live::{Content, Live, Seen};
 use crate::memory::Memory;
-use crate::mono::Mono;
 use crate::order;
 use crate::refusal;
 use crate::restore;
 use crate::thresholds;
+use nettune_sizing::Mono;
 
 /// What becomes of each key.
 pub(crate) type Plan = BTreeMap<SysctlKey, Verdict>;

@@ -19,7 +19,6 @@ pub mod link;
 pub mod live;
 pub mod memory;
 pub mod metrics;
-pub mod mono;
 mod netlink;
 mod order;
 mod pace;

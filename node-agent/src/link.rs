@@ -21,10 +21,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::agent::Order;
 use crate::goal::{Revision, Source};
 use crate::metrics::Metrics;
-use crate::mono::Mono;
 use crate::pace::Pace;
 use crate::patch::difference;
 use crate::report::Findings;
+use nettune_sizing::Mono;
 
 /// How long a write of the status may take; the client repeats it for much longer by itself.
 const PATCH_TIMEOUT: Duration = Duration::from_secs(10);

@@ -11,9 +11,9 @@ use crate::conntrack;
 use crate::goal::{Goal, Revision, Source, Task};
 use crate::key_report::KeyReport;
 use crate::live::{Content, Distress};
-use crate::mono::Mono;
 use crate::rivals::{LONG_PAUSE, Rival};
 use crate::step::{Effect, Left};
+use nettune_sizing::Mono;
 
 /// Everything that [`crate::step::step`] knows besides the goal and the kernel.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::mono::Mono;
+use nettune_sizing::Mono;
 
 /// The least time between two writes.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use nettune_crds::conditions::reasons;
 
 use crate::counters::{ConntrackCounters, NeighborCounters, Reading};
 use crate::live::Distress;
-use crate::mono::Mono;
+use nettune_sizing::Mono;
 
 /// A finding stays this long after its last sign: what comes in bursts is one finding.
 pub const QUIET: Duration = Duration::from_secs(600);

@@ -14,9 +14,9 @@ use crate::goal::Goal;
 use crate::key_report::KeyReport;
 use crate::live::{Content, Live, Seen};
 use crate::memory::Memory;
-use crate::mono::Mono;
 use crate::policy::Sized;
 use crate::step::{Effect, step};
+use nettune_sizing::Mono;
 
 /// More effects than any goal needs.
 const MOST_EFFECTS: usize = 2000;

@@ -11,7 +11,7 @@ use nettune_sizing::{SysctlKey, Wanted, keys};
 use crate::goal::{Goal, Task};
 use crate::live::{Distress, Live};
 use crate::memory::Memory;
-use crate::mono::Mono;
+use nettune_sizing::Mono;
 
 /// What is counted this soon after a raise belongs to the burst that it answers: counters are read
 /// once a second.

@@ -12,9 +12,9 @@ use nettune_sizing::{SysctlKey, Wanted};
 
 use crate::judge::Verdict;
 use crate::live::Content;
-use crate::mono::Mono;
 use crate::step::in_words;
 use crate::suspects;
+use nettune_sizing::Mono;
 
 /// The second write of somebody else is answered after this pause, and each further one after twice
 /// the pause before; the first one at once. That is the kernel's own first pause before it repeats
@@ -128,8 +128,7 @@ impl Rival {
         let Some(since) = contest.holds_since else {
             return true;
         };
-        let [least, most] = PROOF;
-        now.since(since) < self.held_longest.saturating_mul(2).clamp(least, most)
+        now.since(since) < proof(self.held_longest)
     }
 
     /// A new version of the profile is tried at once.
@@ -149,9 +148,8 @@ impl Rival {
     /// When something is to be done although nothing in the kernel has changed.
     pub(crate) fn due(&self, now: Mono) -> Option<Mono> {
         let over = self.contest.as_ref().and_then(|contest| {
-            let [least, most] = PROOF;
-            let proof = self.held_longest.saturating_mul(2).clamp(least, most);
-            contest.holds_since.map(|since| since.after(proof))
+            let since = contest.holds_since;
+            since.map(|since| since.after(proof(self.held_longest)))
         });
         [Some(self.answer_at), over]
             .into_iter()
@@ -194,6 +192,12 @@ impl Rival {
             suspects::advice(key),
         ))
     }
+}
+
+/// How long the value has to hold for a contest to be over.
+fn proof(held_longest: Duration) -> Duration {
+    let [least, most] = PROOF;
+    held_longest.saturating_mul(2).clamp(least, most)
 }
 
 /// A time in the two largest units that it has.

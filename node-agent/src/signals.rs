@@ -8,10 +8,10 @@ use crate::counters::{Counters, Reading, read_bounded};
 use crate::flannel;
 use crate::inspection::{self, Counted, Flannel, Inspector};
 use crate::live::{Counts, Distress, Live};
-use crate::mono::Mono;
 use crate::pressure::{Around, Finding, Pressure, Totals};
 use crate::procfs::Roots;
 use crate::tables::Tables;
+use nettune_sizing::Mono;
 
 /// How often the devices are looked through for those that tell something.
 const DEVICES: Duration = Duration::from_secs(30);

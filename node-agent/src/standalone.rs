@@ -26,10 +26,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use crate::agent::Order;
 use crate::facts;
 use crate::goal::Source;
-use crate::mono::Mono;
 use crate::pace::Pace;
 use crate::policy::{Host, PolicyError, PolicyFile, Sized};
 use crate::report::Findings;
+use nettune_sizing::Mono;
 
 /// How often the file is looked at. A look costs a microsecond and sees every kind of change: a write,
 /// a rename over it, a symbolic link on its way that was turned, as in a mounted ConfigMap.

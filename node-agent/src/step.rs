@@ -19,10 +19,10 @@ use crate::judge::{self, Plan, Verdict};
 use crate::key_report::{KeyReport, reports};
 use crate::live::{Content, Live, Seen};
 use crate::memory::{AppliedOnce, Cause, Failure, KeyMemory, Memory, Persisted, Record};
-use crate::mono::Mono;
 use crate::order::{self, FAMILIES};
 use crate::rivals::Rival;
 use crate::{refusal, relief, restore};
+use nettune_sizing::Mono;
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,7 @@ use nettune_sizing::keys;
 
 use crate::inspection::Counted;
 use crate::live::{Distress, Live};
-use crate::mono::Mono;
+use nettune_sizing::Mono;
 
 /// Upper ends of the bands, in per cent of the limit.
 const BANDS: [i32; 6] = [10, 25, 50, 75, 90, 100];

@@ -7,8 +7,8 @@ use crate::goal::Goal;
 use crate::judge::{self, Plan, Verdict};
 use crate::live::Live;
 use crate::memory::Memory;
-use crate::mono::Mono;
 use crate::order::{FAMILIES, Family, HIGHEST, leaf};
+use nettune_sizing::Mono;
 
 /// What is known while the thresholds of one table are settled.
 struct Table<'a> {

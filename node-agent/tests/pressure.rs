@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use nettune_agent::counters::{ConntrackCounters, NeighborCounters, Reading};
-use nettune_agent::mono::Mono;
 use nettune_agent::pressure::{Around, Finding, Pressure, QUIET};
 use nettune_crds::conditions::reasons;
+use nettune_sizing::Mono;
 
 const MAX: u64 = 1000;
 

@@ -56,27 +56,14 @@ impl Announcer {
                 continue;
             }
             self.told.insert(key, now);
-            let regarding = ObjectReference {
-                api_version: Some(NodeNetworkTuning::api_version(&()).into_owned()),
-                kind: Some(NodeNetworkTuning::kind(&()).into_owned()),
-                name: Some(tuning.to_string()),
-                uid: Some(uid.to_owned()),
-                ..ObjectReference::default()
-            };
+            let regarding = reference::<NodeNetworkTuning>(tuning, uid);
             self.publish(regarding, "Sizing", announcement);
         }
     }
 
     /// Publishes what was found on a Node. How often is the caller's business.
     pub(crate) fn announce_on_node(&self, node: &str, uid: &str, announcement: Announcement) {
-        let regarding = ObjectReference {
-            api_version: Some(Node::api_version(&()).into_owned()),
-            kind: Some(Node::kind(&()).into_owned()),
-            name: Some(node.to_owned()),
-            uid: Some(uid.to_owned()),
-            ..ObjectReference::default()
-        };
-        self.publish(regarding, "Watching", announcement);
+        self.publish(reference::<Node>(node, uid), "Watching", announcement);
     }
 
     fn publish(&self, regarding: ObjectReference, action: &str, announcement: Announcement) {
@@ -91,6 +78,16 @@ impl Announcer {
                 Err(_) => debug!("event not published in time"),
             }
         });
+    }
+}
+
+fn reference<K: Resource<DynamicType = ()>>(name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
     }
 }
 

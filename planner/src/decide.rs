@@ -15,7 +15,9 @@ use crate::select::{Claims, Owner};
 use crate::silent;
 use crate::status::{self, Tally};
 use crate::taint;
-use crate::time::{Alarm, Mono, Now};
+use nettune_sizing::Mono;
+
+use crate::time::{Alarm, Now};
 use crate::world::{PlannedProfile, TuningContent};
 use crate::{PlannedNode, World};
 

@@ -24,10 +24,11 @@ mod world;
 pub use decide::{Announcement, Decision, Write, decide};
 pub use groups::{Group, group_nodes};
 pub use memory::Memory;
+pub use nettune_sizing::Mono;
 pub use node::{
     ObservedCondition, ObservedNode, ObservedNodeSpec, ObservedNodeStatus, PlannedNode,
     STARTUP_TAINT,
 };
-pub use time::{Mono, Now};
+pub use time::Now;
 pub use watched::{Kind, Watched};
 pub use world::{PlannedProfile, PlannedTuning, Reported, TuningContent, World};

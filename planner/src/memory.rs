@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use nettune_crds::NodeNetworkProfileSpec;
 
-use crate::time::Mono;
+use nettune_sizing::Mono;
 
 /// What [`decide`](crate::decide()) gives back for its next call.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::PlannedNode;
 use crate::decide::Write;
-use crate::time::{Alarm, Mono, Now};
+use nettune_sizing::Mono;
+
+use crate::time::{Alarm, Now};
 use crate::world::PlannedProfile;
 
 /// A node that is not ready by then loses the taint all the same: one that is not selected, only

@@ -40,6 +40,12 @@ where
     timeline
 }
 
+/// Another value, by the rollout that is the default.
+fn want<E>(timeline: &mut Timeline<E>, value: u32) {
+    let tuning = fixed(value, json!({}));
+    timeline.cluster.apply_tuning("default", tuning);
+}
+
 /// The reason and the message of a tuning's condition.
 fn condition(cluster: &Cluster, type_: &str) -> (String, String, String) {
     let conditions = &cluster.status("default").conditions;
@@ -54,9 +60,7 @@ fn condition(cluster: &Cluster, type_: &str) -> (String, String, String) {
 #[test]
 fn a_fixed_value_goes_to_one_node_then_to_as_many_as_have_passed() {
     let mut timeline = settled(12, fine);
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(2, json!({})));
+    want(&mut timeline, 2);
     let mut reached = Vec::new();
     for _ in 0..6 {
         timeline.step(60);
@@ -73,9 +77,7 @@ fn a_raised_limit_goes_to_all_at_once_also_while_a_rollout_is_stopped() {
         true => Effect::Fails,
         false => Effect::Fine,
     });
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(2, json!({})));
+    want(&mut timeline, 2);
     timeline.run(300, 10);
     assert_eq!(timeline.holding(SOMAXCONN, "2"), 1);
     let mut raised = fixed(2, json!({}));
@@ -99,9 +101,7 @@ fn every_kernel_is_visited_before_a_second_node_of_one_that_was() {
     cluster.apply_tuning("default", fixed(1, json!({"type": "AllAtOnce"})));
     let mut timeline = Timeline::new(cluster, fine);
     timeline.step(10);
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(2, json!({})));
+    want(&mut timeline, 2);
     timeline.step(60);
     timeline.step(60);
     let second = &timeline.cluster.profiles[&name_of(9)].spec;
@@ -115,9 +115,7 @@ fn a_value_that_cuts_nodes_off_stops_at_the_first_wave() {
         true => Effect::CutsOff,
         false => Effect::Fine,
     });
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(2, json!({})));
+    want(&mut timeline, 2);
     timeline.run(3600, 10);
     assert_eq!(timeline.damaged.len(), 1, "{:?}", timeline.damaged);
     let (status, reason, message) = condition(&timeline.cluster, "Ready");
@@ -188,14 +186,10 @@ fn a_stopped_rollout_goes_on_when_the_tuning_changes() {
         true => Effect::Fails,
         false => Effect::Fine,
     });
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(2, json!({})));
+    want(&mut timeline, 2);
     timeline.run(300, 10);
     assert_eq!(condition(&timeline.cluster, "Ready").1, "RolloutStopped");
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(3, json!({})));
+    want(&mut timeline, 3);
     timeline.run(600, 10);
     assert_eq!(timeline.holding(SOMAXCONN, "3"), 8);
     assert_eq!(condition(&timeline.cluster, "Ready").1, "AllNodesReady");
@@ -211,9 +205,7 @@ fn a_stopped_rollout_goes_on_when_the_failed_node_recovers_or_goes() {
                 false => Effect::Fine,
             }
         });
-        timeline
-            .cluster
-            .apply_tuning("default", fixed(2, json!({})));
+        want(&mut timeline, 2);
         timeline.run(300, 10);
         assert_eq!(condition(&timeline.cluster, "Ready").1, "RolloutStopped");
         broken.set(false);
@@ -294,9 +286,7 @@ fn all_at_once_reaches_every_node_in_one_decision_and_marks_none() {
 #[test]
 fn a_paused_rollout_begins_no_further_node_and_goes_on_where_it_was() {
     let mut timeline = settled(8, fine);
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(2, json!({})));
+    want(&mut timeline, 2);
     timeline.step(60);
     timeline.step(10);
     assert_eq!(timeline.holding(SOMAXCONN, "2"), 2);
@@ -313,9 +303,7 @@ fn a_paused_rollout_begins_no_further_node_and_goes_on_where_it_was() {
             "6 nodes wait: rollout.paused is set".to_owned()
         )
     );
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(2, json!({})));
+    want(&mut timeline, 2);
     timeline.step(10);
     assert_eq!(
         timeline.holding(SOMAXCONN, "2"),
@@ -329,14 +317,10 @@ fn a_paused_rollout_begins_no_further_node_and_goes_on_where_it_was() {
 #[test]
 fn a_change_in_the_middle_starts_a_new_rollout_without_a_backlog() {
     let mut timeline = settled(16, fine);
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(2, json!({})));
+    want(&mut timeline, 2);
     timeline.run(180, 60);
     assert_eq!(timeline.holding(SOMAXCONN, "2"), 4);
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(3, json!({})));
+    want(&mut timeline, 3);
     timeline.step(60);
     assert_eq!(timeline.holding(SOMAXCONN, "3"), 1);
     timeline.run(600, 60);
@@ -346,9 +330,7 @@ fn a_change_in_the_middle_starts_a_new_rollout_without_a_backlog() {
 #[test]
 fn a_new_leader_waits_again_and_goes_on() {
     let mut timeline = settled(8, fine);
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(2, json!({})));
+    want(&mut timeline, 2);
     timeline.step(60);
     timeline.step(50);
     timeline.cluster.fail_over();
@@ -365,9 +347,7 @@ fn a_new_leader_waits_again_and_goes_on() {
 fn a_node_that_is_not_ready_comes_last_and_is_not_counted() {
     let mut timeline = settled(5, fine);
     timeline.cluster.set_ready("node-0", "False");
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(2, json!({})));
+    want(&mut timeline, 2);
     timeline.step(60);
     assert!(holds(
         &timeline.cluster.profiles["node-1"].spec,
@@ -464,9 +444,7 @@ fn what_an_earlier_rollout_has_written_does_not_count_in_the_next() {
 #[test]
 fn a_node_whose_write_is_late_keeps_its_place() {
     let mut timeline = settled(4, fine);
-    timeline
-        .cluster
-        .apply_tuning("default", fixed(2, json!({})));
+    want(&mut timeline, 2);
     let first = timeline.cluster.look();
     timeline.cluster.memory = first.memory;
     // Before the write is seen, a node comes that would be the first by its name.

@@ -13,6 +13,7 @@ mod ipvs;
 mod kernel;
 mod key;
 pub mod keys;
+mod mono;
 mod neighbors;
 mod policy;
 mod size;
@@ -24,6 +25,7 @@ pub use allow_list::{Block, INTERFACE_FAMILIES, InterfaceFamily, Listed, Scope, 
 pub use facts::{ClusterFacts, NodeFacts, PodLinks, PodNetwork};
 pub use kernel::{KernelVersion, ParseKernelVersionError};
 pub use key::{InvalidKey, SysctlKey};
+pub use mono::Mono;
 pub use policy::{
     ConnReuseMode, ConntrackPolicy, EntryBounds, Factors, InvalidPolicy, IpvsPolicy,
     NeighborPolicy, PodNetworkChoice, Policy, Thresholds,

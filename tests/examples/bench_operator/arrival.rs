@@ -27,8 +27,7 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16, agents: u16) -> any
     report.doing(&format!("arrival: {nodes} nodes with an agent each"));
     let (control_plane, client) = cluster::control_plane().await?;
     cluster::create_nodes(&client, 0, nodes).await?;
-    let names = (0..nodes).map(|index| (cluster::name(index), cluster::boot_id(index)));
-    let fleet = Fleet::start(control_plane.kubeconfig(), names);
+    let fleet = Fleet::start(control_plane.kubeconfig(), nodes);
     control_plane.apply(&cluster::tuning(6_000)).await?;
     let operator = Program::operator(&control_plane, &[]).await?;
     let mut watched = Parsed::begin(&client).await?;

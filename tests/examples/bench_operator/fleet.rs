@@ -13,17 +13,19 @@ use nettune_agent::link::Link;
 use nettune_agent::live::{Content, Counts, Distress, Live, Machine, Seen};
 use nettune_agent::memory::{Memory, Persisted};
 use nettune_agent::metrics::Metrics;
-use nettune_agent::mono::Mono;
 use nettune_agent::procfs::Roots;
 use nettune_agent::report::Findings;
 use nettune_agent::signals::Signals;
 use nettune_agent::step::{Effect, keys_to_look_at, step};
 use nettune_crds::ProfileFacts;
 use nettune_daemon::shutdown::Shutdown;
+use nettune_sizing::Mono;
 use nettune_sizing::SysctlKey;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use crate::cluster;
 
 /// Agents that run until it is dropped.
 pub(crate) struct Fleet {
@@ -32,13 +34,13 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts an agent for each of these nodes, with a connection of its own; each node's boot id
-    /// stands beside it.
-    pub(crate) fn start(kubeconfig: &Path, nodes: impl Iterator<Item = (String, String)>) -> Self {
+    /// Starts an agent, with a connection of its own, for each of the first so many nodes.
+    pub(crate) fn start(kubeconfig: &Path, nodes: u16) -> Self {
         let mut tasks = JoinSet::new();
         let metrics = Metrics::register(&mut Registry::default());
         let (end, shutdown) = Shutdown::manual();
-        for (node, boot_id) in nodes {
+        for index in 0..nodes {
+            let node = cluster::name(index);
             let (order, orders) = watch::channel(None);
             let (found, findings) = watch::channel(None);
             let kubeconfig = Some(kubeconfig.to_owned());
@@ -49,7 +51,7 @@ impl Fleet {
                     eprintln!("an agent has ended: {error}");
                 }
             });
-            tasks.spawn(Agent::new(&boot_id).run(orders, found));
+            tasks.spawn(Agent::new(&cluster::boot_id(index)).run(orders, found));
         }
         Self { tasks, _end: end }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A moment, as the time since some start that is the same for the whole process. It is never
 /// persisted nor compared with a clock of another machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(Duration);
 
 impl Mono {
