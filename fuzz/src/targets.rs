@@ -142,7 +142,8 @@ fn state(data: &[u8]) {
         taken.set_aside.is_some(),
         dir.peek().is_ok_and(|now| now.originals_lost) && taken.set_aside.is_some()
     );
-    dir.save(&taken.persisted).expect("a save");
+    dir.note(&taken.persisted).expect("a note");
+    dir.flush().expect("a flush");
     let again = dir.load();
     assert!(again.set_aside.is_none());
     assert_eq!(again.persisted, taken.persisted);

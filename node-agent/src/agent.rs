@@ -16,10 +16,11 @@ use crate::goal::{Goal, Revision, Source};
 use crate::live::{Content, Counts, Distress, Live};
 use crate::memory::{Memory, Persisted};
 use crate::metrics::Metrics;
+use crate::mounts::Mounts;
 use crate::procfs::{Noticing, Roots, Sysctls};
 use crate::report::Findings;
 use crate::signals::Signals;
-use crate::state::StateDir;
+use crate::state::{SaveError, StateDir};
 use crate::step::{Drift, Effect, Left, Step, keys_to_look_at, step};
 use crate::ticks::Ticks;
 use nettune_sizing::Mono;
@@ -31,11 +32,15 @@ const LOOK: Duration = Duration::from_millis(100);
 const COUNT: Duration = Duration::from_secs(1);
 
 /// For so long counters are not read again between two effects: a table that is to be lowered has to
-/// be less than half full, which no table becomes in this time.
+/// be less than half full, which no table becomes in this time. Nor are keys of other tables than the
+/// one that was written, which are all looked at before it rests.
 const STILL_TRUE: Duration = Duration::from_millis(10);
 
 /// How often the node's facts are read.
 const FACTS: Duration = Duration::from_secs(30);
+
+/// The pause after a flush that failed.
+const FLUSH_AGAIN: Duration = Duration::from_secs(60);
 
 /// A goal that needs more effects than this at a time has a fault in it; it goes on at the next look.
 const MOST_EFFECTS: usize = 2000;
@@ -96,6 +101,10 @@ pub struct Agent {
     rested: Option<Rested>,
     /// How it notices changes, as it was said last.
     noticing: Option<Noticing>,
+    /// Whether a mount over a key is told by an event.
+    mounts_ring: bool,
+    /// From when on the state is to be flushed; `None` where it is.
+    flush_at: Option<Mono>,
 }
 
 impl Agent {
@@ -140,6 +149,8 @@ impl Agent {
             due: Mono::default(),
             rested: None,
             noticing: None,
+            mounts_ring: false,
+            flush_at: Some(Mono::default()),
         };
         if let Some(source) = agent.memory.persisted.source.clone() {
             agent.take(Order::Profile(source));
@@ -160,6 +171,8 @@ impl Agent {
     ) -> std::io::Result<()> {
         let mut ticks = Ticks::every(LOOK)?;
         let mut ringing = Ringing::new(self.sysctls.listen())?;
+        let mut mounts = Mounts::watch()?;
+        self.mounts_ring = mounts.ring();
         let mut may_order = true;
         loop {
             self.turn();
@@ -175,6 +188,7 @@ impl Agent {
                 ring = ringing.rung() => if ring == Ring::Moved {
                     self.sysctls.check_paths();
                 },
+                () = mounts.changed() => self.sysctls.check_paths(),
                 () = ticks.tick() => ringing.tick(),
             }
         }
@@ -249,6 +263,8 @@ impl Agent {
         if !changed && (now < self.due || self.rests_on(now)) {
             return;
         }
+        let mut looked_at_all = now;
+        let mut is_whole = true;
         let mut read = None;
         for _ in 0..MOST_EFFECTS {
             let now = self.now();
@@ -260,13 +276,31 @@ impl Agent {
             let step = step(&self.goal, &live, &self.memory, now);
             self.notice(&step.drifts);
             self.say_what_is_left(&step.left);
-            if let Effect::Rest { until } = step.effect {
-                self.rest(step, live, until, now);
-                return;
-            }
+            let near = match &step.effect {
+                Effect::Rest { until } if is_whole => {
+                    let until = *until;
+                    self.rest(step, live, until, now);
+                    return;
+                }
+                Effect::Set(key, _) | Effect::Clear(key)
+                    if now.since(looked_at_all) < STILL_TRUE =>
+                {
+                    Some(key.clone())
+                }
+                _ => None,
+            };
             let outcome = self.perform(&step.effect, &live);
-            self.memory = step.memory.learn(step.effect, outcome, self.now());
-            self.sysctls.look();
+            let now = self.now();
+            self.memory = step.memory.learn(step.effect, outcome, now);
+            is_whole = near.is_none();
+            match near {
+                Some(key) => self.sysctls.look_around(&key),
+                None => {
+                    self.sysctls.silence();
+                    self.sysctls.look();
+                    looked_at_all = now;
+                }
+            }
         }
         tracing::error!(
             node = self.node,
@@ -321,16 +355,37 @@ impl Agent {
     }
 
     fn save(&mut self, persisted: &Persisted) -> Result<(), Errno> {
-        let saved = self.state.save(persisted);
-        self.metrics.save(saved.is_ok());
-        saved.map_err(|error| {
-            tracing::error!(
-                node = self.node,
-                error = chain(&error),
-                "the state was not saved"
-            );
+        self.flush_at = Some(Mono::default());
+        self.state.note(persisted).map_err(|error| {
+            self.not_saved(&error);
             error.errno()
         })
+    }
+
+    /// What was saved survives a loss of power from here on. Not before the kernel has its values: it
+    /// takes longer than they do.
+    fn flush(&mut self, now: Mono) {
+        if self.flush_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.flush_at = None;
+        match self.state.flush() {
+            Ok(true) => self.metrics.save(true),
+            Ok(false) => {}
+            Err(error) => {
+                self.not_saved(&error);
+                self.flush_at = Some(now.after(FLUSH_AGAIN));
+            }
+        }
+    }
+
+    fn not_saved(&self, error: &SaveError) {
+        self.metrics.save(false);
+        tracing::error!(
+            node = self.node,
+            error = chain(error),
+            "the state was not saved"
+        );
     }
 
     fn write(&mut self, key: &SysctlKey, content: &Content, live: &Live) -> Result<(), Errno> {
@@ -426,13 +481,16 @@ impl Agent {
     }
 
     fn settle(&mut self, rested: Rested, now: Mono) {
+        self.flush(now);
         self.due = rested.until.min(now.after(COUNT));
         self.rested = Some(rested);
     }
 
     /// What is looked at less often than the keys.
     fn observe(&mut self, live: &Live, now: Mono) {
-        self.sysctls.check_paths();
+        if !(self.mounts_ring && self.sysctls.are_of_kernel()) {
+            self.sysctls.check_paths();
+        }
         self.say_how_it_notices();
         self.signals.observe(live, now);
         if now.since(self.facts_read) >= FACTS {

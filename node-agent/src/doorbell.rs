@@ -14,6 +14,7 @@ use rustix::fs::inotify::{
     self, CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, remove_watch,
 };
 use rustix::io::Errno;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::ticks::readiness;
@@ -77,7 +78,7 @@ impl Doorbell {
     }
 
     /// Takes what has rung since the last time, and says whether that is all.
-    fn answer(&self) -> (Ring, bool) {
+    pub(crate) fn answer(&self) -> (Ring, bool) {
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut reader = Reader::new(&self.0, &mut buffer);
         let mut ring = Ring::Nothing;
@@ -135,7 +136,7 @@ impl Ringing {
     /// Has to be called in a runtime. Without a doorbell it never rings.
     pub(crate) fn new(doorbell: Option<&Doorbell>) -> std::io::Result<Self> {
         let with_readiness = |doorbell: &Doorbell| {
-            let ready = readiness(Arc::clone(&doorbell.0))?;
+            let ready = readiness(Arc::clone(&doorbell.0), Interest::READABLE)?;
             Ok::<_, std::io::Error>((doorbell.clone(), ready))
         };
         Ok(Self {
@@ -159,13 +160,13 @@ impl Ringing {
                 // The runtime is ending.
                 return std::future::pending().await;
             };
-            // Also for what does not matter: it costs a wake-up.
-            self.left -= 1;
             let (ring, is_all) = doorbell.answer();
             if is_all {
                 guard.clear_ready();
             }
+            // What a look has answered already has cost a wake-up at most.
             if ring != Ring::Nothing {
+                self.left -= 1;
                 return ring;
             }
         }

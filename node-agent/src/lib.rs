@@ -19,6 +19,7 @@ pub mod link;
 pub mod live;
 pub mod memory;
 pub mod metrics;
+mod mounts;
 mod netlink;
 mod order;
 mod pace;

@@ -11,7 +11,7 @@ use nettune_sizing::{InvalidValue, SysctlKey, Value};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::doorbell::{Doorbell, Watch};
+use crate::doorbell::{Doorbell, Ring, Watch};
 use crate::live::{Content, Seen};
 
 /// Where the kernel's files are. In a pod `/proc/sys` is read-only, and the host's is mounted
@@ -99,6 +99,15 @@ impl Sysctls {
         }
     }
 
+    /// Takes what has rung, the agent's own writes above all: the look that follows answers it.
+    pub fn silence(&mut self) {
+        if let Some(Ok(doorbell)) = &self.doorbell
+            && doorbell.answer().0 == Ring::Moved
+        {
+            self.check_paths = true;
+        }
+    }
+
     /// Reads all, and says whether anything differs from the last time.
     pub fn look(&mut self) -> bool {
         let check_path = std::mem::take(&mut self.check_paths);
@@ -123,10 +132,30 @@ impl Sysctls {
         changed
     }
 
+    /// Reads a key and those beside it, which are the rest of its table.
+    pub fn look_around(&mut self, key: &SysctlKey) {
+        let Some(dir) = self.held.get(key).and_then(|held| held.path.parent()) else {
+            return;
+        };
+        let dir = dir.to_owned();
+        for held in self.held.values_mut() {
+            if held.path.parent() == Some(&dir) {
+                held.look(&mut self.buffer, false);
+            }
+        }
+    }
+
     /// Lets the next look make sure that each descriptor is still that of its path: another mount
     /// over it changes nothing on the descriptor.
     pub fn check_paths(&mut self) {
         self.check_paths = true;
+    }
+
+    /// Whether all are files of the kernel: what a path of theirs leads to changes by mounts alone.
+    #[must_use]
+    pub fn are_of_kernel(&self) -> bool {
+        let mut opened = self.held.values().filter_map(|held| held.file.as_ref());
+        opened.all(|opened| opened.of_kernel)
     }
 
     /// Lets the keys ring when they are written, and returns what rings, where there is such a thing.

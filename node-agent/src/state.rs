@@ -1,9 +1,14 @@
 //! The state directory: what has to outlive the process, saved so that a kill at any moment leaves
 //! the old state or the new one.
+//!
+//! Three files, of which two are there for moments: `state.json.tmp` is being written,
+//! `state.json.new` is whole and the newest that any process of this boot will find, `state.json` also
+//! survives a loss of power. Between the second and the third lies the flush to the disk, which takes
+//! longer than all else: it waits until the kernel has its values (`docs/design/0013-flush-later.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -90,6 +95,15 @@ pub struct SaveError {
     source: io::Error,
 }
 
+fn failed(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SaveError {
+    let path = path.to_owned();
+    move |source| SaveError {
+        attempt,
+        path,
+        source,
+    }
+}
+
 impl SaveError {
     /// The system's error.
     #[must_use]
@@ -98,7 +112,10 @@ impl SaveError {
     }
 }
 
-const FILE: &str = "state.json";
+const FLUSHED: &str = "state.json";
+const NOTED: &str = "state.json.new";
+const UNFINISHED: &str = "state.json.tmp";
+const ASIDE: &str = "state.json.bad";
 const VERSION: u32 = 1;
 
 /// A profile has at most 128 keys with 2 KiB of text each, and each key a record.
@@ -110,6 +127,9 @@ const TRIES: u32 = 6;
 
 /// The pause between two of these.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
+/// A state, and the name of the other node whose goal was left out of it.
+type Read = (Persisted, Option<String>);
 
 /// What every version of the file has.
 #[derive(Deserialize)]
@@ -168,7 +188,7 @@ impl StateDir {
     /// nettune's own, and no original can be told in this boot.
     #[must_use]
     pub fn load(&self) -> Loaded {
-        let reason = match self.read_patiently() {
+        let (file, reason) = match self.read_patiently() {
             Ok((persisted, other_node)) => {
                 return Loaded {
                     persisted,
@@ -176,18 +196,22 @@ impl StateDir {
                     set_aside: None,
                 };
             }
-            Err(reason) => reason,
+            Err(unusable) => unusable,
         };
+        // A loss of power may tear what was not flushed; the goal before it is still there then.
+        let older = self.read_file(FLUSHED).ok().flatten();
+        let older = older.filter(|_| file == NOTED);
         let persisted = Persisted {
             originals_lost: true,
+            source: older.and_then(|(older, _)| older.source),
             ..Persisted::default()
         };
         // A second name for the file, and then its replacement in one step: after a kill in between
         // it is still there, and still known to be unusable.
-        let aside = self.dir.join("state.json.bad");
+        let aside = self.dir.join(ASIDE);
         let _none_before = fs::remove_file(&aside);
-        let kept = fs::hard_link(self.dir.join(FILE), &aside).is_ok();
-        let unsaved = self.save(&persisted).err();
+        let kept = fs::hard_link(self.dir.join(file), &aside).is_ok();
+        let unsaved = self.note(&persisted).and_then(|()| self.flush()).err();
         Loaded {
             persisted,
             other_node: None,
@@ -204,29 +228,41 @@ impl StateDir {
     /// # Errors
     /// When it cannot be used.
     pub fn peek(&self) -> Result<Persisted, UnusableState> {
-        self.read().map(|(persisted, _)| persisted)
+        let read = self.read().map_err(|(_, unusable)| unusable);
+        read.map(|(persisted, _)| persisted)
     }
 
     /// An error of reading says nothing about what is there, and may pass: too many open files, a disk
     /// that comes back.
-    fn read_patiently(&self) -> Result<(Persisted, Option<String>), UnusableState> {
+    fn read_patiently(&self) -> Result<Read, (&'static str, UnusableState)> {
         for _ in 1..TRIES {
             match self.read() {
-                Err(UnusableState::Read { .. }) => thread::sleep(BETWEEN_TRIES),
+                Err((_, UnusableState::Read { .. })) => thread::sleep(BETWEEN_TRIES),
                 other => return other,
             }
         }
         self.read()
     }
 
-    /// The state, and the name of the other node whose goal was left out of it.
-    fn read(&self) -> Result<(Persisted, Option<String>), UnusableState> {
-        let path = self.dir.join(FILE);
+    /// The newest state; with an error, the file that has it.
+    fn read(&self) -> Result<Read, (&'static str, UnusableState)> {
+        for name in [NOTED, FLUSHED] {
+            match self.read_file(name) {
+                Ok(Some(read)) => return Ok(read),
+                Ok(None) => {}
+                Err(unusable) => return Err((name, unusable)),
+            }
+        }
+        Ok(Read::default())
+    }
+
+    fn read_file(&self, name: &str) -> Result<Option<Read>, UnusableState> {
+        let path = self.dir.join(name);
         let mut bytes = Vec::new();
         let read = File::open(&path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
         match read {
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(UnusableState::Read { path, source }),
         }
         let foreign = |source| UnusableState::Foreign {
@@ -242,7 +278,7 @@ impl StateDir {
         let is_other = file.node != self.node && file.source.is_some();
         let other_node = is_other.then(|| file.node.clone());
         let persisted = self.still_true(file).map_err(foreign)?;
-        Ok((persisted, other_node))
+        Ok(Some((persisted, other_node)))
     }
 
     fn still_true(&self, file: StateFile) -> Result<Persisted, serde_json::Error> {
@@ -276,37 +312,46 @@ impl StateDir {
         })
     }
 
-    /// Saves durably: written beside the old state, flushed, put in its place in one step, and the
-    /// directory flushed.
+    /// Writes the state down for every process of this boot, which a kill does not undo: written
+    /// beside the last one, and put in its place in one step. A loss of power may, until
+    /// [`flush`](Self::flush): but then the kernel has forgotten what was written to it as well.
     ///
     /// # Errors
-    /// When any of these fails; the old state is still there then.
-    pub fn save(&self, persisted: &Persisted) -> Result<(), SaveError> {
-        let failed = |attempt, path: &Path| {
-            let path = path.to_owned();
-            move |source| SaveError {
-                attempt,
-                path,
-                source,
-            }
-        };
-        let path = self.dir.join(FILE);
-        let beside = self.dir.join("state.json.new");
+    /// When any of these fails; the last state is still there then.
+    pub fn note(&self, persisted: &Persisted) -> Result<(), SaveError> {
+        let unfinished = self.dir.join(UNFINISHED);
         let bytes = serde_json::to_vec(&self.file(persisted))
-            .map_err(|error| failed("encode", &path)(error.into()))?;
+            .map_err(|error| failed("encode", &unfinished)(error.into()))?;
         fs::create_dir_all(&self.dir).map_err(failed("create", &self.dir))?;
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(&beside)
-            .map_err(failed("create", &beside))?;
-        file.write_all(&bytes).map_err(failed("write", &beside))?;
-        file.sync_all().map_err(failed("flush", &beside))?;
-        fs::rename(&beside, &path).map_err(failed("replace", &path))?;
+            .open(&unfinished)
+            .map_err(failed("create", &unfinished))?;
+        file.write_all(&bytes)
+            .map_err(failed("write", &unfinished))?;
+        let noted = self.dir.join(NOTED);
+        fs::rename(&unfinished, &noted).map_err(failed("replace", &noted))
+    }
+
+    /// Makes what was noted last survive a loss of power: flushed, put in the place of the last such
+    /// state in one step, and the directory flushed. Says whether there was anything to flush.
+    ///
+    /// # Errors
+    /// When any of these fails; what was noted is still there then, for this boot.
+    pub fn flush(&self) -> Result<bool, SaveError> {
+        let (noted, flushed) = (self.dir.join(NOTED), self.dir.join(FLUSHED));
+        let file = match File::open(&noted) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file.map_err(failed("open", &noted))?,
+        };
+        file.sync_all().map_err(failed("flush", &noted))?;
+        fs::rename(&noted, &flushed).map_err(failed("replace", &flushed))?;
         let dir = File::open(&self.dir).map_err(failed("open", &self.dir))?;
-        dir.sync_all().map_err(failed("flush", &self.dir))
+        dir.sync_all().map_err(failed("flush", &self.dir))?;
+        Ok(true)
     }
 
     fn file(&self, persisted: &Persisted) -> StateFile {

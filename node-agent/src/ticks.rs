@@ -29,7 +29,7 @@ impl Ticks {
             it_value: period,
         };
         timerfd_settime(&timer, TimerfdTimerFlags::empty(), &times)?;
-        Ok(Self(readiness(timer.into())?))
+        Ok(Self(readiness(timer.into(), Interest::READABLE)?))
     }
 
     /// Waits for the next tick; those that were missed are one. Dropped before its end it has taken
@@ -51,13 +51,16 @@ impl Ticks {
     }
 }
 
-/// Lets a task wait until a descriptor can be read. Has to be called in a runtime.
+/// Lets a task wait until a descriptor is ready. Has to be called in a runtime.
 #[expect(
     deprecated,
     reason = "what replaces it is unsafe, as not every type keeps its descriptor open: this one does"
 )]
-pub(crate) fn readiness(descriptor: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
-    AsyncFd::with_interest(descriptor, Interest::READABLE)
+pub(crate) fn readiness(
+    descriptor: Arc<OwnedFd>,
+    interest: Interest,
+) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    AsyncFd::with_interest(descriptor, interest)
 }
 
 #[cfg(test)]

@@ -244,7 +244,49 @@ fn what_self_help_has_raised_is_kept_for_this_boot() {
     let mut saved = in_boot("boot-1").load().persisted;
     let key = SysctlKey::parse(THRESH3).unwrap();
     saved.relief.insert(key, 16_384);
-    in_boot("boot-1").save(&saved).unwrap();
+    in_boot("boot-1").note(&saved).unwrap();
     assert_eq!(in_boot("boot-1").load().persisted.relief, saved.relief);
     assert!(in_boot("boot-2").load().persisted.relief.is_empty());
+}
+
+#[test]
+fn what_was_noted_counts_before_it_is_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path(), "n1", "boot-1");
+    let mut saved = state.load().persisted;
+    state.note(&saved).unwrap();
+    assert!(state.flush().unwrap());
+    saved
+        .relief
+        .insert(SysctlKey::parse(THRESH3).unwrap(), 8192);
+    state.note(&saved).unwrap();
+    let later = StateDir::new(dir.path(), "n1", "boot-1");
+    assert_eq!(
+        later.load().persisted,
+        saved,
+        "after a kill before the flush"
+    );
+    assert!(later.flush().unwrap());
+    assert_eq!(later.load().persisted, saved);
+    assert!(!later.flush().unwrap(), "nothing was noted since");
+}
+
+#[test]
+fn what_a_loss_of_power_has_torn_costs_the_originals_and_not_the_goal() {
+    let mut node = Node::new();
+    let mut agent = node.start();
+    agent.take(usual());
+    agent.turn();
+    let noted = node.state().with_file_name("state.json.new");
+    assert!(!noted.exists(), "it is flushed when it rests");
+    node.boot_id = "boot-2";
+    node.set(THRESH3, "1024");
+    node.put(&noted, "");
+    let mut agent = node.start();
+    agent.turn();
+    assert_eq!(node.get(THRESH3), "8192", "the goal before it is applied");
+    assert_eq!(node.key(THRESH3).original, None);
+    let aside = node.state().with_file_name("state.json.bad");
+    assert_eq!(fs::read_to_string(aside).unwrap(), "");
+    assert!(!noted.exists());
 }

@@ -245,7 +245,7 @@ impl Run<'_> {
         let (state, sysctls) = (self.node.state_dir(), self.node.sysctl_root());
         match watch {
             Watch::State => {
-                let files = ["state.json", "state.json.new", "state.json.bad"];
+                let files = ["", ".tmp", ".new", ".bad"].map(|end| format!("state.json{end}"));
                 let files = files.map(|file| state.join(file));
                 std::iter::once(state).chain(files).collect()
             }
@@ -262,7 +262,8 @@ impl Run<'_> {
 
     /// What the state says that the kernel held first; none where nothing was saved.
     fn originals(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        let Ok(text) = fs::read(self.node.state_dir().join("state.json")) else {
+        let read = |file| fs::read(self.node.state_dir().join(file));
+        let Ok(text) = read("state.json.new").or_else(|_| read("state.json")) else {
             return Ok(BTreeMap::new());
         };
         let state: Value = serde_json::from_slice(&text).context("a torn state")?;
