@@ -11,6 +11,8 @@ use kube::runtime::utils::Backoff;
 use kube::{Client, Config};
 
 use crate::error::chain;
+use crate::renewal::Renewal;
+use crate::retry_after;
 
 /// How long a connection may be silent before it counts as dead. A watch lives up to 50 minutes,
 /// but the API server sends a bookmark on it about once a minute.
@@ -43,18 +45,62 @@ pub enum ApiError {
     },
 }
 
+/// What a client does when the API server is busy: answers 429, 503 or 504.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// Asks again by itself, when the server says.
+    WaitFor,
+    /// Gives the answer at once; when the server wants to be asked again is in its details.
+    Tell,
+}
+
 /// A client from a kubeconfig, or from the pod's service account where none is given. Nothing is
 /// sent yet: whether the server is there is another question, see [`wait_until_reachable`].
+///
+/// Keys, certificates and tokens that are renewed are read again: within a minute from a service
+/// account, within ten seconds from a kubeconfig. When the server is busy it waits as long as it is
+/// told to, and asks again.
 ///
 /// # Errors
 /// When the kubeconfig or the service account cannot be used.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
+    renewed(kubeconfig, Busy::WaitFor).await
+}
+
+/// The same, for those who pace themselves: a busy server's answer comes at once, and says in
+/// `details.retryAfterSeconds` when it wants to be asked again.
+///
+/// # Errors
+/// When the kubeconfig or the service account cannot be used.
+pub async fn impatient_client(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
+    renewed(kubeconfig, Busy::Tell).await
+}
+
+async fn renewed(kubeconfig: Option<&Path>, busy: Busy) -> Result<Client, ApiError> {
+    match (kubeconfig, busy) {
+        (Some(path), _) => Renewal::begin(path, busy).await,
+        (None, Busy::WaitFor) => make(None, busy).await,
+        (None, Busy::Tell) => {
+            let client = make(None, busy).await?;
+            let namespace = client.default_namespace().to_owned();
+            let send = move |request| {
+                let client = client.clone();
+                async move { retry_after::told(client.send(request).await?).await }
+            };
+            Ok(Client::new(tower::service_fn(send), namespace))
+        }
+    }
+}
+
+/// A client of what the files say now.
+pub(crate) async fn make(kubeconfig: Option<&Path>, busy: Busy) -> Result<Client, ApiError> {
     let mut config = match kubeconfig {
         Some(path) => from_kubeconfig(path).await?,
         None => Config::incluster().map_err(ApiError::InCluster)?,
     };
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
+    config.default_retry = busy == Busy::WaitFor;
     let cluster_url = config.cluster_url.to_string();
     // In a thread of its own: where the kubeconfig names a program that gets the token, this waits for
     // its end, and all else must go on meanwhile.

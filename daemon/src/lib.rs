@@ -5,6 +5,8 @@ pub mod api;
 pub mod error;
 pub mod logging;
 pub mod metrics;
+mod renewal;
+mod retry_after;
 pub mod serve;
 pub mod shutdown;
 pub mod tls;
