@@ -442,6 +442,87 @@ fn what_an_earlier_rollout_has_written_does_not_count_in_the_next() {
 }
 
 #[test]
+fn a_node_that_fails_when_its_rollout_is_long_over_does_not_stop_the_next() {
+    let mut timeline = settled(12, fine);
+    want(&mut timeline, 2);
+    timeline.run(600, 10);
+    assert_eq!(timeline.holding(SOMAXCONN, "2"), 12);
+    // Still marked as a trial, and the tuning wants of it what it holds.
+    timeline.cluster.set_ready("node-0", "False");
+    timeline.cluster.put_node(20, json!({"ready": "True"}));
+    timeline.run(600, 10);
+    assert_eq!(timeline.holding(SOMAXCONN, "2"), 13);
+}
+
+#[test]
+fn a_rollout_is_not_over_before_its_last_wave_has_passed() {
+    let mut timeline = settled(2, |node, spec| {
+        match node == "node-1" && holds(spec, SOMAXCONN, "2") {
+            true => Effect::CutsOff,
+            false => Effect::Fine,
+        }
+    });
+    want(&mut timeline, 2);
+    timeline.step(60);
+    timeline.step(10);
+    assert_eq!(timeline.holding(SOMAXCONN, "2"), 2);
+    // Nobody waits, and the last one is cut off, which does not show yet. Then somebody joins.
+    timeline.step(10);
+    timeline.cluster.put_node(2, json!({"ready": "True"}));
+    timeline.run(1200, 10);
+    assert_eq!(timeline.holding(SOMAXCONN, "2"), 2);
+    assert_eq!(condition(&timeline.cluster, "Ready").1, "RolloutStopped");
+}
+
+#[test]
+fn what_has_passed_in_an_earlier_rollout_is_experience_for_the_next() {
+    let mut timeline = settled(8, fine);
+    want(&mut timeline, 2);
+    timeline.run(600, 10);
+    assert_eq!(timeline.holding(SOMAXCONN, "2"), 8);
+    // Ready nodes that join: eight have passed with these values, so eight may go at once.
+    for index in 20..36 {
+        timeline.cluster.put_node(index, json!({"ready": "True"}));
+    }
+    timeline.step(10);
+    assert_eq!(timeline.holding(SOMAXCONN, "2"), 16);
+    timeline.run(120, 10);
+    assert_eq!(timeline.holding(SOMAXCONN, "2"), 24);
+}
+
+#[test]
+fn a_node_that_was_on_trial_before_is_watched_anew() {
+    let mut timeline = settled(8, fine);
+    want(&mut timeline, 2);
+    timeline.run(600, 10);
+    // All of them were on trial, and all have been Ready for long: that is no word on this value.
+    want(&mut timeline, 3);
+    timeline.step(50);
+    assert_eq!(timeline.holding(SOMAXCONN, "3"), 1);
+    timeline.step(20);
+    assert_eq!(timeline.holding(SOMAXCONN, "3"), 1);
+    timeline.step(10);
+    assert_eq!(timeline.holding(SOMAXCONN, "3"), 2);
+}
+
+#[test]
+fn a_profile_that_was_made_anew_is_another_trial_at_the_same_generation() {
+    let mut timeline = settled(4, fine);
+    want(&mut timeline, 2);
+    timeline.step(50);
+    timeline.step(20);
+    assert_eq!(timeline.holding(SOMAXCONN, "2"), 1);
+    // Deleted and written again, by hand from a backup, between two decisions.
+    let profile = timeline.cluster.profiles.get_mut("node-0").unwrap();
+    profile.metadata.uid = Some("another".into());
+    timeline.step(50);
+    assert_eq!(timeline.holding(SOMAXCONN, "2"), 1, "its time begins anew");
+    timeline.step(20);
+    timeline.step(10);
+    assert_eq!(timeline.holding(SOMAXCONN, "2"), 2);
+}
+
+#[test]
 fn a_node_whose_write_is_late_keeps_its_place() {
     let mut timeline = settled(4, fine);
     want(&mut timeline, 2);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use cluster::timeline::{Effect, Timeline};
 use cluster::{Cluster, name_of};
 use nettune_crds::NodeNetworkProfileSpec;
+use proptest::prelude::*;
 use serde_json::json;
 
 const THRESH3: &str = "net.ipv4.neigh.default.gc_thresh3";
@@ -185,4 +186,75 @@ fn nothing_shrinks_below_twice_what_a_node_uses() {
     timeline.cluster.used("node-0", None, Some(16_384));
     timeline.run(600, 10);
     assert_eq!(timeline.cluster.wanted("node-0", CONNTRACK), "65536");
+}
+
+/// What gc_thresh3 is for a tuning that is sized for so many nodes.
+const SIZES: [(u32, u64); 4] = [(1, 8192), (1500, 16_384), (5000, 32_768), (10_000, 65_536)];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_limit_is_never_below_what_was_wanted_within_the_last_hour(
+        count in 1_usize..6,
+        wishes in proptest::collection::vec((0_usize..SIZES.len(), 1_u64..50), 1..12),
+        fail_over in proptest::option::of(0_usize..12),
+    ) {
+        const STEP: u64 = 120;
+        let mut cluster = Cluster::with_ready_nodes(count);
+        cluster.apply_tuning("default", sized_for(SIZES[0].0));
+        let mut timeline = Timeline::new(cluster, fine);
+        timeline.step(STEP);
+        // What was wanted at each step, the last one last.
+        let mut wanted = Vec::new();
+        let mut last = SIZES[0].1;
+        for (index, (wish, steps)) in wishes.into_iter().enumerate() {
+            if fail_over == Some(index) {
+                timeline.cluster.fail_over();
+            }
+            let (nodes, size) = SIZES[wish];
+            timeline.cluster.apply_tuning("default", sized_for(nodes));
+            last = size;
+            for _ in 0..steps {
+                wanted.push(size);
+                timeline.step(STEP);
+                let hour = wanted.len().saturating_sub(usize::try_from(3600 / STEP).unwrap());
+                let most = *wanted[hour..].iter().max().unwrap();
+                for node in timeline.cluster.profiles.keys() {
+                    let held: u64 = timeline.cluster.wanted(node, THRESH3).parse().unwrap();
+                    prop_assert!(held >= most, "{node} holds {held}, {most} was wanted");
+                }
+            }
+        }
+        timeline.run(3600 + 120 * 6, STEP);
+        prop_assert_eq!(timeline.holding(THRESH3, &last.to_string()), count);
+        prop_assert!(timeline.cluster.decide().is_empty());
+    }
+
+    #[test]
+    fn whatever_is_wanted_a_limit_stays_twice_above_what_the_node_uses(
+        used in proptest::collection::vec(1_u32..16, 1..5),
+        wishes in proptest::collection::vec(0_u32..5, 1..8),
+    ) {
+        let conntrack = |most: u32| json!({
+            "conntrack": {"minEntries": most, "maxEntries": most},
+            "resize": {"shrinkAfterSeconds": 0},
+        });
+        let mut cluster = Cluster::with_ready_nodes(used.len());
+        cluster.apply_tuning("default", conntrack(262_144));
+        let mut timeline = Timeline::new(cluster, fine);
+        timeline.run(60, 10);
+        // Up to half of what they hold.
+        for (index, share) in used.iter().enumerate() {
+            timeline.cluster.used(&name_of(index), None, Some(i64::from(*share) * 8192));
+        }
+        for wish in wishes {
+            timeline.cluster.apply_tuning("default", conntrack(262_144 >> wish));
+            timeline.run(600, 30);
+            for (index, share) in used.iter().enumerate() {
+                let held: u64 = timeline.cluster.wanted(&name_of(index), CONNTRACK).parse().unwrap();
+                prop_assert!(held >= u64::from(*share) * 8192 * 2, "{held} for a use of {share} × 8192");
+            }
+        }
+    }
 }
