@@ -1,14 +1,21 @@
 //! The operator: fills the planner's world from watches, and performs its writes.
 
+mod agents;
 mod body;
+mod budget;
 mod events;
 mod lease;
+mod leaving;
 mod metrics;
 mod pressure;
+mod queue;
 mod run;
+mod send;
 mod watch;
+mod window;
 mod write;
 
+pub use agents::{AgentSelector, InvalidSelector};
 pub use lease::{Candidate, LEASE_NAME, LeaseLost, MayWrite};
 pub use metrics::Metrics;
-pub use run::{RunError, Settings, run};
+pub use run::{Clients, RunError, Settings, run};

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{ArgAction, Parser};
 use nettune_daemon::serve::{Endpoint, Health};
 use nettune_daemon::{api, logging, metrics::register_build_info, shutdown, tls};
-use nettune_operator::{Candidate, Metrics, Settings};
+use nettune_operator::{AgentSelector, Candidate, Clients, Metrics, Settings};
 use prometheus_client::registry::Registry;
 use tracing::{error, info};
 
@@ -48,6 +48,13 @@ struct Arguments {
     /// --register-with-taints)
     #[arg(long)]
     startup_taint: bool,
+
+    /// The agents' Pods, by namespace and labels, for example
+    /// nettune/app.kubernetes.io/name=nettune-agent: one that is not ready for
+    /// rollout.nodeDeadlineSeconds counts as silent. Needs the right to list and watch Pods there. Left
+    /// out, agents are judged by their Nodes and profiles alone
+    #[arg(long, value_name = "NAMESPACE/LABELS")]
+    agent_selector: Option<AgentSelector>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -70,7 +77,12 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     register_build_info(&mut registry, "nettune-operator", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::register(&mut registry);
     let health = Health::new();
-    let client = api::client(arguments.kubeconfig.as_deref()).await?;
+    let kubeconfig = arguments.kubeconfig.as_deref();
+    let client = api::client(kubeconfig).await?;
+    let clients = Clients {
+        others: client.clone(),
+        writes: api::impatient_client(kubeconfig).await?,
+    };
     let endpoint = Endpoint::bind(arguments.listen)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -85,8 +97,9 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     });
     let settings = Settings {
         startup_taint: arguments.startup_taint,
+        agents: arguments.agent_selector,
     };
-    let operated = nettune_operator::run(client, candidate, settings, metrics, health, shutdown);
+    let operated = nettune_operator::run(clients, candidate, settings, metrics, health, shutdown);
     // Both end when shutdown is asked for; the first that fails ends the other.
     tokio::try_join!(
         async { served.await.context("serving metrics and health") },

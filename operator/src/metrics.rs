@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nettune_crds::NodesCount;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -17,12 +18,61 @@ pub(crate) enum Outcome {
     Ok,
     /// The object had changed since; decided anew.
     Overtaken,
+    /// The API server has asked for a pause.
+    Busy,
     Failed,
+}
+
+/// What a write does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Verb {
+    /// A new profile.
+    Create,
+    /// Another spec.
+    Change,
+    /// Originals are asked back.
+    Release,
+    /// A profile goes.
+    Delete,
+    /// A tuning's status.
+    Status,
+    /// An agent is called silent.
+    Silence,
+    /// A Node loses the startup taint.
+    Untaint,
+}
+
+/// The nodes of a tuning that are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum State {
+    Selected,
+    Ready,
+    Drifted,
+    Failed,
+    Silent,
+    Releasing,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabels {
+    verb: Verb,
     outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerbLabels {
+    verb: Verb,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodesLabels {
+    tuning: String,
+    state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TuningLabels {
+    tuning: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,14 +85,18 @@ struct PressureLabels {
 #[derive(Clone)]
 pub struct Metrics {
     writes: Family<WriteLabels, Counter>,
-    /// Writes that wait for their turn.
-    pub(crate) queue: Gauge,
+    write: Family<VerbLabels, Histogram>,
+    queue: Gauge,
+    in_flight: Gauge,
+    window: Gauge,
     /// 1 where this process holds the Lease, or is the only operator.
     pub(crate) leader: Gauge,
     /// Nodes in the world.
     pub(crate) nodes: Gauge,
     /// Tunings in the world.
-    pub(crate) tunings: Gauge,
+    pub(crate) known_tunings: Gauge,
+    tuning_nodes: Family<NodesLabels, Gauge>,
+    tuning_stopped: Family<TuningLabels, Gauge>,
     under_pressure: Family<PressureLabels, Gauge>,
     decide: Histogram,
 }
@@ -52,18 +106,51 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             writes: Family::default(),
+            // 5 ms, doubled eleven times: 10 s, after which it has failed.
+            write: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.005, 2.0, 12))
+            }),
             queue: Gauge::default(),
+            in_flight: Gauge::default(),
+            window: Gauge::default(),
             leader: Gauge::default(),
             nodes: Gauge::default(),
-            tunings: Gauge::default(),
+            known_tunings: Gauge::default(),
+            tuning_nodes: Family::default(),
+            tuning_stopped: Family::default(),
             under_pressure: Family::default(),
             decide: Histogram::new(exponential_buckets(0.000_1, 4.0, 8)),
         };
         let m = metrics.clone();
         registry.register(
             "nettune_operator_writes",
-            "Writes to the API, by outcome",
+            "Writes to the API, by what they do and how they ended",
             m.writes,
+        );
+        registry.register(
+            "nettune_operator_write_duration_seconds",
+            "Time from sending a write to its answer, whatever that was",
+            m.write,
+        );
+        registry.register(
+            "nettune_operator_writes_in_flight",
+            "Writes that were sent and are not answered yet",
+            m.in_flight,
+        );
+        registry.register(
+            "nettune_operator_write_window",
+            "Writes that may be in flight at once, as the API server bears it",
+            m.window,
+        );
+        registry.register(
+            "nettune_operator_tuning_nodes",
+            "Nodes of a tuning, by state; also of one that is gone while its nodes are released",
+            m.tuning_nodes,
+        );
+        registry.register(
+            "nettune_operator_tuning_stopped",
+            "Whether too many nodes of a tuning failed, so that its rollout or the release of its nodes goes no further",
+            m.tuning_stopped,
         );
         registry.register(
             "nettune_operator_write_queue",
@@ -79,7 +166,7 @@ impl Metrics {
         registry.register(
             "nettune_operator_tunings",
             "Tunings that are known",
-            m.tunings,
+            m.known_tunings,
         );
         registry.register(
             "nettune_operator_nodes_under_pressure",
@@ -94,8 +181,55 @@ impl Metrics {
         metrics
     }
 
-    pub(crate) fn written(&self, outcome: Outcome) {
-        self.writes.get_or_create(&WriteLabels { outcome }).inc();
+    pub(crate) fn written(&self, verb: Verb, outcome: Outcome, took: Duration) {
+        let labels = WriteLabels { verb, outcome };
+        self.writes.get_or_create(&labels).inc();
+        let labels = VerbLabels { verb };
+        self.write
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
+    }
+
+    /// How many writes wait, how many are on their way, and how many may be.
+    pub(crate) fn writing(&self, queue: usize, in_flight: usize, window: usize) {
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.queue.set(number(queue));
+        self.in_flight.set(number(in_flight));
+        self.window.set(number(window));
+    }
+
+    /// The nodes of each tuning, and whether it goes no further. Tunings that are gone are forgotten.
+    pub(crate) fn tunings<'a>(&self, tunings: impl Iterator<Item = (&'a str, NodesCount, bool)>) {
+        self.tuning_nodes.clear();
+        self.tuning_stopped.clear();
+        for (tuning, count, stopped) in tunings {
+            let NodesCount {
+                selected,
+                ready,
+                drifted,
+                failed,
+                silent,
+                releasing,
+            } = count;
+            for (state, nodes) in [
+                (State::Selected, selected),
+                (State::Ready, ready),
+                (State::Drifted, drifted),
+                (State::Failed, failed),
+                (State::Silent, silent),
+                (State::Releasing, releasing),
+            ] {
+                let tuning = tuning.to_owned();
+                let labels = NodesLabels { tuning, state };
+                self.tuning_nodes
+                    .get_or_create(&labels)
+                    .set(i64::from(nodes));
+            }
+            let tuning = tuning.to_owned();
+            self.tuning_stopped
+                .get_or_create(&TuningLabels { tuning })
+                .set(stopped.into());
+        }
     }
 
     /// Tunings that are gone are forgotten.

@@ -15,11 +15,7 @@ use nettune_crds::conditions::{CONNTRACK_PRESSURE, NEIGHBOR_PRESSURE};
 use nettune_planner::Announcement;
 use serde_json::Value;
 
-/// Events on single Nodes that may follow each other without a pause.
-const BURST: u32 = 25;
-
-/// How long it takes to earn one more.
-const EARNED_IN: Duration = Duration::from_secs(5);
+use crate::budget::Budget;
 
 /// How often those that had no place are told together.
 const TOGETHER: Duration = Duration::from_secs(60);
@@ -50,8 +46,7 @@ pub(crate) struct Pressures {
     suffering: HashMap<Arc<str>, Suffering>,
     /// Whether the first list is over. What it brings began before this process, and is no news.
     listed: bool,
-    left: u32,
-    counted_from: Instant,
+    budget: Budget,
     /// Of each tuning: how many nodes had no place, by condition and reason; the reason is `None` of
     /// those where it has ended.
     untold: BTreeMap<(Arc<str>, &'static str, Option<String>), u32>,
@@ -69,8 +64,7 @@ impl Pressures {
         Self {
             suffering: HashMap::new(),
             listed: false,
-            left: BURST,
-            counted_from: now,
+            budget: Budget::full(now),
             untold: BTreeMap::new(),
             told_together: now,
         }
@@ -103,7 +97,7 @@ impl Pressures {
             if reason == before.as_ref() || !self.listed {
                 continue;
             }
-            if !self.may_tell(now) {
+            if !self.budget.take(now) {
                 let key = (Arc::clone(&tuning), kind, reason.cloned());
                 *self.untold.entry(key).or_default() += 1;
                 continue;
@@ -125,18 +119,6 @@ impl Pressures {
             self.suffering.insert(name, Suffering { tuning, reasons });
         }
         news
-    }
-
-    fn may_tell(&mut self, now: Instant) -> bool {
-        let since = now.saturating_duration_since(self.counted_from);
-        let earned = u32::try_from(since.as_secs() / EARNED_IN.as_secs()).unwrap_or(BURST);
-        self.left = self.left.saturating_add(earned).min(BURST);
-        self.counted_from += EARNED_IN * earned;
-        if self.left == 0 {
-            return false;
-        }
-        self.left -= 1;
-        true
     }
 
     /// What had no place of its own, once a minute.
@@ -310,15 +292,6 @@ mod tests {
         let note = "Overflow on 4975 more nodes: kubectl get nnp -o wide names them";
         assert_eq!(told(&together), [(true, "NeighborPressure", note)]);
         assert_eq!(pressures.together(now + TOGETHER * 2), []);
-        let later = now + EARNED_IN * 2;
-        let mut pressures = running(now);
-        pressures.left = 0;
-        let mut take = |node| {
-            pressures
-                .take(&Event::Apply(profile(node, Some("Overflow"))), later)
-                .len()
-        };
-        assert_eq!([take("a"), take("b"), take("c")], [1, 1, 0]);
     }
 
     #[test]

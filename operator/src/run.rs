@@ -7,21 +7,25 @@ use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::ListParams;
+use nettune_crds::NodesCount;
 use nettune_daemon::api::in_words;
 use nettune_daemon::serve::Health;
 use nettune_daemon::shutdown::Shutdown;
-use nettune_planner::{Kind, Memory, Mono, Now, decide};
+use nettune_planner::{Kind, Leaving, Memory, Mono, Now, decide};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
+use crate::agents::AgentSelector;
 use crate::events::Announcer;
 use crate::lease::{Candidate, LeaseLost, MayWrite};
+use crate::leaving::Farewells;
 use crate::metrics::Metrics;
 use crate::pressure::{News, Pressures};
+use crate::send::Done;
 use crate::watch::{Change, Intake, changes, tunings};
-use crate::write::{Done, Writer};
+use crate::write::Writer;
 
 /// Decisions are at least this far apart: a burst of changes is one decision.
 const BETWEEN_DECISIONS: Duration = Duration::from_millis(50);
@@ -51,11 +55,23 @@ pub enum RunError {
     LeaseEnded,
 }
 
+/// Two ways to the API server.
+pub struct Clients {
+    /// For all but the planner's writes.
+    pub others: Client,
+    /// For those writes: it has to give a busy server's answer at once, because their pace is told from
+    /// that.
+    pub writes: Client,
+}
+
 /// What an operator does beside sizing.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Take the startup taint off Nodes.
     pub startup_taint: bool,
+    /// The agents' Pods, whose readiness is one more sign of whether they live; `None`: they are not
+    /// watched.
+    pub agents: Option<AgentSelector>,
 }
 
 /// Runs until shutdown is asked for. Without a candidate it is the only operator; with one it keeps
@@ -64,7 +80,7 @@ pub struct Settings {
 /// # Errors
 /// When the Lease is lost, or the watches end, which they never should.
 pub async fn run(
-    client: Client,
+    clients: Clients,
     candidate: Option<Candidate>,
     settings: Settings,
     metrics: Metrics,
@@ -72,11 +88,12 @@ pub async fn run(
     mut shutdown: Shutdown,
 ) -> Result<(), RunError> {
     let mut leadership = Leadership::of(candidate);
-    let mut operator = Operator::new(client.clone(), metrics, leadership.writable.clone());
+    let client = clients.others.clone();
+    let mut operator = Operator::new(clients, metrics, leadership.writable.clone());
     if settings.startup_taint {
         operator.intake.watched.take_startup_taints_off();
     }
-    let mut incoming = changes(&client);
+    let mut incoming = changes(&client, settings.agents.as_ref());
     let mut confirmations = FuturesUnordered::new();
     loop {
         health.beat();
@@ -204,6 +221,9 @@ struct Operator {
     intake: Intake,
     writer: Writer,
     announcer: Announcer,
+    farewells: Farewells,
+    /// How releases went when it was last decided.
+    leaving: Vec<Leaving>,
     pressures: Pressures,
     metrics: Metrics,
     /// What one decision leaves for the next; its times are since `started`.
@@ -226,13 +246,15 @@ enum Idle {
 }
 
 impl Operator {
-    fn new(client: Client, metrics: Metrics, writable: Writable) -> Self {
+    fn new(clients: Clients, metrics: Metrics, writable: Writable) -> Self {
         let leads = writable.now();
         metrics.leader.set(leads.into());
         Self {
             intake: Intake::default(),
-            writer: Writer::new(client.clone(), metrics.clone(), writable.clone()),
-            announcer: Announcer::new(client),
+            writer: Writer::new(clients.writes, metrics.clone(), writable.clone()),
+            announcer: Announcer::new(clients.others),
+            farewells: Farewells::new(Instant::now().into()),
+            leaving: Vec::new(),
             pressures: Pressures::new(Instant::now().into()),
             metrics,
             memory: Memory::default(),
@@ -344,10 +366,12 @@ impl Operator {
         };
         // One that only stands by is ready too: it can take over at once.
         health.set_ready(true);
+        self.last = Some(now);
         if !self.writable.now() {
+            self.leaving.clear();
+            self.measure();
             return;
         }
-        self.last = Some(now);
         let present = Now {
             mono: Mono::at(now.duration_since(self.started)),
             wall: Timestamp::now(),
@@ -356,12 +380,6 @@ impl Operator {
         self.memory = decision.memory;
         let wake = decision.wake_at.map(|wake| now + wake.since(present.mono));
         self.metrics.decided(now.elapsed());
-        self.metrics
-            .nodes
-            .set(i64::try_from(world.nodes()).unwrap_or(i64::MAX));
-        self.metrics
-            .tunings
-            .set(i64::try_from(world.tunings()).unwrap_or(i64::MAX));
         let idle = if world.tunings() == 0 {
             Idle::NoTuning
         } else {
@@ -380,10 +398,36 @@ impl Operator {
             }
             self.idle = idle;
         }
+        let news = self.farewells.take(&decision.leaving, now.into());
+        self.leaving = decision.leaving;
+        self.tell(news);
+        self.measure();
         let held = self.writer.plan(decision.writes, now);
         for wake in wake.into_iter().chain(held) {
             self.due_by(wake);
         }
+    }
+
+    /// Sets the metrics of what is known.
+    fn measure(&self) {
+        let Some(world) = self.intake.watched.world() else {
+            return;
+        };
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.nodes.set(number(world.nodes()));
+        self.metrics.known_tunings.set(number(world.tunings()));
+        let gone = self.leaving.iter().filter_map(|leaving| {
+            let count = NodesCount {
+                failed: leaving.failed,
+                silent: leaving.silent,
+                releasing: leaving.releasing,
+                ..NodesCount::default()
+            };
+            let tuning = &*leaving.tuning;
+            let is_gone = world.tuning_uid(tuning).is_none();
+            is_gone.then_some((tuning, count, leaving.stopped.is_some()))
+        });
+        self.metrics.tunings(world.counts().chain(gone));
     }
 
     async fn finish(&mut self) {

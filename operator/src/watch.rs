@@ -1,4 +1,4 @@
-//! The three watches, as one stream of changes.
+//! The watches, as one stream of changes.
 
 use std::time::Duration;
 
@@ -12,9 +12,11 @@ use nettune_crds::{
     NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkProfileStatus, NodeNetworkTuning,
 };
 use nettune_daemon::api::{Patience, in_words};
-use nettune_planner::{Kind, ObservedNode, PlannedProfile, PlannedTuning, Watched};
+use nettune_planner::{Kind, ObservedNode, ObservedPod, PlannedProfile, PlannedTuning, Watched};
 use serde_json::Value;
 use tracing::{info, warn};
+
+use crate::agents::AgentSelector;
 
 /// What one watch has brought. Tunings and profiles come as they are: spec and status are parsed
 /// each on its own, so that one that cannot be read does not take the other with it.
@@ -26,19 +28,31 @@ pub(crate) enum Change {
     Node(Event<ObservedNode>),
     Tuning(Event<DynamicObject>),
     Profile(Event<DynamicObject>),
+    Agent(Event<ObservedPod>),
     /// A watch failed and is tried again with back-off.
     Failed(Kind, watcher::Error),
     /// A watch has ended, which it never should.
     Ended(Kind),
 }
 
-/// All changes of Nodes, tunings and profiles, from complete lists on.
-pub(crate) fn changes(client: &Client) -> SelectAll<BoxStream<'static, Change>> {
-    stream::select_all([
-        watched(Api::all(client.clone()), Kind::Node, Change::Node),
-        watched(tunings(client), Kind::Tuning, Change::Tuning),
-        watched(profiles(client), Kind::Profile, Change::Profile),
-    ])
+/// All changes of Nodes, tunings and profiles, and of the agents' Pods where those are known by a
+/// selector; from complete lists on.
+pub(crate) fn changes(
+    client: &Client,
+    agents: Option<&AgentSelector>,
+) -> SelectAll<BoxStream<'static, Change>> {
+    let all = watcher::Config::default;
+    let agents = agents.map(|AgentSelector { namespace, labels }| {
+        let pods = Api::namespaced(client.clone(), namespace);
+        watched(pods, all().labels(labels), Kind::Agent, Change::Agent)
+    });
+    let nodes = Api::all(client.clone());
+    let others = [
+        watched(nodes, all(), Kind::Node, Change::Node),
+        watched(tunings(client), all(), Kind::Tuning, Change::Tuning),
+        watched(profiles(client), all(), Kind::Profile, Change::Profile),
+    ];
+    stream::select_all(others.into_iter().chain(agents))
 }
 
 /// The tunings as they are.
@@ -57,12 +71,17 @@ pub(crate) fn profiles(client: &Client) -> Api<DynamicObject> {
     )
 }
 
-fn watched<K>(api: Api<K>, kind: Kind, change: fn(Event<K>) -> Change) -> BoxStream<'static, Change>
+fn watched<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    kind: Kind,
+    change: fn(Event<K>) -> Change,
+) -> BoxStream<'static, Change>
 where
     K: Resource + Clone + std::fmt::Debug + Send + 'static,
     K: for<'de> k8s_openapi::serde::Deserialize<'de>,
 {
-    watch(api, watcher::Config::default())
+    watch(api, config)
         .backoff(Patience::up_to(LONGEST_PAUSE))
         .map(move |event| match event {
             Ok(event) => change(event),
@@ -81,7 +100,7 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(crate) struct Intake {
     pub(crate) watched: Watched,
-    failing: [Option<Failure>; 3],
+    failing: [Option<Failure>; 4],
     /// The last tuning went by the watch: until a list confirms that there is none, this is not known.
     pub(crate) doubts_tunings: bool,
 }
@@ -113,8 +132,11 @@ impl Intake {
             Change::Profile(event) => self.event(Kind::Profile, event, |watched, object| {
                 watched.profile(&object.name_any(), profile(&object));
             }),
+            Change::Agent(event) => self.event(Kind::Agent, event, |watched, pod| {
+                watched.agent(&pod);
+            }),
             Change::Failed(kind, error) => {
-                let (failure, hint) = explain(&error);
+                let (failure, hint) = explain(kind, &error);
                 if self.failing(kind).replace(failure) != Some(failure) {
                     let error = in_words(&error);
                     warn!(?kind, error, "cannot watch{hint}; trying again");
@@ -170,8 +192,9 @@ impl Intake {
     }
 
     fn failing(&mut self, kind: Kind) -> &mut Option<Failure> {
-        let [node, tuning, profile] = &mut self.failing;
+        let [node, tuning, profile, agent] = &mut self.failing;
         match kind {
+            Kind::Agent => agent,
             Kind::Node => node,
             Kind::Tuning => tuning,
             Kind::Profile => profile,
@@ -208,7 +231,7 @@ fn part<T: serde::de::DeserializeOwned>(
 }
 
 /// Which failure it is, and what to do about those that an administrator can mend.
-fn explain(error: &watcher::Error) -> (Failure, &'static str) {
+fn explain(kind: Kind, error: &watcher::Error) -> (Failure, &'static str) {
     let status = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
@@ -217,6 +240,9 @@ fn explain(error: &watcher::Error) -> (Failure, &'static str) {
         _ => return (Failure::NotReached, ""),
     };
     let hint = match status.code {
+        403 if kind == Kind::Agent => {
+            " (a Role has to let it list and watch pods in the namespace of --agent-selector)"
+        }
         404 => " (the CRDs are not installed: kubectl apply -f crds/manifests)",
         403 => " (the operator's ClusterRole does not let it)",
         _ => "",

@@ -17,8 +17,10 @@ use crate::status::{self, Tally};
 use crate::taint;
 use nettune_sizing::Mono;
 
+use crate::leaving::{Leavers, Leaving};
 use crate::time::{Alarm, Now};
-use crate::world::{PlannedProfile, TuningContent};
+use crate::urgency::{Urgency, Writes};
+use crate::world::{PlannedProfile, Reported, TuningContent};
 use crate::{PlannedNode, World};
 
 /// What the cluster needs now.
@@ -26,6 +28,8 @@ use crate::{PlannedNode, World};
 pub struct Decision {
     /// The most urgent first. No two of one object.
     pub writes: Vec<Write>,
+    /// How releases go of which no tuning's status tells all, by tuning.
+    pub leaving: Vec<Leaving>,
     /// What to remember for the next decision.
     pub memory: Memory,
     /// When to decide again although nothing changes; `None`: there is no need to.
@@ -118,15 +122,15 @@ pub enum Write {
 }
 
 impl Write {
-    /// What comes first where not everything can be written at once: what people look at and pods
-    /// wait for, then relief, then the rest.
-    fn urgency(&self) -> u8 {
+    /// The profile that it is about, by its node's name.
+    pub(crate) fn profile(&self) -> Option<&Arc<str>> {
         match self {
-            Self::TuningStatus { .. } => 0,
-            Self::Untaint { .. } => 1,
-            Self::CreateProfile { .. } | Self::ReplaceProfile { .. } => 2,
-            Self::AgentSilent { .. } => 3,
-            Self::ReleaseProfile { .. } | Self::DeleteProfile { .. } => 4,
+            Self::CreateProfile { node, .. }
+            | Self::ReplaceProfile { node, .. }
+            | Self::ReleaseProfile { node, .. }
+            | Self::DeleteProfile { node, .. }
+            | Self::AgentSilent { node, .. } => Some(node),
+            Self::TuningStatus { .. } | Self::Untaint { .. } => None,
         }
     }
 }
@@ -165,10 +169,11 @@ pub fn decide(world: &World, memory: &Memory, now: Now) -> Decision {
         groups: Groups::new(cluster_facts(world)),
         plans: Plans::default(),
         rollouts,
-        leavers: BTreeMap::new(),
+        gates: BTreeMap::new(),
         tallies: BTreeMap::new(),
         newcomers: Vec::new(),
-        writes: Vec::new(),
+        leavers: Leavers::default(),
+        writes: Writes::default(),
         alarm: Alarm::default(),
         world,
         memory,
@@ -180,7 +185,7 @@ pub fn decide(world: &World, memory: &Memory, now: Now) -> Decision {
     let mut profiles = world.profiles.iter().peekable();
     for (name, node) in &world.nodes {
         while let Some((orphan, profile)) = profiles.next_if(|(profile, _)| *profile < name) {
-            pass.writes.push(delete(orphan, profile));
+            pass.writes.push(Urgency::Removal, delete(orphan, profile));
         }
         let profile = profiles
             .next_if(|(profile, _)| *profile == name)
@@ -206,17 +211,18 @@ pub fn decide(world: &World, memory: &Memory, now: Now) -> Decision {
             let before = old.and_then(|old| old.tainted);
             let (tainted, write) = taint::look(name, node, profile, before, &mut pass.alarm, now);
             new.tainted = tainted;
-            pass.writes.extend(write);
+            if let Some(write) = write {
+                pass.writes.push(Urgency::Taint, write);
+            }
         }
         recall.keep(name, new);
     }
     for (orphan, profile) in profiles {
-        pass.writes.push(delete(orphan, profile));
+        pass.writes.push(Urgency::Removal, delete(orphan, profile));
     }
     pass.admit(&mut recall.new);
     let mut decision = pass.statuses(by_claim);
     decision.memory = recall.new;
-    decision.writes.sort_by_key(Write::urgency);
     decision
 }
 
@@ -226,11 +232,12 @@ struct Pass<'a> {
     plans: Plans,
     rollouts: Rollouts<'a>,
     /// The gates of tunings that cannot be used or are gone, and still have nodes to release.
-    leavers: BTreeMap<&'a str, usize>,
+    gates: BTreeMap<&'a str, usize>,
     /// Of tunings that have nodes only in passing: frozen or being released.
     tallies: BTreeMap<&'a str, Tally>,
     newcomers: Vec<Newcomer<'a>>,
-    writes: Vec<Write>,
+    leavers: Leavers,
+    writes: Writes,
     alarm: Alarm,
     /// Whether each claim had no rollout under way when it was last decided.
     resting: Vec<bool>,
@@ -274,7 +281,7 @@ impl<'a> Pass<'a> {
         };
         // The Node came back under its old name: what the old one's agent said is not its word.
         if let Some(profile) = profile.filter(|profile| profile.owner_uid != node.uid) {
-            self.writes.push(delete(name, profile));
+            self.writes.push(Urgency::NewNode, delete(name, profile));
             return;
         }
         let group = self.groups.put(owner, tuning_name, tuning, node, profile);
@@ -337,14 +344,18 @@ impl<'a> Pass<'a> {
                     }),
                     false => spec,
                 };
-                self.writes.push(replace(candidate, spec));
+                let urgency = match profile.overflows() {
+                    true => Urgency::Overflow,
+                    false => Urgency::AtOnce,
+                };
+                self.writes.push(urgency, replace(candidate, spec));
             }
             Step::Turn => {
                 tally.waiting += 1;
                 self.rollouts.wait(target, candidate);
             }
         }
-        self.listen(candidate, rule, tally, old, new);
+        tally.count.silent += i32::from(self.listen(candidate, rule, old, new));
     }
 
     fn judge(
@@ -367,7 +378,7 @@ impl<'a> Pass<'a> {
         new.trial = Some(trial);
     }
 
-    /// Whether the agent of a claimed node is still there.
+    /// Whether the agent of a node has been silent for too long; its profile comes to say so.
     fn listen(
         &mut self,
         Candidate {
@@ -376,33 +387,29 @@ impl<'a> Pass<'a> {
             profile,
         }: Candidate<'a>,
         rule: Rollout,
-        tally: &mut Tally,
         old: Option<&Seen>,
         new: &mut Seen,
-    ) {
+    ) -> bool {
         let verdict = silent::listen(
             node,
             profile,
-            self.world.agent(name),
+            self.world.agents.is_ready(name),
             old.and_then(|old| old.silence),
             rule.node_deadline,
             (&mut self.alarm, self.now),
         );
         new.silence = verdict.silence;
-        tally.count.silent += i32::from(verdict.is_silent);
-        // One write of one object: what its profile shall say comes first.
-        let written = self.writes.last().is_some_and(
-            |write| matches!(write, Write::ReplaceProfile { node, .. } if node == name),
-        );
-        if let Some(why) = verdict.tell.filter(|_| !written) {
+        if let Some(why) = verdict.tell {
             let ready = silent::condition(profile, why, rule.node_deadline, self.now);
-            self.writes.push(Write::AgentSilent {
+            let write = Write::AgentSilent {
                 node: Arc::clone(name),
                 uid: Arc::clone(&profile.uid),
                 seen: Arc::clone(&profile.resource_version),
                 ready: Box::new(ready),
-            });
+            };
+            self.writes.push(Urgency::Silence, write);
         }
+        verdict.is_silent
     }
 
     /// A node whose tuning cannot be used now: nothing is written.
@@ -425,7 +432,7 @@ impl<'a> Pass<'a> {
         } = visit;
         let Some(profile) = profile else { return };
         if profile.owner_uid != node.uid {
-            self.writes.push(delete(name, profile));
+            self.writes.push(Urgency::Removal, delete(name, profile));
             return;
         }
         // One that cannot be read does not say how it is to be released: it stays.
@@ -433,7 +440,7 @@ impl<'a> Pass<'a> {
             return;
         };
         if behaviour.release_policy == ReleasePolicy::Retain {
-            self.writes.push(delete(name, profile));
+            self.writes.push(Urgency::Removal, delete(name, profile));
             return;
         }
         let candidate = Candidate {
@@ -443,19 +450,25 @@ impl<'a> Pass<'a> {
         };
         let gate = self.gate_of(&behaviour.tuning);
         let target = self.plans.release(gate, behaviour, &mut self.rollouts);
+        let rule = self.rollouts.gates.get(gate).map(|gate| gate.rule);
         let reported = profile.reported_now(node);
-        let released = behaviour.release && reported.is_some_and(|reported| reported.released);
+        let released = behaviour.release && reported.is_some_and(Reported::is_released);
         if !behaviour.release {
             self.rollouts.wait(target, candidate);
         } else if profile.trial {
             self.judge(target, candidate, (gate, released), old, new);
         } else if released {
-            self.writes.push(delete(name, profile));
+            self.writes.push(Urgency::Removal, delete(name, profile));
         }
-        if !released {
-            let tally = self.tallies.entry(&behaviour.tuning).or_default();
-            tally.count.releasing += 1;
+        if released {
+            self.leavers
+                .released(&behaviour.tuning, candidate, reported);
+            return;
         }
+        let silent = self.listen(candidate, rule.unwrap_or_default(), old, new);
+        let tally = self.tallies.entry(&behaviour.tuning).or_default();
+        tally.count.releasing += 1;
+        tally.count.silent += i32::from(silent);
     }
 
     /// The gate of a tuning that nodes leave: its own, or one by the defaults where it is gone.
@@ -465,13 +478,13 @@ impl<'a> Pass<'a> {
             return claim;
         }
         let Self {
-            leavers,
+            gates,
             rollouts,
             resting,
             memory,
             ..
         } = self;
-        *leavers.entry(tuning).or_insert_with(|| {
+        *gates.entry(tuning).or_insert_with(|| {
             resting.push(memory.resting.contains(tuning));
             rollouts.gate(Rollout::default())
         })
@@ -491,21 +504,22 @@ impl<'a> Pass<'a> {
             let Candidate { name, profile, .. } = candidate;
             let on_trial = match turn {
                 Turn::Delete => {
-                    writes.push(delete(name, profile));
+                    writes.push(Urgency::Removal, delete(name, profile));
                     false
                 }
                 Turn::Write(spec) => {
                     let on_trial = spec.trial;
-                    writes.push(replace(candidate, spec));
+                    writes.push(Urgency::Turn, replace(candidate, spec));
                     on_trial
                 }
                 Turn::Release { trial } => {
-                    writes.push(Write::ReleaseProfile {
+                    let write = Write::ReleaseProfile {
                         node: Arc::clone(name),
                         uid: Arc::clone(&profile.uid),
                         seen: Arc::clone(&profile.resource_version),
                         trial,
-                    });
+                    };
+                    writes.push(Urgency::Turn, write);
                     trial
                 }
             };
@@ -514,7 +528,9 @@ impl<'a> Pass<'a> {
             }
         });
         for newcomer in newcomers.drain(..) {
-            writes.extend(newcomer.write(rollouts));
+            if let Some(write) = newcomer.write(rollouts) {
+                writes.push(Urgency::NewNode, write);
+            }
         }
         remember.admitted = admitted;
         for (index, claim) in self.claims.all.iter().enumerate() {
@@ -522,7 +538,7 @@ impl<'a> Pass<'a> {
                 remember.resting.insert(Arc::clone(claim.name));
             }
         }
-        for (name, gate) in &self.leavers {
+        for (name, gate) in &self.gates {
             if self.rollouts.is_at_rest(*gate) {
                 remember.resting.insert((*name).into());
             }
@@ -534,8 +550,10 @@ impl<'a> Pass<'a> {
             claims,
             groups,
             rollouts,
+            gates,
             mut tallies,
-            writes: others,
+            leavers,
+            mut writes,
             alarm,
             world,
             now,
@@ -543,7 +561,11 @@ impl<'a> Pass<'a> {
         } = self;
         let cluster = groups.cluster();
         let groups: Vec<_> = groups.into_all().collect();
-        let mut writes = Vec::new();
+        let mut status = |write: Option<Write>| {
+            if let Some(write) = write {
+                writes.push(Urgency::Status, write);
+            }
+        };
         let claimed = claims.all.iter().zip(by_claim).zip(&rollouts.gates);
         for ((claim, mut tally), gate) in claimed {
             if claim.usable.is_none() {
@@ -551,10 +573,11 @@ impl<'a> Pass<'a> {
             }
             if let Some(passing) = tallies.remove(&**claim.name) {
                 tally.count.releasing += passing.count.releasing;
+                tally.count.silent += passing.count.silent;
             }
             let of_claim = groups.iter().filter(|group| group.tuning == *claim.name);
             let wanted = status::usable(claim, &tally, gate, of_claim, cluster, now.wall);
-            writes.extend(status::write(claim.name, claim.tuning, wanted));
+            status(status::write(claim.name, claim.tuning, wanted));
         }
         for (name, tuning) in &world.tunings {
             if matches!(tuning.content, TuningContent::Usable(_)) {
@@ -562,12 +585,16 @@ impl<'a> Pass<'a> {
             }
             let tally = tallies.remove(&**name).unwrap_or_default();
             if let Some(wanted) = status::unusable(tuning, &tally, now.wall) {
-                writes.extend(status::write(name, tuning, wanted));
+                status(status::write(name, tuning, wanted));
             }
         }
-        writes.extend(others);
+        let gone = tallies.iter().filter_map(|(tuning, tally)| {
+            let gate = rollouts.gates.get(*gates.get(tuning)?)?;
+            Some((*tuning, tally, gate))
+        });
         Decision {
-            writes,
+            leaving: leavers.tell(gone, world),
+            writes: writes.in_order(),
             memory: Memory::default(),
             wake_at: alarm.soonest(),
         }

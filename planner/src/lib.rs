@@ -4,10 +4,12 @@
 //! plan` with files, the benchmark with made-up clusters. It takes the whole [`World`] each time;
 //! causes are not remembered, contents are compared.
 
+mod agents;
 mod change;
 mod decide;
 mod evidence;
 mod groups;
+mod leaving;
 mod memory;
 mod node;
 mod peaks;
@@ -18,11 +20,14 @@ mod silent;
 mod status;
 mod taint;
 mod time;
+mod urgency;
 mod watched;
 mod world;
 
+pub use agents::{ObservedPod, ObservedPodSpec, ObservedPodStatus};
 pub use decide::{Announcement, Decision, Write, decide};
 pub use groups::{Group, group_nodes};
+pub use leaving::{Leaver, Leaving};
 pub use memory::Memory;
 pub use nettune_sizing::Mono;
 pub use node::{

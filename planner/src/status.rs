@@ -19,6 +19,9 @@ use crate::world::{PlannedTuning, Reported, TuningContent};
 /// Most groups and warnings in a status: it must stay small whatever the cluster.
 const MOST_LISTED: usize = 16;
 
+/// What a stopped rollout of a tuning that is there waits for.
+const UNTIL_CHANGED: &str = "the tuning changes or these recover";
+
 /// The nodes of one tuning, counted.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -176,7 +179,11 @@ fn readiness(tally: &Tally, gate: &Gate, claim: &Claim<'_>) -> (bool, &'static s
         ..
     } = tally.count;
     if gate.is_stopped() && gate.waiting > 0 {
-        (false, reasons::ROLLOUT_STOPPED, stopped(gate))
+        (
+            false,
+            reasons::ROLLOUT_STOPPED,
+            stopped(gate, UNTIL_CHANGED),
+        )
     } else if failed > 0 {
         (false, reasons::NODES_FAILED, failures(tally))
     } else if selected == 0 {
@@ -213,7 +220,8 @@ fn failures(tally: &Tally) -> String {
     message
 }
 
-fn stopped(gate: &Gate) -> String {
+/// Why a rollout goes no further, and what it waits for.
+pub(crate) fn stopped(gate: &Gate, until: &str) -> String {
     let Gate {
         rule,
         written,
@@ -226,7 +234,7 @@ fn stopped(gate: &Gate) -> String {
     name_failed(&mut message, named, *failed);
     let _ = write!(
         message,
-        ". maxFailed is {}: {waiting} nodes wait until the tuning changes or these recover",
+        ". maxFailed is {}: {waiting} nodes wait until {until}",
         rule.max_failed
     );
     message

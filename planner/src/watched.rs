@@ -7,9 +7,9 @@ use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
 use crate::world::{PlannedProfile, PlannedTuning, World};
-use crate::{ObservedNode, PlannedNode};
+use crate::{ObservedNode, ObservedPod, PlannedNode};
 
-/// The three kinds of objects that are watched.
+/// The kinds of objects that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Nodes.
@@ -18,6 +18,8 @@ pub enum Kind {
     Tuning,
     /// NodeNetworkProfiles.
     Profile,
+    /// The agents' Pods. Nothing waits for their list: without it agents are judged by other signs.
+    Agent,
 }
 
 /// How far the list of one kind has come.
@@ -34,7 +36,7 @@ enum Listing {
 #[derive(Debug, Default)]
 pub struct Watched {
     world: World,
-    listings: [Listing; 3],
+    listings: [Listing; 4],
     /// The highest resourceVersion that the watch of profiles and that of tunings has brought.
     latest: Latest,
 }
@@ -46,11 +48,12 @@ struct Latest {
 }
 
 impl Watched {
-    /// The world, where every list is complete.
+    /// The world, where every list that it is decided from is complete.
     #[must_use]
     pub fn world(&self) -> Option<&World> {
-        self.listings
-            .iter()
+        let [nodes, tunings, profiles, _] = &self.listings;
+        [nodes, tunings, profiles]
+            .into_iter()
             .all(|listing| matches!(listing, Listing::Complete))
             .then_some(&self.world)
     }
@@ -73,6 +76,10 @@ impl Watched {
                 Kind::Node => self.world.nodes.retain(|name, _| seen.contains(name)),
                 Kind::Tuning => self.world.tunings.retain(|name, _| seen.contains(name)),
                 Kind::Profile => self.world.profiles.retain(|name, _| seen.contains(name)),
+                Kind::Agent => {
+                    self.world.agents.retain(&seen);
+                    self.world.agents.complete();
+                }
             }
         }
     }
@@ -81,6 +88,12 @@ impl Watched {
     pub fn node(&mut self, node: &ObservedNode) {
         let name = self.seen(Kind::Node, &node.name_any());
         self.world.nodes.insert(name, PlannedNode::new(node));
+    }
+
+    /// A watch has brought an agent's Pod.
+    pub fn agent(&mut self, pod: &ObservedPod) {
+        self.seen(Kind::Agent, &pod.name_any());
+        self.world.agents.put(pod);
     }
 
     /// A watch has brought a tuning; it stays out where a newer one is known.
@@ -152,6 +165,7 @@ impl Watched {
                 self.latest.profile = self.latest.profile.max(version);
                 self.gone_profile(name, uid);
             }
+            Kind::Agent => self.world.agents.gone(name, uid),
         }
     }
 
@@ -170,7 +184,7 @@ impl Watched {
     /// Whether no tuning is left although the list of them was complete.
     #[must_use]
     pub fn has_lost_the_last_tuning(&self) -> bool {
-        let [_, tunings, _] = &self.listings;
+        let [_, tunings, ..] = &self.listings;
         matches!(tunings, Listing::Complete) && self.world.tunings.is_empty()
     }
 
@@ -181,8 +195,9 @@ impl Watched {
     }
 
     fn listing(&mut self, kind: Kind) -> &mut Listing {
-        let [nodes, tunings, profiles] = &mut self.listings;
+        let [nodes, tunings, profiles, agents] = &mut self.listings;
         match kind {
+            Kind::Agent => agents,
             Kind::Node => nodes,
             Kind::Tuning => tunings,
             Kind::Profile => profiles,
@@ -258,6 +273,40 @@ mod tests {
         }
         watched.list_begins(Kind::Tuning);
         assert!(watched.world().is_none());
+    }
+
+    #[test]
+    fn agents_are_not_waited_for_and_a_list_that_comes_again_keeps_those_it_names() {
+        let pod = |name: &str| -> ObservedPod {
+            let mut pod = ObservedPod::default();
+            pod.metadata.name = Some(name.into());
+            pod.spec.node_name = Some(format!("node-of-{name}"));
+            let ready = crate::ObservedCondition {
+                type_: "Ready".into(),
+                status: "True".into(),
+            };
+            pod.status.conditions = Some(vec![ready]);
+            pod
+        };
+        let mut watched = Watched::default();
+        for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
+            watched.list_begins(kind);
+            watched.list_ends(kind);
+        }
+        let is_ready = |watched: &Watched, node: &str| watched.world()?.agents.is_ready(node);
+        watched.list_begins(Kind::Agent);
+        watched.agent(&pod("a"));
+        watched.agent(&pod("b"));
+        assert!(watched.world().is_some());
+        assert_eq!(is_ready(&watched, "node-of-a"), None);
+        watched.list_ends(Kind::Agent);
+        assert_eq!(is_ready(&watched, "node-of-a"), Some(true));
+        watched.list_begins(Kind::Agent);
+        assert_eq!(is_ready(&watched, "node-of-a"), Some(true));
+        watched.agent(&pod("b"));
+        watched.list_ends(Kind::Agent);
+        assert_eq!(is_ready(&watched, "node-of-a"), Some(false));
+        assert_eq!(is_ready(&watched, "node-of-b"), Some(true));
     }
 
     fn profile(uid: &str, version: &str) -> PlannedProfile {

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::api::ObjectMeta;
-use nettune_crds::conditions::{self, DRIFTED, READY, RELEASED, reasons};
+use nettune_crds::conditions::{
+    self, CONNTRACK_PRESSURE, DRIFTED, NEIGHBOR_PRESSURE, READY, RELEASED, reasons,
+};
 use nettune_crds::{
     InvalidTuning, Mode, NodeLabels, NodeNetworkProfile, NodeNetworkProfileSpec,
     NodeNetworkProfileStatus, NodeNetworkTuning, NodeNetworkTuningSpec, NodeNetworkTuningStatus,
-    ProfileFacts, ReleasePolicy, Rollout,
+    NodesCount, ProfileFacts, ReleasePolicy, Rollout,
 };
 use nettune_sizing::Policy;
 
+use crate::agents::Agents;
 use crate::peaks::Peaks;
 use crate::{ObservedNode, PlannedNode};
 
@@ -26,8 +29,7 @@ pub struct World {
     pub(crate) nodes: BTreeMap<Arc<str>, PlannedNode>,
     pub(crate) tunings: BTreeMap<Arc<str>, PlannedTuning>,
     pub(crate) profiles: BTreeMap<Arc<str>, PlannedProfile>,
-    /// Whether the agents' Pods are ready, by node; `None` where they are not watched.
-    pub(crate) agents: Option<BTreeMap<Arc<str>, bool>>,
+    pub(crate) agents: Agents,
     /// Whether the startup taint is taken off.
     pub(crate) startup_taint: bool,
     specs: SharedSpecs,
@@ -61,12 +63,12 @@ impl World {
     /// The same world, with the agents' Pods: whether each node's is ready. A node that is not named
     /// has none.
     #[must_use]
-    pub fn with_agents<'a>(self, pods: impl IntoIterator<Item = (&'a str, bool)>) -> Self {
-        let pods = pods.into_iter();
-        Self {
-            agents: Some(pods.map(|(node, ready)| (node.into(), ready)).collect()),
-            ..self
+    pub fn with_agents<'a>(mut self, pods: impl IntoIterator<Item = (&'a str, bool)>) -> Self {
+        for (node, ready) in pods {
+            self.agents.add_one(node, ready);
         }
+        self.agents.complete();
+        self
     }
 
     /// The same world, where Nodes are created with the startup taint.
@@ -78,12 +80,6 @@ impl World {
         }
     }
 
-    /// Whether the agent's Pod on a node is ready; `None` where Pods are not watched.
-    pub(crate) fn agent(&self, node: &str) -> Option<bool> {
-        let pods = self.agents.as_ref()?;
-        Some(pods.get(node).copied().unwrap_or(false))
-    }
-
     pub(crate) fn insert_profile(&mut self, name: Arc<str>, mut profile: PlannedProfile) {
         profile.behaviour = profile.behaviour.map(|spec| self.specs.share(spec));
         self.profiles.insert(name, profile);
@@ -93,6 +89,17 @@ impl World {
     #[must_use]
     pub fn tunings(&self) -> usize {
         self.tunings.len()
+    }
+
+    /// The tunings' names, each with the nodes that its status counts, and whether its rollout goes no
+    /// further.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, NodesCount, bool)> {
+        self.tunings.iter().map(|(name, tuning)| {
+            let status = &tuning.status;
+            let ready = conditions::find(&status.conditions, READY);
+            let stopped = ready.is_some_and(|ready| ready.reason == reasons::ROLLOUT_STOPPED);
+            (&**name, status.nodes.unwrap_or_default(), stopped)
+        })
     }
 
     /// The uid of a tuning.
@@ -222,7 +229,11 @@ pub struct Reported {
     pub(crate) boot_id: Arc<str>,
     pub(crate) ready: bool,
     pub(crate) drifted: bool,
-    pub(crate) released: bool,
+    released: bool,
+    /// What of its originals was not put back, where it has released.
+    pub(crate) left: Option<Arc<str>>,
+    /// Whether a table of its node is full now.
+    overflows: bool,
     /// Whether `Ready` is there and not `Unknown`.
     pub(crate) speaks: bool,
     /// Whether the operator has said there that the agent is silent.
@@ -270,6 +281,12 @@ impl PlannedProfile {
 }
 
 impl PlannedProfile {
+    /// Whether a table of its node is full.
+    pub(crate) fn overflows(&self) -> bool {
+        let reported = self.reported.as_ref();
+        reported.is_some_and(|reported| reported.overflows)
+    }
+
     /// What the agent says, where that is about this generation of the profile and this boot.
     pub(crate) fn reported_now(&self, node: &PlannedNode) -> Option<&Reported> {
         self.reported.as_ref().filter(|reported| {
@@ -314,17 +331,39 @@ pub(crate) fn behaviour(spec: &NodeNetworkProfileSpec) -> NodeNetworkProfileSpec
 }
 
 impl Reported {
+    /// Whether the agent has given back what it could, and no key has failed.
+    pub(crate) fn is_released(&self) -> bool {
+        self.released && self.failure.is_none()
+    }
+
     fn new(status: &NodeNetworkProfileStatus) -> Self {
         let ready = conditions::find(&status.conditions, READY);
         let failure = ready
-            .filter(|ready| matches!(ready.reason.as_str(), reasons::FAILED | reasons::INVALID))
+            .filter(|ready| match ready.reason.as_str() {
+                reasons::FAILED | reasons::INVALID => true,
+                // Also where every key was answered for: one could not be written.
+                reasons::PARTLY_RESTORED => ready.status == "False",
+                _ => false,
+            })
             .map(|ready| ready.message.as_str().into());
+        let released = conditions::find(&status.conditions, RELEASED)
+            .filter(|released| released.status == "True");
+        let left = released
+            .filter(|released| released.reason == reasons::PARTLY_RESTORED)
+            .map(|released| released.message.as_str().into());
+        let is_full = |type_, reason| {
+            let found = conditions::find(&status.conditions, type_);
+            found.is_some_and(|found| found.status == "True" && found.reason == reason)
+        };
         Self {
             observed_generation: status.observed_generation,
             boot_id: status.boot_id.as_str().into(),
             ready: ready.is_some_and(|ready| ready.status == "True"),
             drifted: conditions::is_true(&status.conditions, DRIFTED),
-            released: conditions::is_true(&status.conditions, RELEASED),
+            released: released.is_some(),
+            left,
+            overflows: is_full(NEIGHBOR_PRESSURE, reasons::OVERFLOW)
+                || is_full(CONNTRACK_PRESSURE, reasons::TABLE_FULL),
             speaks: ready.is_some_and(|ready| ready.status != "Unknown"),
             is_silenced: ready.is_some_and(|ready| {
                 ready.status == "Unknown" && ready.reason == reasons::AGENT_SILENT

@@ -12,7 +12,8 @@ mod cluster;
 use cluster::Cluster;
 use cluster::timeline::{Effect, Timeline};
 use nettune_crds::NodeNetworkProfileSpec;
-use nettune_planner::Write;
+use nettune_planner::{Leaving, Write};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 type Agents = fn(&str, &NodeNetworkProfileSpec) -> Effect;
@@ -34,7 +35,7 @@ fn restored(policy: &str, rollout: Value) -> Value {
     json!({"conntrack": {}, "releasePolicy": policy, "rollout": rollout})
 }
 
-fn releasing(timeline: &Timeline<Agents>) -> usize {
+fn releasing(timeline: &Timeline<impl Fn(&str, &NodeNetworkProfileSpec) -> Effect>) -> usize {
     let profiles = timeline.cluster.profiles.values();
     profiles.filter(|profile| profile.spec.release).count()
 }
@@ -149,6 +150,129 @@ fn the_profile_of_a_node_that_came_back_under_its_name_is_not_released_but_goes(
 }
 
 #[test]
+fn the_end_of_an_agent_is_said_on_the_profile_that_it_leaves_behind() {
+    let mut timeline = settled(3, "Restore");
+    timeline.cluster.tunings.clear();
+    timeline.deafen("node-1");
+    timeline.run(1200, 10);
+    let conditions = &timeline.cluster.profiles["node-1"]
+        .status
+        .as_ref()
+        .unwrap()
+        .conditions;
+    let ready = nettune_crds::conditions::find(conditions, "Ready").unwrap();
+    assert_eq!((&*ready.status, &*ready.reason), ("Unknown", "AgentSilent"));
+    let decision = timeline.cluster.look();
+    assert!(decision.writes.is_empty(), "{:?}", decision.writes);
+    let [leaving] = &decision.leaving[..] else {
+        panic!("{:?}", decision.leaving)
+    };
+    assert_eq!(&*leaving.tuning, "default");
+    // The third node waits: the second that was begun is the first that failed.
+    assert_eq!(
+        (leaving.releasing, leaving.failed, leaving.silent),
+        (2, 1, 1)
+    );
+    assert_eq!(
+        leaving.stopped.as_deref(),
+        Some(
+            "1 of the 2 nodes written failed: node-1 (its agent has not said for 120 s that it is ready). \
+             maxFailed is 5%: 1 nodes wait until these recover or are deleted, or a tuning takes them"
+        )
+    );
+}
+
+#[test]
+fn a_key_that_cannot_be_put_back_stops_the_release_and_its_profile_stays() {
+    let fails: Agents = |node, spec| match spec.release && node == "node-0" {
+        true => Effect::Fails,
+        false => Effect::Fine,
+    };
+    let mut cluster = Cluster::with_ready_nodes(4);
+    cluster.apply_tuning("default", restored("Restore", json!({})));
+    let mut timeline = Timeline::new(cluster, fails);
+    timeline.step(10);
+    timeline.cluster.tunings.clear();
+    timeline.run(1200, 10);
+    assert_eq!(releasing(&timeline), 1);
+    assert_eq!(timeline.cluster.profiles.len(), 4);
+    let leaving = timeline.cluster.look().leaving;
+    let [
+        Leaving {
+            failed: 1,
+            stopped: Some(_),
+            nodes,
+            ..
+        },
+    ] = &leaving[..]
+    else {
+        panic!("{leaving:?}")
+    };
+    assert_eq!(
+        (&*nodes[0].node, &*nodes[0].uid, nodes[0].failed),
+        ("node-0", "node-0", true)
+    );
+    assert_eq!(
+        &*nodes[0].why,
+        "0 of 1 sysctls are back; net.core.somaxconn: EINVAL"
+    );
+    // It is mended by hand: the agent says so, and the others follow.
+    for type_ in ["Ready", "Released"] {
+        timeline
+            .cluster
+            .report("node-0", type_, "True", "Restored", "");
+    }
+    timeline.run(1200, 10);
+    assert!(timeline.cluster.profiles.is_empty());
+    assert!(timeline.cluster.look().leaving.is_empty());
+}
+
+#[test]
+fn what_was_left_on_a_node_is_told_before_its_profile_goes() {
+    let mut timeline = settled(2, "Restore");
+    timeline.cluster.tunings.clear();
+    timeline.step(10);
+    let left = "0 of 1 sysctls are back; net.core.somaxconn: left: somebody else has set 7";
+    for type_ in ["Ready", "Released"] {
+        timeline
+            .cluster
+            .report("node-0", type_, "True", "PartlyRestored", left);
+    }
+    let leaving = timeline.cluster.look().leaving;
+    let told: Vec<_> = leaving[0]
+        .nodes
+        .iter()
+        .map(|node| (&*node.node, node.failed, &*node.why))
+        .collect();
+    assert_eq!(told, [("node-0", false, left)]);
+    assert_eq!(leaving[0].stopped, None);
+    timeline.run(1200, 10);
+    assert!(timeline.cluster.profiles.is_empty());
+}
+
+#[test]
+fn nothing_is_told_of_releases_that_go_as_asked() {
+    let mut timeline = settled(8, "Restore");
+    assert!(timeline.cluster.look().leaving.is_empty());
+    timeline.cluster.tunings.clear();
+    for _ in 0..100 {
+        for leaving in timeline.cluster.look().leaving {
+            assert_eq!(
+                (
+                    leaving.failed,
+                    leaving.silent,
+                    leaving.stopped,
+                    leaving.nodes
+                ),
+                (0, 0, None, vec![])
+            );
+        }
+        timeline.step(10);
+    }
+    assert!(timeline.cluster.profiles.is_empty());
+}
+
+#[test]
 fn a_tuning_that_cannot_be_read_moves_no_value() {
     let mut timeline = settled(3, "Restore");
     timeline.cluster.apply_tuning(
@@ -165,4 +289,114 @@ fn a_tuning_that_cannot_be_read_moves_no_value() {
         (releasing(&timeline), timeline.cluster.profiles.len()),
         (0, 3)
     );
+}
+
+/// What happens to a cluster that is released.
+#[derive(Debug, Clone, Copy)]
+enum Happening {
+    /// Nothing, for this many seconds.
+    Pass(u64),
+    /// The tuning is deleted.
+    Delete,
+    /// It is applied again.
+    Apply,
+    /// It becomes one that cannot be used.
+    Spoil,
+    /// Another leader takes over.
+    FailOver,
+    /// The agent of this node goes.
+    Deafen(usize),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => (1_u64..200).prop_map(Happening::Pass),
+        2 => Just(Happening::Delete),
+        1 => Just(Happening::Apply),
+        1 => Just(Happening::Spoil),
+        1 => Just(Happening::FailOver),
+        1 => (0_usize..12).prop_map(Happening::Deafen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_release_goes_no_further_than_it_may_and_no_profile_goes_before_its_agents_word(
+        count in 1_usize..12,
+        bad in proptest::collection::vec(0_u8..5, 12),
+        happenings in proptest::collection::vec(happening(), 1..20),
+    ) {
+        let effect = {
+            let bad = bad.clone();
+            move |node: &str, spec: &NodeNetworkProfileSpec| {
+                let index: usize = node.strip_prefix("node-").unwrap().parse().unwrap();
+                match (spec.release, bad[index]) {
+                    (true, 0) => Effect::Fails,
+                    (true, 1) => Effect::CutsOff,
+                    _ => Effect::Fine,
+                }
+            }
+        };
+        let mut cluster = Cluster::with_ready_nodes(count);
+        let tuning = || restored("Restore", json!({}));
+        cluster.apply_tuning("default", tuning());
+        let mut timeline = Timeline::new(cluster, effect);
+        timeline.step(10);
+        let mut deaf = std::collections::BTreeSet::new();
+        for happening in happenings {
+            match happening {
+                Happening::Pass(seconds) => {
+                    for _ in 0..seconds.div_ceil(20) {
+                        let before: Vec<_> = timeline.cluster.profiles.keys().cloned().collect();
+                        timeline.step(20);
+                        for node in before {
+                            let index: usize = node.strip_prefix("node-").unwrap().parse().unwrap();
+                            let gone = !timeline.cluster.profiles.contains_key(&node);
+                            prop_assert!(!gone || bad[index] > 1, "{node} has not released");
+                        }
+                    }
+                }
+                Happening::Delete => timeline.cluster.tunings.clear(),
+                Happening::Apply => timeline.cluster.apply_tuning("default", tuning()),
+                Happening::Spoil => {
+                    timeline.cluster.apply_tuning("default", json!({"rollout": {"maxFailed": "lots"}}));
+                    let before = timeline.writes_to_all();
+                    let asked = releasing(&timeline);
+                    timeline.run(600, 20);
+                    prop_assert_eq!((timeline.writes_to_all(), releasing(&timeline)), (before, asked));
+                }
+                Happening::FailOver => timeline.cluster.fail_over(),
+                Happening::Deafen(index) if index < count => {
+                    timeline.deafen(&cluster::name_of(index));
+                    deaf.insert(index);
+                }
+                Happening::Deafen(_) => {}
+            }
+            // Five in a hundred of fewer than twenty are none: the first that fails is the last but
+            // those under way, and no more are under way than have passed.
+            let damaged = timeline.damaged.len();
+            let passed = count - damaged;
+            prop_assert!(damaged <= 1 + passed, "{damaged} of {count}");
+        }
+        // Taken back, whatever had come.
+        timeline.cluster.apply_tuning("default", tuning());
+        timeline.run(600, 20);
+        prop_assert_eq!(releasing(&timeline), 0);
+        prop_assert_eq!(timeline.cluster.profiles.len(), count);
+        // Deleted once more: all that can be released is, or it says why not.
+        timeline.cluster.tunings.clear();
+        timeline.run(3600, 20);
+        let healthy = (0..count).all(|index| bad[index] > 1 && !deaf.contains(&index));
+        if healthy {
+            prop_assert!(timeline.cluster.profiles.is_empty());
+        } else if !timeline.cluster.profiles.is_empty() {
+            let leaving = timeline.cluster.look().leaving;
+            prop_assert!(matches!(&leaving[..], [leaving] if leaving.releasing > 0), "{leaving:?}");
+        }
+        let at_rest = timeline.writes;
+        timeline.run(600, 20);
+        prop_assert_eq!(timeline.writes, at_rest, "it comes to rest");
+    }
 }

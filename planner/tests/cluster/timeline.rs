@@ -107,11 +107,15 @@ impl<E: Fn(&str, &NodeNetworkProfileSpec) -> Effect> Timeline<E> {
                 continue;
             }
             self.applied.insert(node.clone(), version);
-            let effect = match spec.release {
-                true => Effect::Fine,
-                false => (self.effect)(&node, &spec),
-            };
-            match effect {
+            match (self.effect)(&node, &spec) {
+                Effect::Fails if spec.release => {
+                    self.damaged.insert(node.clone());
+                    for (type_, status) in [("Ready", "False"), ("Released", "True")] {
+                        let message = "0 of 1 sysctls are back; net.core.somaxconn: EINVAL";
+                        self.cluster
+                            .report(&node, type_, status, "PartlyRestored", message);
+                    }
+                }
                 Effect::Fine => {
                     self.cluster.report(&node, "Ready", "True", "Applied", "");
                     let released = if spec.release { "True" } else { "False" };

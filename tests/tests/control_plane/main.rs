@@ -4,5 +4,6 @@ mod harness;
 mod leader;
 mod link;
 mod operator;
+mod running;
 mod schema;
 mod whole_path;
