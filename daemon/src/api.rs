@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::{Stream, StreamExt, future};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::runtime::utils::Backoff;
+use kube::runtime::utils::{Backoff, StreamBackoff};
+use kube::runtime::watcher;
 use kube::{Client, Config};
 
 use crate::error::chain;
@@ -154,7 +156,7 @@ fn pauses_up_to(longest: Duration) -> impl Iterator<Item = Duration> + Send + 's
 
 /// Pauses between tries of a watch. Each try to list looks like a sign of life to the client library,
 /// which would start with the shortest pause again after it: here only calm does.
-pub struct Patience {
+struct Patience {
     longest: Duration,
     pauses: Mutex<Box<dyn Iterator<Item = Duration> + Send>>,
     last: Option<Instant>,
@@ -165,14 +167,27 @@ const CALM: Duration = Duration::from_secs(60);
 
 impl Patience {
     /// Pauses that double up to the longest, each made longer by chance.
-    #[must_use]
-    pub fn up_to(longest: Duration) -> Self {
+    fn up_to(longest: Duration) -> Self {
         Self {
             longest,
             pauses: Mutex::new(Box::new(pauses_up_to(longest))),
             last: None,
         }
     }
+}
+
+/// What a watch brings, tried again after a pause where it fails. One that the API server does not remember far
+/// enough back for (410: it was restarted, or etcd was compacted) has not failed: it begins anew at once.
+pub fn patiently<T: Send>(
+    watch: impl Stream<Item = watcher::Result<T>> + Send,
+    longest: Duration,
+) -> impl Stream<Item = watcher::Result<T>> + Send {
+    let is_failure = |event: &watcher::Result<T>| {
+        let is_expired =
+            matches!(event, Err(watcher::Error::WatchError(status)) if status.code == 410);
+        future::ready(!is_expired)
+    };
+    StreamBackoff::new(watch.filter(is_failure), Patience::up_to(longest))
 }
 
 impl Iterator for Patience {
@@ -270,6 +285,22 @@ mod tests {
         assert!(grown >= LONGEST_PAUSE, "{grown:?}");
         patience.last = Instant::now().checked_sub(CALM * 2);
         assert!(patience.next().unwrap() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_too_old_begins_anew_at_once_and_one_that_fails_after_a_pause() {
+        let error = |code| {
+            let status = kube::core::Status::failure("too old", "Expired").with_code(code);
+            Err(watcher::Error::WatchError(status.boxed()))
+        };
+        for (code, errors, pauses) in [(410, 0, false), (500, 1, true)] {
+            let began = tokio::time::Instant::now();
+            let watch = futures::stream::iter([error(code), Ok("listed")]);
+            let events: Vec<_> = patiently(watch, LONGEST_PAUSE).collect().await;
+            assert_eq!(events.iter().filter(|event| event.is_err()).count(), errors);
+            assert_eq!(events.last().unwrap().as_ref().unwrap(), &"listed");
+            assert_eq!(!began.elapsed().is_zero(), pauses, "{code}");
+        }
     }
 
     #[test]

@@ -10,9 +10,9 @@ use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use nettune_crds::{NodeNetworkProfile, NodeNetworkProfileStatus};
-use nettune_daemon::api::{self, ApiError, LONGEST_PAUSE, Outage, Patience, pauses};
+use nettune_daemon::api::{self, ApiError, LONGEST_PAUSE, Outage, patiently, pauses};
 use nettune_daemon::shutdown::Shutdown;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -168,7 +168,7 @@ impl Link {
         let config = watcher::Config::default()
             .fields(&by_name(&self.node))
             .timeout(watch_life());
-        let mut events = pin!(watcher(api.clone(), config).backoff(Patience::up_to(LONGEST_PAUSE)));
+        let mut events = pin!(patiently(watcher(api.clone(), config), LONGEST_PAUSE));
         let mut patching: Option<(Value, Patching)> = None;
         let mut next_patch = Instant::now();
         let mut listed = false;

@@ -15,10 +15,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Client};
-use nettune_daemon::api::{Patience, in_words};
+use nettune_daemon::api::{in_words, patiently};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, info, warn};
@@ -124,8 +123,7 @@ impl Candidate {
     /// Waits until the Lease is taken. The instant is from before the request: others count from when
     /// they saw the Lease change, which may be before the answer is here.
     async fn acquire(&self) -> Result<(Lease, Instant), LeaseLost> {
-        let watched =
-            watch_object(self.leases.clone(), LEASE_NAME).backoff(Patience::up_to(LONGEST_PAUSE));
+        let watched = patiently(watch_object(self.leases.clone(), LEASE_NAME), LONGEST_PAUSE);
         let mut watched = std::pin::pin!(watched);
         let mut seen = Seen::Nothing;
         let mut not_before = Instant::now();

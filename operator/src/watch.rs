@@ -5,13 +5,13 @@ use std::time::Duration;
 use futures::future;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
 use kube::api::{ApiResource, DynamicObject};
+use kube::runtime::watcher as watch;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use nettune_crds::{
     NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkProfileStatus, NodeNetworkTuning,
 };
-use nettune_daemon::api::{Patience, in_words};
+use nettune_daemon::api::{in_words, patiently};
 use nettune_planner::{Kind, ObservedNode, ObservedPod, PlannedProfile, PlannedTuning, Watched};
 use serde_json::Value;
 use tracing::{info, warn};
@@ -81,8 +81,7 @@ where
     K: Resource + Clone + std::fmt::Debug + Send + 'static,
     K: for<'de> k8s_openapi::serde::Deserialize<'de>,
 {
-    watch(api, config)
-        .backoff(Patience::up_to(LONGEST_PAUSE))
+    patiently(watch(api, config), LONGEST_PAUSE)
         .map(move |event| match event {
             Ok(event) => change(event),
             Err(error) => Change::Failed(kind, error),

@@ -351,7 +351,10 @@ impl<'a> Pass<'a> {
                 self.writes.push(urgency, replace(candidate, spec));
             }
             Step::Turn => {
-                tally.waiting += 1;
+                match rule.all_at_once && !rule.paused {
+                    true => tally.outdated += 1,
+                    false => tally.waiting += 1,
+                }
                 self.rollouts.wait(target, candidate);
             }
         }

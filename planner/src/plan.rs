@@ -69,8 +69,8 @@ impl Plans {
             let kept =
                 present.and_then(|present| not_lowered(present, wanted, &patience, |_| true));
             Ways {
-                kept: kept.map(|kept| plan(gate, present, &kept, rollouts)),
-                whole: plan(gate, present, wanted, rollouts),
+                kept: kept.map(|kept| plan((gate, rule), present, &kept, rollouts)),
+                whole: plan((gate, rule), present, wanted, rollouts),
             }
         })
     }
@@ -96,7 +96,7 @@ impl Plans {
 }
 
 fn plan(
-    gate: usize,
+    (gate, rule): (usize, &Rollout),
     present: Option<&Arc<NodeNetworkProfileSpec>>,
     wanted: &NodeNetworkProfileSpec,
     rollouts: &mut Rollouts<'_>,
@@ -108,7 +108,10 @@ fn plan(
         return Plan { target, step };
     }
     let at_once = at_once(present.map(|present| &**present), wanted);
-    let step = if behaviour(&at_once.spec) == end || at_once.urgent {
+    // Where everybody's turn is now, one write does both. One that is new is looked after apart.
+    let is_everybodys_turn = rule.all_at_once && !rule.paused && present.is_some();
+    let is_apart = at_once.urgent && !is_everybodys_turn;
+    let step = if behaviour(&at_once.spec) == end || is_apart {
         Step::Write(Arc::new(at_once.spec))
     } else {
         Step::Turn

@@ -284,6 +284,25 @@ fn all_at_once_reaches_every_node_in_one_decision_and_marks_none() {
 }
 
 #[test]
+fn all_at_once_writes_a_raised_limit_and_a_fixed_value_in_one() {
+    let mut timeline = settled(3, fine);
+    let mut both = fixed(2, json!({"type": "AllAtOnce"}));
+    both["conntrack"] = json!({"minEntries": 524_288});
+    timeline.cluster.apply_tuning("default", both);
+    timeline.run(60, 1);
+    assert_eq!(timeline.holding(SOMAXCONN, "2"), 3);
+    assert_eq!(
+        timeline.holding("net.netfilter.nf_conntrack_max", "524288"),
+        3
+    );
+    let profiles = timeline.cluster.profiles.values();
+    let written: Vec<_> = profiles
+        .map(|profile| profile.metadata.generation)
+        .collect();
+    assert_eq!(written, [Some(2); 3]);
+}
+
+#[test]
 fn a_paused_rollout_begins_no_further_node_and_goes_on_where_it_was() {
     let mut timeline = settled(8, fine);
     want(&mut timeline, 2);
