@@ -16,6 +16,7 @@ use crate::wait::{TimedOut, eventually};
 
 mod client;
 mod credentials;
+mod etcd;
 mod kubeconfig;
 mod kubectl;
 
@@ -207,8 +208,22 @@ impl ControlPlane {
         name: &str,
         token: &str,
     ) -> Result<PathBuf, ControlPlaneError> {
+        self.kubeconfig_through(self.port, name, token)
+    }
+
+    /// The same for a client that goes through a [`Proxy`](crate::Proxy) on this port of loopback.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn kubeconfig_through(
+        &self,
+        port: u16,
+        name: &str,
+        token: &str,
+    ) -> Result<PathBuf, ControlPlaneError> {
         let path = self.dir.path().join(format!("{name}.kubeconfig"));
-        self.write_kubeconfig(&path, &self.server(), token)?;
+        self.write_kubeconfig(&path, &format!("https://127.0.0.1:{port}"), token)?;
         Ok(path)
     }
 

@@ -1,5 +1,6 @@
 //! A folder that looks like a node's `/proc`, for agents of nodes that need no kernel of their own.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,19 @@ impl DirectoryNode {
     #[must_use]
     pub fn kernel_release(&self) -> &'static str {
         SYSCTLS[SYSCTLS.len() - 1].1
+    }
+
+    /// All sysctls below `net`, named with dots, as they are now.
+    ///
+    /// # Errors
+    ///
+    /// When one is not there any more.
+    pub fn sysctls(&self) -> Result<BTreeMap<String, String>, DirectoryNodeError> {
+        let names = SYSCTLS.iter().map(|(path, _)| path.replace('/', "."));
+        names
+            .filter(|name| name.starts_with("net."))
+            .map(|name| Ok((name.clone(), self.sysctl(&name)?)))
+            .collect()
     }
 
     /// The value of a sysctl, named with dots, without its newline.

@@ -6,7 +6,9 @@
 //!
 //! What the tiers need is fetched or built by [`tools`] and [`debian`], once, into a cache folder of the user.
 
+pub mod audit;
 pub mod cache;
+pub mod cluster;
 pub mod control_plane;
 pub mod debian;
 pub mod directory_node;
@@ -16,6 +18,7 @@ pub mod nodes;
 pub mod process;
 pub mod programs;
 pub mod progress;
+pub mod proxy;
 pub mod tools;
 pub mod wait;
 pub mod workspace;
@@ -23,9 +26,12 @@ pub mod workspace;
 /// The client library whose types are in this one's signatures.
 pub use kube;
 
+pub use audit::Audit;
+pub use cluster::{Cluster, ClusterConfig};
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
 pub use directory_node::DirectoryNode;
 pub use guest::{Guest, GuestConfig};
 pub use nodes::NodeSpec;
 pub use programs::Program;
+pub use proxy::Proxy;
 pub use wait::eventually;

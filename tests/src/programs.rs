@@ -57,14 +57,18 @@ impl Program {
         kubeconfig: &Path,
         args: &[&str],
     ) -> Result<Self, ProgramError> {
+        let command = Self::operator_command(kubeconfig, args)?;
+        Self::start(command, &control_plane.dir().join("operator.log")).await
+    }
+
+    /// The command of an operator, for a test that starts it in another way.
+    ///
+    /// # Errors
+    ///
+    /// When the operator is not built.
+    pub fn operator_command(kubeconfig: &Path, args: &[&str]) -> Result<Command, MissingBinary> {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        Self::start(
-            "nettune-operator",
-            args,
-            kubeconfig,
-            &control_plane.dir().join("operator.log"),
-        )
-        .await
+        Self::command("nettune-operator", args, kubeconfig)
     }
 
     /// Starts an agent over a directory node as the administrator; `args` are more of its flags.
@@ -100,10 +104,10 @@ impl Program {
         node: &DirectoryNode,
         args: &[&str],
     ) -> Result<Self, ProgramError> {
-        let mut all = agent_args(node_name, node);
-        all.extend(args.iter().map(|&arg| arg.to_owned()));
+        let mut command = Self::agent_command(kubeconfig, node_name, node)?;
+        command.args(args);
         let log = control_plane.dir().join(format!("agent-{node_name}.log"));
-        Self::start("nettune-agent", all, kubeconfig, &log).await
+        Self::start(command, &log).await
     }
 
     /// The command of an agent over a directory node, for a test that starts it in another way.
@@ -112,12 +116,11 @@ impl Program {
     ///
     /// When the agent is not built.
     pub fn agent_command(
-        control_plane: &ControlPlane,
+        kubeconfig: &Path,
         node_name: &str,
         node: &DirectoryNode,
     ) -> Result<Command, MissingBinary> {
-        let args = agent_args(node_name, node);
-        Self::command("nettune-agent", args, control_plane.kubeconfig())
+        Self::command("nettune-agent", agent_args(node_name, node), kubeconfig)
     }
 
     fn command(name: &str, args: Vec<String>, kubeconfig: &Path) -> Result<Command, MissingBinary> {
@@ -127,18 +130,14 @@ impl Program {
         Ok(command)
     }
 
-    async fn start(
-        name: &str,
-        args: Vec<String>,
-        kubeconfig: &Path,
-        log: &Path,
-    ) -> Result<Self, ProgramError> {
-        let command = Self::command(name, args, kubeconfig)?;
+    /// Starts a command with its output appended to the file `log`, after which it is named.
+    async fn start(command: Command, log: &Path) -> Result<Self, ProgramError> {
         // What it logged before a restart is kept, and is not taken for what it says now.
         let said_before = std::fs::read_to_string(log)
             .map(|text| text.lines().count())
             .unwrap_or_default();
-        let mut process = Process::start(name, command, log)?;
+        let name = log.file_stem().unwrap_or_default().to_string_lossy();
+        let mut process = Process::start(&name, command, log)?;
         let what = "the address it listens on";
         let address = process
             .wait_for_line(what, START_DEADLINE, said_before, listen_address)

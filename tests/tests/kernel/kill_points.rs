@@ -231,7 +231,8 @@ impl Run<'_> {
     }
 
     fn start_traced(&self, watch: Watch, kill_at: Option<&KillPoint>) -> anyhow::Result<Process> {
-        let agent = Program::agent_command(self.control_plane, &self.name, &self.node)?;
+        let agent =
+            Program::agent_command(self.control_plane.kubeconfig(), &self.name, &self.node)?;
         let command = traced(&agent, watch, &self.paths(watch), kill_at, &self.trace())?;
         let log = self.node.state_dir().with_file_name("traced-agent.log");
         Ok(Process::start("traced agent", command, &log)?)

@@ -1,0 +1,166 @@
+//! What was written to a control plane, by whom, and with what answer: from the API server's own audit log.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Verbs that are recorded: all that write, and `list`, which is what a lost watch costs.
+const VERBS: [&str; 7] = [
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "list",
+    "watch",
+];
+
+/// The audit log of a control plane, for the objects of nettune.
+#[derive(Debug)]
+pub struct Audit {
+    dir: TempDir,
+}
+
+/// A place in the log: what came before it is not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(u64);
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Who.
+    pub user: String,
+    /// `create`, `update`, `patch`, `delete`, `list` or `watch`.
+    pub verb: String,
+    /// The plural and the subresource, such as `nodenetworkprofiles/status`.
+    pub resource: String,
+    /// The object's name; empty where the request names none, as for `create`.
+    pub name: String,
+    /// The API server's status code.
+    pub code: u16,
+}
+
+impl Request {
+    /// Whether it writes.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        !matches!(self.verb.as_str(), "list" | "watch")
+    }
+
+    /// Whether the API server has done it.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            user,
+            verb,
+            resource,
+            name,
+            code,
+        } = self;
+        write!(f, "{user}: {verb} {resource} {name} -> {code}")
+    }
+}
+
+impl Audit {
+    /// Writes the policy for an API server that is yet to be started.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn new() -> io::Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("nettune-audit-")
+            .tempdir()?;
+        let policy = json!({
+            "apiVersion": "audit.k8s.io/v1",
+            "kind": "Policy",
+            "omitStages": ["RequestReceived", "ResponseStarted"],
+            "rules": [
+                {"level": "Metadata", "verbs": VERBS, "resources": [{"group": "nettune.dev"}]},
+                {"level": "None"},
+            ],
+        });
+        std::fs::write(dir.path().join("policy.json"), policy.to_string())?;
+        Ok(Self { dir })
+    }
+
+    /// What the API server is to be started with.
+    #[must_use]
+    pub fn flags(&self) -> Vec<String> {
+        vec![
+            format!(
+                "--audit-policy-file={}",
+                self.dir.path().join("policy.json").display()
+            ),
+            format!("--audit-log-path={}", self.log().display()),
+        ]
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("audit.log")
+    }
+
+    /// The end of the log now.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark(std::fs::metadata(self.log()).map_or(0, |log| log.len()))
+    }
+
+    /// What was answered since then.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub fn since(&self, mark: Mark) -> io::Result<Vec<Request>> {
+        let mut log = File::open(self.log())?;
+        log.seek(SeekFrom::Start(mark.0))?;
+        let mut text = String::new();
+        log.read_to_string(&mut text)?;
+        Ok(text.lines().filter_map(request).collect())
+    }
+}
+
+/// One line; none where it is cut off, as the last one may be.
+fn request(line: &str) -> Option<Request> {
+    let event: Value = serde_json::from_str(line).ok()?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let object = &event["objectRef"];
+    let subresource = text(&object["subresource"]);
+    let slash = if subresource.is_empty() { "" } else { "/" };
+    Some(Request {
+        user: text(&event["user"]["username"]),
+        verb: text(&event["verb"]),
+        resource: format!("{}{slash}{subresource}", text(&object["resource"])),
+        name: text(&object["name"]),
+        code: u16::try_from(event["responseStatus"]["code"].as_u64()?).ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_who_wrote_what_and_the_answer() {
+        let line = r#"{"kind":"Event","stage":"ResponseComplete","verb":"patch","user":{"username":"agent"},
+            "objectRef":{"resource":"nodenetworkprofiles","name":"a","apiGroup":"nettune.dev","subresource":"status"},
+            "responseStatus":{"metadata":{},"code":409}}"#;
+        let request = request(line).unwrap();
+        assert_eq!(
+            request.to_string(),
+            "agent: patch nodenetworkprofiles/status a -> 409"
+        );
+        assert!(request.is_write() && !request.is_done());
+        assert_eq!(super::request(&line[..40]), None);
+    }
+}

@@ -1,0 +1,425 @@
+//! A whole cluster: a control plane, two operators, and nodes with agents over directories.
+//!
+//! Operators and agents have the rights of their service accounts and no more, reach the API server through a
+//! [`Proxy`], and are started again when they end, as a kubelet does. What they write is in an [`Audit`].
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use crate::audit::{Audit, Mark, Request};
+use crate::control_plane::{
+    ControlPlane, ControlPlaneConfig, ControlPlaneError, KubectlError, StaticToken,
+};
+use crate::directory_node::{DirectoryNode, DirectoryNodeError};
+use crate::nodes::{self, NodeSpec};
+use crate::process::{Process, ProcessError};
+use crate::programs::Program;
+use crate::proxy::Proxy;
+use crate::workspace::MissingBinary;
+
+mod rights;
+mod truth;
+mod values;
+
+pub use rights::{AGENT, BINDINGS, OPERATOR};
+pub use truth::Wanted;
+pub use values::Values;
+
+const OPERATORS: usize = 2;
+/// How much of each log goes into an error.
+const LOG_LINES: usize = 8;
+const POLL: Duration = Duration::from_millis(100);
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// How many nodes.
+    pub nodes: u16,
+    /// For how long the operators' Lease is good, in seconds, from 3 to 600.
+    pub lease_seconds: u16,
+    /// Variables of the environment: the program (`operator-0`, `node-0`), name and value.
+    pub environment: Vec<(String, String, String)>,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            lease_seconds: 8,
+            environment: Vec::new(),
+        }
+    }
+}
+
+/// Why a cluster does not run, or is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// Its control plane.
+    #[error(transparent)]
+    ControlPlane(#[from] ControlPlaneError),
+    /// A node's directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryNodeError),
+    /// A binary that is not built.
+    #[error(transparent)]
+    Missing(#[from] MissingBinary),
+    /// A process.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A request of the harness.
+    #[error("the API server refuses the harness")]
+    Api(#[from] kube::Error),
+    /// A command of the administrator.
+    #[error(transparent)]
+    Kubectl(#[from] KubectlError),
+    /// The audit log, or the proxy's port.
+    #[error("cannot use a file or a port of the harness")]
+    Io(#[from] io::Error),
+    /// What was waited for did not come.
+    #[error("not so after {} s: {last}\n{logs}", waited.as_secs())]
+    NotSo {
+        /// How long it was waited for.
+        waited: Duration,
+        /// What the last look has shown.
+        last: String,
+        /// The ends of all logs.
+        logs: String,
+    },
+}
+
+/// A program that is started again when it has ended.
+#[derive(Debug)]
+pub struct Member {
+    name: String,
+    kubeconfig: PathBuf,
+    log: PathBuf,
+    process: Option<Process>,
+    starts: usize,
+}
+
+impl Member {
+    fn new(name: &str, kubeconfig: &Path, dir: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            kubeconfig: kubeconfig.to_path_buf(),
+            log: dir.join(format!("{name}.log")),
+            process: None,
+            starts: 0,
+        }
+    }
+
+    /// Its name, such as `operator-0`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process, until it is killed.
+    #[must_use]
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// How often it was started.
+    #[must_use]
+    pub fn starts(&self) -> usize {
+        self.starts
+    }
+
+    /// All that it has ever said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Ends it by SIGKILL; it stays away until it is revived.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be killed.
+    pub fn kill(&mut self) -> Result<(), ClusterError> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Starts it where it does not run.
+    fn revive(
+        &mut self,
+        command: impl FnOnce(&Path) -> Result<Command, MissingBinary>,
+        environment: &[(String, String, String)],
+    ) -> Result<(), ClusterError> {
+        if let Some(process) = &mut self.process
+            && process.exit_status()?.is_none()
+        {
+            return Ok(());
+        }
+        let mut command = command(&self.kubeconfig)?;
+        for (program, name, value) in environment {
+            if *program == self.name {
+                command.env(name, value);
+            }
+        }
+        self.process = Some(Process::start(&self.name, command, &self.log)?);
+        self.starts += 1;
+        Ok(())
+    }
+}
+
+/// A node: what its kubelet says, what stands for its kernel, and its agent.
+#[derive(Debug)]
+pub struct Machine {
+    /// The Node object's content.
+    pub spec: NodeSpec,
+    /// The kernel's stand-in.
+    pub directory: DirectoryNode,
+    /// What it held before any agent.
+    pub originals: std::collections::BTreeMap<String, String>,
+    /// The agent.
+    pub agent: Member,
+}
+
+/// A cluster; its parts end in this order.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Two operators.
+    pub operators: Vec<Member>,
+    /// The nodes.
+    pub machines: Vec<Machine>,
+    /// Between those and the API server.
+    pub proxy: Proxy,
+    /// The API server and its etcd.
+    pub control_plane: ControlPlane,
+    /// What was asked of the API server.
+    pub audit: Audit,
+    config: ClusterConfig,
+}
+
+impl Cluster {
+    /// Starts one: the CRDs are there, the Nodes are Ready, operators and agents run; there is no tuning.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClusterError`].
+    pub async fn start(config: ClusterConfig) -> Result<Self, ClusterError> {
+        let audit = Audit::new()?;
+        let control_plane = ControlPlane::start(ControlPlaneConfig {
+            tokens: vec![
+                StaticToken::of(OPERATOR, "token-of-the-operator"),
+                StaticToken::of(AGENT, "token-of-the-agents"),
+            ],
+            api_server_flags: audit.flags(),
+        })
+        .await?;
+        control_plane.install_crds().await?;
+        control_plane.apply(rights::ROLES).await?;
+        control_plane.apply(BINDINGS).await?;
+        let proxy = Proxy::to(control_plane.port())?;
+        let through = |name, token| control_plane.kubeconfig_through(proxy.port(), name, token);
+        let operators = through("operator", "token-of-the-operator")?;
+        let agents = through("agent", "token-of-the-agents")?;
+        let dir = control_plane.dir();
+        let names = (0..OPERATORS).map(|index| format!("operator-{index}"));
+        let operators = names.map(|name| Member::new(&name, &operators, dir));
+        let operators = operators.collect();
+        let client = control_plane.client().await?;
+        let mut machines = Vec::new();
+        for index in 0..config.nodes {
+            let spec = NodeSpec {
+                pods: 64,
+                ..NodeSpec::worker(&format!("node-{index}"), index)
+            };
+            nodes::create(&client, &spec).await?;
+            let directory = DirectoryNode::new(&spec.boot_id)?;
+            machines.push(Machine {
+                originals: directory.sysctls()?,
+                agent: Member::new(&spec.name, &agents, dir),
+                spec,
+                directory,
+            });
+        }
+        let mut cluster = Self {
+            operators,
+            machines,
+            proxy,
+            control_plane,
+            audit,
+            config,
+        };
+        cluster.revive()?;
+        Ok(cluster)
+    }
+
+    /// Starts what has ended or was killed.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be started.
+    pub fn revive(&mut self) -> Result<(), ClusterError> {
+        let environment = &self.config.environment;
+        let seconds = self.config.lease_seconds.to_string();
+        for operator in &mut self.operators {
+            let command = |kubeconfig: &Path| {
+                Program::operator_command(kubeconfig, &["--lease-seconds", &seconds])
+            };
+            operator.revive(command, environment)?;
+        }
+        for machine in &mut self.machines {
+            let (spec, directory) = (&machine.spec, &machine.directory);
+            let command =
+                |kubeconfig: &Path| Program::agent_command(kubeconfig, &spec.name, directory);
+            machine.agent.revive(command, environment)?;
+        }
+        Ok(())
+    }
+
+    /// An administrator's client, for the runtime of the caller.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub async fn client(&self) -> Result<kube::Client, ClusterError> {
+        Ok(self.control_plane.client().await?)
+    }
+
+    /// Waits until the look is satisfied, and revives what ends meanwhile. Returns how long it took.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NotSo`] when the deadline has passed.
+    pub async fn until<E: std::fmt::Display>(
+        &mut self,
+        deadline: Duration,
+        mut look: impl AsyncFnMut(&Self) -> Result<(), E>,
+    ) -> Result<Duration, ClusterError> {
+        let began = Instant::now();
+        loop {
+            self.revive()?;
+            let Err(why) = look(self).await else {
+                return Ok(began.elapsed());
+            };
+            if began.elapsed() > deadline {
+                return Err(ClusterError::NotSo {
+                    waited: began.elapsed(),
+                    last: why.to_string(),
+                    logs: self.logs(),
+                });
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Waits until every node holds what is wanted and every status says so.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NotSo`] with what is still wrong.
+    pub async fn comes_right(
+        &mut self,
+        client: &kube::Client,
+        wanted: &Wanted<'_>,
+        deadline: Duration,
+    ) -> Result<Duration, ClusterError> {
+        let look = async |cluster: &Self| cluster.is_right(client, wanted).await;
+        self.until(deadline, look).await
+    }
+
+    /// Waits until every node's kernel holds these values, whatever the API says.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NotSo`] with what one holds.
+    pub async fn holds(
+        &mut self,
+        values: &[(&str, &str)],
+        deadline: Duration,
+    ) -> Result<Duration, ClusterError> {
+        let look = async |cluster: &Self| {
+            let mut all = cluster.machines.iter();
+            all.try_for_each(|machine| machine.holds(values))
+        };
+        self.until::<String>(deadline, look).await
+    }
+
+    /// The ends of what everybody has said.
+    fn logs(&self) -> String {
+        let agents = self.machines.iter().map(|machine| &machine.agent);
+        let everybody = self.operators.iter().chain(agents);
+        everybody.fold(String::new(), |mut all, member| {
+            let log = member.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+            let _ = write!(
+                all,
+                "--- {}, started {} times\n{end}\n",
+                member.name, member.starts
+            );
+            all
+        })
+    }
+
+    /// What operators and agents have written since then.
+    ///
+    /// # Errors
+    ///
+    /// When the audit log cannot be read.
+    pub fn writes(&self, since: Mark) -> Result<Vec<Request>, ClusterError> {
+        let requests = self.audit.since(since)?.into_iter();
+        let ours = |request: &Request| matches!(request.user.as_str(), OPERATOR | AGENT);
+        Ok(requests
+            .filter(|request| request.is_write() && ours(request))
+            .collect())
+    }
+
+    /// Waits until operators and agents have written nothing for so long.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NotSo`] with what they keep writing.
+    pub async fn rests(&mut self, calm: Duration, deadline: Duration) -> Result<(), ClusterError> {
+        let began = Instant::now();
+        loop {
+            let mark = self.audit.mark();
+            sleep(calm).await;
+            let writes = self.writes(mark)?;
+            if writes.is_empty() {
+                return Ok(());
+            }
+            if began.elapsed() > deadline {
+                return Err(ClusterError::NotSo {
+                    waited: began.elapsed(),
+                    last: writes
+                        .iter()
+                        .fold("still written:".to_owned(), |told, write| {
+                            format!("{told}\n{write}")
+                        }),
+                    logs: self.logs(),
+                });
+            }
+        }
+    }
+}
+
+impl Machine {
+    fn holds(&self, values: &[(&str, &str)]) -> Result<(), String> {
+        for (name, wanted) in values {
+            let held = self.directory.sysctl(name);
+            let held = held.map_err(|error| error.to_string())?;
+            if held != *wanted {
+                return Err(format!(
+                    "{}: {name} is {held}, not {wanted}",
+                    self.spec.name
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,265 @@
+//! A way to the API server that a test can cut, close and hold up: TCP connections passed on byte by byte.
+//!
+//! What is inside stays encrypted from end to end, so a client that goes this way is told from one that goes directly
+//! by nothing. It works on threads of its own and so outlives the runtime of the test that made it.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// A listener on loopback that passes everything on to one port of loopback. Dropping it closes all connections.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    port: u16,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Both ends of each connection.
+    open: Vec<(TcpStream, TcpStream)>,
+    /// New connections are ended at once.
+    closed: bool,
+    /// What clients send waits here.
+    held: bool,
+    /// The listener ends with its next connection.
+    ended: bool,
+    accepted: usize,
+}
+
+impl Proxy {
+    /// Listens on a free port of loopback.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn to(port: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let own = listener.local_addr()?.port();
+        let shared = Arc::new(Shared::default());
+        let listening = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("proxy".to_owned())
+            .spawn(move || listening.listen(&listener, port))?;
+        Ok(Self { shared, port: own })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many connections it has taken since its start.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.shared.state().accepted
+    }
+
+    /// Ends all connections that are open now; new ones are welcome.
+    pub fn cut(&self) {
+        self.shared.cut();
+    }
+
+    /// Does that now and again and again, until [`Cutting::end`].
+    #[must_use]
+    pub fn cut_every(&self, pause: Duration) -> Cutting {
+        let shared = Arc::clone(&self.shared);
+        let (ended, end) = channel::<()>();
+        let thread = thread::spawn(move || {
+            let mut cuts = 1;
+            shared.cut();
+            while end.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                shared.cut();
+                cuts += 1;
+            }
+            cuts
+        });
+        Cutting { ended, thread }
+    }
+
+    /// Ends all connections and takes no new ones, until [`Proxy::open`].
+    pub fn close(&self) {
+        self.shared.state().closed = true;
+        self.cut();
+    }
+
+    /// Takes new connections again.
+    pub fn open(&self) {
+        self.shared.state().closed = false;
+    }
+
+    /// Keeps what clients send from now on, until [`Proxy::release`]; what the server sends goes on. Also what a client
+    /// sent that is gone by then arrives in the end.
+    pub fn hold(&self) {
+        self.shared.state().held = true;
+    }
+
+    /// Passes on what was held.
+    pub fn release(&self) {
+        self.shared.state().held = false;
+        self.shared.changed.notify_all();
+    }
+}
+
+/// Cuts that go on.
+#[derive(Debug)]
+pub struct Cutting {
+    ended: Sender<()>,
+    thread: JoinHandle<usize>,
+}
+
+impl Cutting {
+    /// Ends them, and says how many there were.
+    #[must_use]
+    pub fn end(self) -> usize {
+        drop(self.ended);
+        self.thread.join().unwrap_or(0)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.state().ended = true;
+        self.close();
+        self.release();
+        // Wakes the listener, which then sees that it is to end.
+        let _ = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)));
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cut(&self) {
+        for (client, server) in self.state().open.drain(..) {
+            // One that has ended by itself cannot be ended.
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn listen(self: Arc<Self>, listener: &TcpListener, port: u16) {
+        for client in listener.incoming() {
+            if self.state().ended {
+                return;
+            }
+            // A client whose connection fails here tries again: to be without a connection is what it is made for.
+            let _ = client.and_then(|client| self.connect(client, port));
+        }
+    }
+
+    fn connect(self: &Arc<Self>, client: TcpStream, port: u16) -> io::Result<()> {
+        if self.state().closed {
+            return client.shutdown(Shutdown::Both);
+        }
+        let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        let ends = (client.try_clone()?, server.try_clone()?);
+        let (from_client, to_server) = (client.try_clone()?, server.try_clone()?);
+        let gate = Arc::clone(self);
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        named("proxy up").spawn(move || pass_on(from_client, &to_server, || gate.wait()))?;
+        named("proxy down").spawn(move || pass_on(server, &client, || ()))?;
+        let mut state = self.state();
+        state.accepted += 1;
+        state.open.push(ends);
+        Ok(())
+    }
+
+    /// Waits while clients' words are held.
+    fn wait(&self) {
+        let state = self.state();
+        let held = |state: &mut State| state.held && !state.ended;
+        drop(self.changed.wait_while(state, held));
+    }
+}
+
+/// Passes on until one side ends, and then ends the other one in this direction.
+fn pass_on(mut from: TcpStream, mut to: &TcpStream, wait: impl Fn()) {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let read = from.read(&mut buffer).unwrap_or(0);
+        wait();
+        if read == 0 || to.write_all(&buffer[..read]).is_err() {
+            let _ = to.shutdown(Shutdown::Write);
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers each line with itself.
+    fn echo() -> io::Result<u16> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+            }
+        });
+        Ok(port)
+    }
+
+    fn connected(proxy: &Proxy) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port()))?;
+        stream.set_read_timeout(Some(Duration::from_millis(300)))?;
+        Ok(stream)
+    }
+
+    fn answer(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+        let mut buffer = [0; 16];
+        let read = stream.read(&mut buffer)?;
+        Ok(buffer[..read].to_vec())
+    }
+
+    #[test]
+    fn it_passes_on_cuts_and_closes() -> io::Result<()> {
+        let proxy = Proxy::to(echo()?)?;
+        let mut stream = connected(&proxy)?;
+        stream.write_all(b"a")?;
+        assert_eq!(answer(&mut stream)?, b"a");
+        proxy.cut();
+        assert!(answer(&mut stream).is_ok_and(|end| end.is_empty()));
+        proxy.close();
+        let mut refused = connected(&proxy)?;
+        assert!(!answer(&mut refused).is_ok_and(|end| !end.is_empty()));
+        proxy.open();
+        let mut stream = connected(&proxy)?;
+        stream.write_all(b"b")?;
+        assert_eq!(answer(&mut stream)?, b"b");
+        assert_eq!(proxy.accepted(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_held_arrives_later_also_from_one_that_is_gone() -> io::Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let proxy = Proxy::to(listener.local_addr()?.port())?;
+        let mut client = connected(&proxy)?;
+        let (mut server, _) = listener.accept()?;
+        server.set_read_timeout(Some(Duration::from_millis(300)))?;
+        proxy.hold();
+        client.write_all(b"late")?;
+        drop(client);
+        assert!(answer(&mut server).is_err());
+        proxy.release();
+        assert_eq!(answer(&mut server)?, b"late");
+        Ok(())
+    }
+}

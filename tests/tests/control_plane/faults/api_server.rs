@@ -1,0 +1,98 @@
+//! An API server that goes away, forgets, or cannot be held on to; operators that go away.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use nettune_tests::cluster::AGENT;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::pool::with_cluster;
+use super::{LARGE, SMALL, SOON, SPEC_CHANGED, THRESH3, done, told};
+
+#[tokio::test]
+async fn while_the_api_server_is_away_values_are_kept_and_afterwards_work_goes_on()
+-> anyhow::Result<()> {
+    with_cluster(async |fault| {
+        fault.cluster.control_plane.kill_api_server()?;
+        fault.cluster.machines[0]
+            .directory
+            .set_sysctl(THRESH3, "1024")?;
+        fault.cluster.holds(&SMALL.values(), SOON).await?;
+        fault.cluster.control_plane.start_api_server().await?;
+        fault.apply(&LARGE.at_once()).await?;
+        let writes = fault
+            .ends_right("API server killed and back", &LARGE.values(), SOON)
+            .await?;
+        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_watch_that_is_older_than_what_etcd_keeps_begins_anew() -> anyhow::Result<()> {
+    with_cluster(async |fault| {
+        // What is changed while nobody can watch is compacted away, and forgotten by an API server that starts.
+        fault.cluster.proxy.close();
+        fault.apply(&LARGE.at_once()).await?;
+        fault.cluster.control_plane.kill_api_server()?;
+        fault.cluster.control_plane.compact_etcd().await?;
+        fault.cluster.control_plane.start_api_server().await?;
+        fault.cluster.proxy.open();
+        let writes = fault
+            .ends_right("etcd compacted under a watch", &LARGE.values(), SOON)
+            .await?;
+        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        // Agents have not been restarted: only a watch that is told 410 lists again.
+        let requests = fault.cluster.audit.since(fault.began)?;
+        let listed = requests
+            .iter()
+            .filter(|request| request.user == AGENT && request.verb == "list");
+        ensure!(listed.count() == 3, "{}", told(&requests));
+        Ok(())
+    })
+    .await
+}
+
+const CUT_FOR: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn watches_that_are_cut_each_second_still_bring_what_changes() -> anyhow::Result<()> {
+    with_cluster(async |fault| {
+        let began = Instant::now();
+        let cutting = fault.cluster.proxy.cut_every(Duration::from_secs(1));
+        let mut took = Vec::new();
+        for (at, sizes) in [(10, LARGE), (35, SMALL)] {
+            sleep_until(began + Duration::from_secs(at)).await;
+            fault.apply(&sizes.at_once()).await?;
+            took.push(fault.cluster.holds(&sizes.values(), SOON).await?);
+        }
+        sleep_until(began + CUT_FOR).await;
+        let cuts = cutting.end();
+        ensure!(cuts >= 50, "{cuts} cuts");
+        let writes = fault
+            .ends_right("watch cut each second for a minute", &SMALL.values(), SOON)
+            .await?;
+        println!("{cuts} cuts; held {took:.1?} after the changes in between");
+        ensure!(done(&writes)[SPEC_CHANGED] == 6, "{}", told(&writes));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn when_both_operators_are_killed_the_next_ones_go_on() -> anyhow::Result<()> {
+    with_cluster(async |fault| {
+        for operator in &mut fault.cluster.operators {
+            operator.kill()?;
+        }
+        fault.apply(&LARGE.at_once()).await?;
+        let writes = fault
+            .ends_right("both operators killed", &LARGE.values(), SOON)
+            .await?;
+        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        Ok(())
+    })
+    .await
+}

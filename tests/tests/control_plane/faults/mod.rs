@@ -1,0 +1,102 @@
+//! What goes wrong in clusters, done to one: two operators and three agents as they ship, on a real control plane.
+//!
+//! After each fault every kernel holds the right values, every condition says so, and no more was written than had to
+//! be; what the conditions say during the fault is looked at where there is something to say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nettune_tests::audit::Request;
+use nettune_tests::cluster::{AGENT, Wanted};
+
+mod api_server;
+mod by_hand;
+mod pool;
+mod refusals;
+
+const SOON: Duration = Duration::from_secs(30);
+const TUNING: &str = "default";
+const THRESH3: &str = "net.ipv4.neigh.default.gc_thresh3";
+const SOMAXCONN: &str = "net.core.somaxconn";
+
+/// Two sets of values that a tuning may ask for. Both are fixed, so that nothing has to last before it is lowered.
+const SMALL: Sizes = Sizes {
+    thresholds: ["1024", "4096", "8192"],
+    somaxconn: "8192",
+};
+const LARGE: Sizes = Sizes {
+    thresholds: ["2048", "8192", "16384"],
+    somaxconn: "16384",
+};
+
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    thresholds: [&'static str; 3],
+    somaxconn: &'static str,
+}
+
+impl Sizes {
+    fn values(&self) -> Vec<(&'static str, &'static str)> {
+        let [first, second, third] = self.thresholds;
+        vec![
+            ("net.ipv4.neigh.default.gc_thresh1", first),
+            ("net.ipv4.neigh.default.gc_thresh2", second),
+            (THRESH3, third),
+            ("net.ipv6.neigh.default.gc_thresh3", third),
+            (SOMAXCONN, self.somaxconn),
+        ]
+    }
+
+    /// A tuning of all nodes, with more fields of its spec.
+    fn tuning(&self, more: &str) -> String {
+        let Self {
+            thresholds: [first, second, third],
+            somaxconn,
+        } = self;
+        format!(
+            "{{apiVersion: nettune.dev/v1alpha1, kind: NodeNetworkTuning, metadata: {{name: {TUNING}}}, spec: {{
+               neighbors: {{thresholds: {{gcThresh1: {first}, gcThresh2: {second}, gcThresh3: {third}}}}},
+               conntrack: {{}}, sysctls: [{{name: {SOMAXCONN}, value: '{somaxconn}'}}], {more}}}}}"
+        )
+    }
+
+    /// The same, all at once.
+    fn at_once(&self) -> String {
+        self.tuning("rollout: {type: AllAtOnce}")
+    }
+}
+
+fn wanted<'a>(values: &'a [(&'a str, &'a str)]) -> Wanted<'a> {
+    Wanted {
+        tuning: TUNING,
+        values,
+    }
+}
+
+/// Writes that were done, counted by who wrote what.
+fn done(writes: &[Request]) -> BTreeMap<String, usize> {
+    let mut counted = BTreeMap::new();
+    for write in writes.iter().filter(|write| write.is_done()) {
+        let who = if write.user == AGENT {
+            "agent"
+        } else {
+            "operator"
+        };
+        let what = format!("{who}: {} {}", write.verb, write.resource);
+        *counted.entry(what).or_default() += 1;
+    }
+    counted
+}
+
+/// All of them, as they came.
+fn told(writes: &[Request]) -> String {
+    writes
+        .iter()
+        .fold(String::new(), |told, write| format!("{told}\n{write}"))
+}
+
+const SPEC_CHANGED: &str = "operator: patch nodenetworkprofiles";
+const PROFILE_CREATED: &str = "operator: create nodenetworkprofiles";
+const PROFILE_DELETED: &str = "operator: delete nodenetworkprofiles";
+const TUNING_SAID: &str = "operator: update nodenetworktunings/status";
+const AGENT_SAID: &str = "agent: patch nodenetworkprofiles/status";

@@ -1,0 +1,158 @@
+//! An API server that does not do what it is asked to.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use anyhow::ensure;
+use base64::Engine as _;
+
+use nettune_tests::cluster::{BINDINGS, Values};
+
+use super::pool::{Fault, with_cluster};
+use super::{LARGE, PROFILE_DELETED, SMALL, SOMAXCONN, SOON, SPEC_CHANGED, THRESH3, done, told};
+
+/// What the tuning says of itself.
+async fn said(fault: &Fault) -> anyhow::Result<String> {
+    let conditions = r#"jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{"\n"}{end}"#;
+    fault
+        .kubectl(&["get", "nnt", "default", "-o", conditions])
+        .await
+}
+
+const POLICY: &str = r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: frozen}
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [nettune.dev], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [nodenetworkprofiles]}
+  validations: [{expression: "false", message: "profiles are frozen today"}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: frozen}
+spec: {policyName: frozen, validationActions: [Deny]}
+"#;
+
+/// Waits until a write of a profile's spec is refused.
+async fn is_refused(fault: &mut Fault) -> anyhow::Result<()> {
+    let probe = [
+        "label",
+        "nnp",
+        "node-0",
+        "probe=1",
+        "--overwrite",
+        "--dry-run=server",
+    ];
+    let look = async |cluster: &nettune_tests::Cluster| match cluster
+        .control_plane
+        .kubectl_ok(&probe)
+        .await
+    {
+        Ok(_) => Err("profiles can be written"),
+        Err(_) => Ok(()),
+    };
+    fault.cluster.until(SOON, look).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_policy_that_denies_writes_is_told_and_outlasted() -> anyhow::Result<()> {
+    with_cluster(async |fault| {
+        let values = Values::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
+        fault.apply(POLICY).await?;
+        is_refused(fault).await?;
+        fault.apply(&LARGE.at_once()).await?;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        println!("during:\n{}", said(fault).await?);
+        let tried = fault.writes()?;
+        let tried = tried.iter().filter(|write| write.code == 422).count();
+        // A tenth of a second, then twice as long each time: six times in five seconds for each of three.
+        ensure!((3..=24).contains(&tried), "{tried} tries");
+        let moved = values.other_than(&["8192"]);
+        ensure!(moved.is_empty(), "{moved:?}");
+        let delete = ["delete", "validatingadmissionpolicybinding", "frozen"];
+        fault.kubectl(&delete).await?;
+        fault
+            .kubectl(&["delete", "validatingadmissionpolicy", "frozen"])
+            .await?;
+        let writes = fault
+            .ends_right("writes denied by a policy", &LARGE.values(), SOON)
+            .await?;
+        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_webhook_that_never_answers_is_told_and_outlasted() -> anyhow::Result<()> {
+    with_cluster(async |fault| {
+        // Takes connections, and says nothing on them.
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        let authority = base64::engine::general_purpose::STANDARD
+            .encode(std::fs::read(fault.cluster.control_plane.dir().join("apiserver.crt"))?);
+        fault
+            .apply(&format!(
+                "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration,
+                  metadata: {{name: silent}}, webhooks: [{{name: silent.example.org, failurePolicy: Fail,
+                  timeoutSeconds: 1, sideEffects: None, admissionReviewVersions: [v1],
+                  clientConfig: {{url: 'https://127.0.0.1:{port}/', caBundle: {authority}}},
+                  rules: [{{apiGroups: [nettune.dev], apiVersions: ['*'], operations: [CREATE, UPDATE],
+                  resources: [nodenetworkprofiles, nodenetworkprofiles/status]}}]}}]}}"
+            ))
+            .await?;
+        is_refused(fault).await?;
+        fault.apply(&LARGE.at_once()).await?;
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        println!("during:\n{}", said(fault).await?);
+        fault.cluster.holds(&SMALL.values(), Duration::from_millis(100)).await?;
+        fault.kubectl(&["delete", "validatingwebhookconfiguration", "silent"]).await?;
+        let writes = fault
+            .ends_right("writes held up by a webhook", &LARGE.values(), SOON)
+            .await?;
+        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        drop(listener);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn rights_that_are_taken_away_move_no_value_and_are_used_again_when_they_are_back()
+-> anyhow::Result<()> {
+    with_cluster(async |fault| {
+        let values = Values::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
+        for binding in ["nettune-operator", "nettune-agent"] {
+            fault
+                .kubectl(&["delete", "clusterrolebinding", binding])
+                .await?;
+        }
+        // Watches that are open stay open without the right to begin one.
+        fault.cluster.proxy.cut();
+        fault.apply(&LARGE.at_once()).await?;
+        // Longer than a leader goes on without its Lease.
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        let moved = values.other_than(&["8192"]);
+        ensure!(moved.is_empty(), "{moved:?}");
+        fault.apply(BINDINGS).await?;
+        let writes = fault
+            .ends_right(
+                "rights taken away and given back",
+                &LARGE.values(),
+                SOON * 2,
+            )
+            .await?;
+        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        ensure!(
+            !done(&writes).contains_key(PROFILE_DELETED),
+            "{}",
+            told(&writes)
+        );
+        Ok(())
+    })
+    .await
+}
