@@ -3,8 +3,9 @@
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::filter::{ParseError, Targets};
-use tracing_subscriber::fmt;
+use tracing_subscriber::layer::Identity;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Layer, Registry, fmt};
 
 /// The environment variable with the filter: levels, and `target=level`, with commas between them.
 ///
@@ -21,20 +22,25 @@ const DEFAULT_FILTER: &str = "info,kube_client=error,kube_client::client::builde
 
 /// Starts logging, by `RUST_LOG` where it is set and valid. Only the first call of a process counts.
 pub fn init() {
+    init_beside(None::<Identity>);
+}
+
+/// Starts logging beside another layer, which has its own filter.
+pub fn init_beside(other: Option<impl Layer<Registry> + Send + Sync>) {
     let wanted = std::env::var(VARIABLE).unwrap_or_default();
     let (filter, refused) = match filter(&wanted) {
         Ok(filter) => (filter, None),
         Err(error) => (filter("").unwrap_or_default(), Some(error)),
     };
-    let registry = tracing_subscriber::registry().with(filter);
     let layer = fmt::layer().with_writer(io::stderr);
-    let started = if io::stderr().is_terminal() {
-        registry.with(layer.with_target(false)).try_init()
+    let layer = if io::stderr().is_terminal() {
+        layer.with_target(false).boxed()
     } else {
         let json = layer.json().flatten_event(true);
-        let json = json.with_current_span(false).with_span_list(false);
-        registry.with(json).try_init()
+        json.with_current_span(false).with_span_list(false).boxed()
     };
+    let registry = tracing_subscriber::registry().with(other);
+    let started = registry.with(layer.with_filter(filter)).try_init();
     if started.is_ok()
         && let Some(error) = refused
     {

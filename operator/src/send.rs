@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use nettune_planner::{Announcement, Write};
-use tokio::time::Instant;
-use tracing::{info, warn};
+use tokio::time::{Instant, timeout};
+use tracing::field::{self, Empty};
+use tracing::{Instrument, debug_span, info, warn};
 
 use crate::metrics::{Outcome, Verb};
 use crate::window::Signal;
@@ -29,6 +30,12 @@ pub(crate) enum Object {
 }
 
 impl Object {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Profile(name) | Self::Tuning(name) | Self::Node(name) => name,
+        }
+    }
+
     pub(crate) fn of(write: &Write) -> Self {
         match write {
             Write::CreateProfile { node, .. }
@@ -141,12 +148,14 @@ pub(crate) async fn perform(client: Client, mut write: Write, object: Object) ->
         Write::TuningStatus { announcements, .. } => std::mem::take(announcements),
         _ => Vec::new(),
     };
+    let span = debug_span!("write", ?verb, name = object.name(), outcome = Empty);
     let sent = Instant::now();
-    let result = match tokio::time::timeout(DEADLINE, send(client, write)).await {
+    let answer = timeout(DEADLINE, send(client, write));
+    let result = match answer.instrument(span.clone()).await {
         Ok(result) => result.map_err(WriteError::from),
         Err(_) => Err(WriteError::Deadline),
     };
-    Done {
+    let done = Done {
         object,
         uid,
         verb,
@@ -154,7 +163,9 @@ pub(crate) async fn perform(client: Client, mut write: Write, object: Object) ->
         answered: Instant::now(),
         result,
         announcements,
-    }
+    };
+    span.record("outcome", field::debug(done.outcome()));
+    done
 }
 
 async fn send(client: Client, write: Write) -> kube::Result<Answer> {

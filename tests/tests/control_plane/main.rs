@@ -7,4 +7,5 @@ mod link;
 mod operator;
 mod running;
 mod schema;
+mod traces;
 mod whole_path;
