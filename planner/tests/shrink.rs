@@ -236,14 +236,13 @@ proptest! {
         used in proptest::collection::vec(1_u32..16, 1..5),
         wishes in proptest::collection::vec(0_u32..5, 1..8),
     ) {
-        let conntrack = |most: u32| json!({
-            "conntrack": {"minEntries": most, "maxEntries": most},
-            "resize": {"shrinkAfterSeconds": 0},
-        });
+        let conntrack =
+            |most: u32| json!({"conntrack": {"maxEntries": most}, "resize": {"shrinkAfterSeconds": 0}});
         let mut cluster = Cluster::with_ready_nodes(used.len());
         cluster.apply_tuning("default", conntrack(262_144));
         let mut timeline = Timeline::new(cluster, fine);
         timeline.run(60, 10);
+        prop_assert_eq!(timeline.holding(CONNTRACK, "262144"), used.len());
         // Up to half of what they hold.
         for (index, share) in used.iter().enumerate() {
             timeline.cluster.used(&name_of(index), None, Some(i64::from(*share) * 8192));
