@@ -1,13 +1,12 @@
 //! A tuning's node selector, ready to match.
 
-use kube::core::{Expression, Selector, SelectorExt};
-use std::collections::BTreeMap;
+use kube::core::Expression;
 
 use crate::{NodeSelector, Requirement, SelectorOperator};
 
 /// A node selector that is known to be valid.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NodeLabels(Selector);
+pub struct NodeLabels(Vec<Expression>);
 
 /// A requirement that no schema of today would let in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,10 +26,17 @@ pub enum InvalidSelector {
 }
 
 impl NodeLabels {
-    /// Whether a node with these labels is selected.
+    /// Whether a node is selected, by the values of its labels.
     #[must_use]
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.matches(labels)
+    pub fn matches<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.0.iter().all(|requirement| match requirement {
+            Expression::In(key, values) => value(key).is_some_and(|is| values.contains(is)),
+            Expression::NotIn(key, values) => value(key).is_none_or(|is| !values.contains(is)),
+            Expression::Exists(key) => value(key).is_some(),
+            Expression::DoesNotExist(key) => value(key).is_none(),
+            Expression::Equal(key, wanted) => value(key) == Some(wanted.as_str()),
+            Expression::NotEqual(key, other) => value(key) != Some(other.as_str()),
+        })
     }
 }
 
@@ -45,7 +51,7 @@ impl TryFrom<&NodeSelector> for NodeLabels {
         let requirements = selector.match_expressions.iter().map(expression);
         labels
             .chain(requirements)
-            .collect::<Result<Selector, _>>()
+            .collect::<Result<Vec<_>, _>>()
             .map(Self)
     }
 }
@@ -72,36 +78,59 @@ fn expression(requirement: &Requirement) -> Result<Expression, InvalidSelector> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
-    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect()
+    fn selects(selector: &NodeSelector, labels: &[(&str, &str)]) -> bool {
+        let selector = NodeLabels::try_from(selector).unwrap();
+        let labels = BTreeMap::from_iter(labels.iter().copied());
+        selector.matches(|key| labels.get(key).copied())
     }
 
     #[test]
     fn an_empty_selector_selects_every_node() {
-        let selector = NodeLabels::try_from(&NodeSelector::default()).unwrap();
-        assert!(selector.matches(&labels(&[])));
+        assert!(selects(&NodeSelector::default(), &[]));
     }
 
     #[test]
     fn labels_and_requirements_must_all_match() {
         let selector = NodeSelector {
-            match_labels: labels(&[("pool", "big")]),
+            match_labels: BTreeMap::from([("pool".into(), "big".into())]),
             match_expressions: vec![Requirement {
                 key: "zone".into(),
                 operator: SelectorOperator::NotIn,
                 values: vec!["b".into()],
             }],
         };
-        let selector = NodeLabels::try_from(&selector).unwrap();
-        assert!(selector.matches(&labels(&[("pool", "big"), ("zone", "a")])));
-        assert!(selector.matches(&labels(&[("pool", "big")])));
-        assert!(!selector.matches(&labels(&[("pool", "big"), ("zone", "b")])));
-        assert!(!selector.matches(&labels(&[("zone", "a")])));
+        assert!(selects(&selector, &[("pool", "big"), ("zone", "a")]));
+        assert!(selects(&selector, &[("pool", "big")]));
+        assert!(!selects(&selector, &[("pool", "big"), ("zone", "b")]));
+        assert!(!selects(&selector, &[("zone", "a")]));
+    }
+
+    #[test]
+    fn each_operator_selects_by_the_value_that_is_there_or_not() {
+        use SelectorOperator::{DoesNotExist, Exists, In, NotIn};
+        // Selected with "a", with "b", without the label.
+        for (operator, values, selected) in [
+            (In, vec!["a"], [true, false, false]),
+            (NotIn, vec!["a"], [false, true, true]),
+            (Exists, vec![], [true, true, false]),
+            (DoesNotExist, vec![], [false, false, true]),
+        ] {
+            let selector = NodeSelector {
+                match_labels: BTreeMap::new(),
+                match_expressions: vec![Requirement {
+                    key: "zone".into(),
+                    operator,
+                    values: values.into_iter().map(str::to_owned).collect(),
+                }],
+            };
+            let nodes: [&[(&str, &str)]; 3] = [&[("zone", "a")], &[("zone", "b")], &[]];
+            let found = nodes.map(|labels| selects(&selector, labels));
+            assert_eq!(found, selected, "{selector:?}");
+        }
     }
 
     #[test]

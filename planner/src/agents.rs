@@ -8,13 +8,14 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use crate::node::ObservedCondition;
+use crate::node::{ObservedCondition, pruned};
 
 /// A Pod with just the fields that are used.
 #[derive(Resource, Clone, Debug, Default, Serialize, Deserialize)]
 #[resource(inherit = "Pod")]
 pub struct ObservedPod {
     /// Its name and uid.
+    #[serde(deserialize_with = "pruned")]
     pub metadata: ObjectMeta,
     /// Where it runs.
     #[serde(default)]

@@ -9,15 +9,17 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Resource, api::ObjectMeta};
 use nettune_crds::ProfileFacts;
 use nettune_sizing::{KernelVersion, NodeFacts};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::evidence::{self, Evidence};
+use crate::labels::Labels;
 
 /// A Node with just the fields that are used: a real cluster's Node has 6 KB, most of it images.
 #[derive(Resource, Clone, Debug, Default, Serialize, Deserialize)]
 #[resource(inherit = "Node")]
 pub struct ObservedNode {
     /// Name, uid, labels, annotations.
+    #[serde(deserialize_with = "pruned")]
     pub metadata: ObjectMeta,
     /// Pod CIDRs and provider.
     #[serde(default)]
@@ -25,6 +27,29 @@ pub struct ObservedNode {
     /// Capacity and kernel.
     #[serde(default)]
     pub status: ObservedNodeStatus,
+}
+
+/// An object's metadata without what is never used. Nothing is made of managedFields: in a Node they are
+/// as large as the rest.
+pub(crate) fn pruned<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Used {
+        name: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        labels: Option<BTreeMap<String, String>>,
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    let used = Used::deserialize(from)?;
+    Ok(ObjectMeta {
+        name: used.name,
+        uid: used.uid,
+        resource_version: used.resource_version,
+        labels: used.labels,
+        annotations: used.annotations,
+        ..ObjectMeta::default()
+    })
 }
 
 /// The used part of a Node's spec.
@@ -135,7 +160,7 @@ impl Tainted {
 #[derive(Debug, Clone)]
 pub struct PlannedNode {
     pub(crate) uid: Arc<str>,
-    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) labels: Labels,
     /// Boot id as its kubelet reports it; empty where it does not.
     pub(crate) boot_id: Arc<str>,
     pub(crate) ready: Readiness,
@@ -157,14 +182,14 @@ impl PlannedNode {
         let meta = &node.metadata;
         let none = BTreeMap::new();
         let annotations = meta.annotations.as_ref().unwrap_or(&none);
-        let labels = meta.labels.clone().unwrap_or_default();
+        let labels = meta.labels.as_ref().unwrap_or(&none);
         let provider = node.spec.provider_id.as_deref();
         let cidr = pod_cidr(&node.spec);
         let addresses = node.status.addresses.as_deref().unwrap_or_default();
         let evidence = Evidence::of(annotations, provider, cidr, addresses);
         let info = node.status.node_info.as_ref();
         let os = info.map_or("linux", |info| info.operating_system.as_str());
-        let real = !is_virtual(&labels, annotations, provider);
+        let real = !is_virtual(labels, annotations, provider);
         Self {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             boot_id: info.map_or("", |info| info.boot_id.as_str()).into(),
@@ -187,7 +212,7 @@ impl PlannedNode {
                 neighbors_peak: None,
                 conntrack_peak: None,
             },
-            labels,
+            labels: Labels::of(labels),
             evidence,
         }
     }
@@ -334,6 +359,21 @@ mod tests {
             "spec": {"podCIDRs": ["fd00::/64", cidr]},
             "status": {"allocatable": {"pods": pods}}
         }))
+    }
+
+    #[test]
+    fn of_metadata_only_what_is_used_is_kept() {
+        let meta = serde_json::json!({
+            "name": "a", "uid": "u", "resourceVersion": "7", "labels": {"b": "c"}, "annotations": {"d": "e"},
+            "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:status": {}}}], "generation": 3
+        });
+        let node: ObservedNode =
+            serde_json::from_value(serde_json::json!({"metadata": meta})).unwrap();
+        let kept = serde_json::to_value(node.metadata).unwrap();
+        let used = serde_json::json!({
+            "name": "a", "uid": "u", "resourceVersion": "7", "labels": {"b": "c"}, "annotations": {"d": "e"}
+        });
+        assert_eq!(kept, used);
     }
 
     #[test]

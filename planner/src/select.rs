@@ -100,7 +100,7 @@ impl<'a> Claims<'a> {
         if written_for.is_some_and(|tuning| self.unusable.contains(tuning)) {
             return Owner::Frozen;
         }
-        let matches = |claim: &Claim<'_>| claim.labels.matches(&node.labels);
+        let matches = |claim: &Claim<'_>| claim.labels.matches(|key| node.labels.get(key));
         let Some(winner) = self.all.iter().position(matches) else {
             return Owner::Nobody;
         };

@@ -87,7 +87,7 @@ impl Watched {
     /// A watch has brought a Node.
     pub fn node(&mut self, node: &ObservedNode) {
         let name = self.seen(Kind::Node, &node.name_any());
-        self.world.nodes.insert(name, PlannedNode::new(node));
+        self.world.insert_node(name, PlannedNode::new(node));
     }
 
     /// A watch has brought an agent's Pod.

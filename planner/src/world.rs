@@ -1,6 +1,6 @@
 //! Everything that is known of the cluster at one moment.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use nettune_sizing::Policy;
 
 use crate::agents::Agents;
 use crate::peaks::Peaks;
+use crate::shared::Shared;
 use crate::{ObservedNode, PlannedNode};
 
 /// The whole cluster at one moment: Nodes, tunings and profiles by name.
@@ -32,7 +33,9 @@ pub struct World {
     pub(crate) agents: Agents,
     /// Whether the startup taint is taken off.
     pub(crate) startup_taint: bool,
-    specs: SharedSpecs,
+    /// The nodes of a group have the same spec, and comparing two of them is then comparing two pointers.
+    specs: Shared<NodeNetworkProfileSpec>,
+    label_keys: Shared<[Box<str>]>,
 }
 
 impl World {
@@ -44,16 +47,15 @@ impl World {
         profiles: impl IntoIterator<Item = &'a NodeNetworkProfile>,
     ) -> Self {
         let mut world = Self {
-            nodes: nodes
-                .into_iter()
-                .map(|node| (name(&node.metadata), PlannedNode::new(node)))
-                .collect(),
             tunings: tunings
                 .into_iter()
                 .map(|tuning| (name(&tuning.metadata), PlannedTuning::new(tuning)))
                 .collect(),
             ..Self::default()
         };
+        for node in nodes {
+            world.insert_node(name(&node.metadata), PlannedNode::new(node));
+        }
         for profile in profiles {
             world.insert_profile(name(&profile.metadata), PlannedProfile::new(profile));
         }
@@ -80,9 +82,27 @@ impl World {
         }
     }
 
+    pub(crate) fn insert_node(&mut self, name: Arc<str>, mut node: PlannedNode) {
+        node.labels = node.labels.sharing(&mut self.label_keys);
+        self.nodes.insert(name, node);
+    }
+
+    /// What a profile says as its Node does is kept once.
     pub(crate) fn insert_profile(&mut self, name: Arc<str>, mut profile: PlannedProfile) {
         profile.behaviour = profile.behaviour.map(|spec| self.specs.share(spec));
-        self.profiles.insert(name, profile);
+        let Some((known, node)) = self.nodes.get_key_value(&name) else {
+            self.profiles.insert(name, profile);
+            return;
+        };
+        if profile.owner_uid == node.uid {
+            profile.owner_uid = Arc::clone(&node.uid);
+        }
+        if let Some(reported) = &mut profile.reported
+            && reported.boot_id == node.boot_id
+        {
+            reported.boot_id = Arc::clone(&node.boot_id);
+        }
+        self.profiles.insert(Arc::clone(known), profile);
     }
 
     /// How many tunings there are.
@@ -293,29 +313,6 @@ impl PlannedProfile {
             let this_boot = node.boot_id.is_empty() || reported.boot_id == node.boot_id;
             this_boot && reported.observed_generation == self.generation
         })
-    }
-}
-
-/// Specs of profiles, each kept once: the nodes of a group have the same one, and comparing two of
-/// them is then comparing two pointers.
-#[derive(Debug, Default)]
-struct SharedSpecs {
-    specs: HashSet<Arc<NodeNetworkProfileSpec>>,
-    /// When this many are there, those that nobody uses any more are dropped.
-    sweep_at: usize,
-}
-
-impl SharedSpecs {
-    fn share(&mut self, spec: Arc<NodeNetworkProfileSpec>) -> Arc<NodeNetworkProfileSpec> {
-        if let Some(known) = self.specs.get(&spec) {
-            return Arc::clone(known);
-        }
-        if self.specs.len() >= self.sweep_at {
-            self.specs.retain(|spec| Arc::strong_count(spec) > 1);
-            self.sweep_at = 64 + 2 * self.specs.len();
-        }
-        self.specs.insert(Arc::clone(&spec));
-        spec
     }
 }
 

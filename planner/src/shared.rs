@@ -1,0 +1,54 @@
+//! Values of which many nodes have the same one, each kept once.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::Arc;
+
+/// A pool. Two values that came out of it are equal where their pointers are.
+#[derive(Debug)]
+pub(crate) struct Shared<T: ?Sized> {
+    known: HashSet<Arc<T>>,
+    /// When this many are there, those that nobody uses any more are dropped.
+    sweep_at: usize,
+}
+
+impl<T: ?Sized> Default for Shared<T> {
+    fn default() -> Self {
+        Self {
+            known: HashSet::new(),
+            sweep_at: 0,
+        }
+    }
+}
+
+impl<T: ?Sized + Eq + Hash> Shared<T> {
+    /// The one that is known, where there is one that is equal.
+    pub(crate) fn share(&mut self, value: Arc<T>) -> Arc<T> {
+        if let Some(known) = self.known.get(&value) {
+            return Arc::clone(known);
+        }
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.sweep_at = 64 + 2 * self.known.len();
+        }
+        self.known.insert(Arc::clone(&value));
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_equal_is_kept_once_and_what_nobody_uses_goes() {
+        let mut pool: Shared<str> = Shared::default();
+        let first = pool.share("a".into());
+        assert!(Arc::ptr_eq(&first, &pool.share("a".into())));
+        for unused in 0..1000 {
+            pool.share(unused.to_string().into());
+        }
+        assert!(pool.known.len() < 200, "{}", pool.known.len());
+        assert!(Arc::ptr_eq(&first, &pool.share("a".into())));
+    }
+}
