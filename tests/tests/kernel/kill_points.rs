@@ -4,7 +4,7 @@
 //! something, then once more for each of them, and the kernel kills it at that call. None is left to luck: each state
 //! that a disk and a kernel can be left in lies before one of these calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +41,13 @@ const RAISED: [&str; 6] = ["2048", "4096", "8192", "2097152", "32768", "1"];
 /// Lower than the originals, above them, and back to one.
 const CHANGED: [&str; 6] = ["32", "64", "600", "2097152", "16384", "0"];
 
+/// With the originals of what "drop" names no more, and what it still names.
+const DROPPED: [&str; 6] = ["128", "512", "1024", "2097152", "4096", "1"];
+const STILL_NAMED: [&str; 2] = [
+    "net.netfilter.nf_conntrack_max",
+    "net.ipv4.vs.expire_nodest_conn",
+];
+
 /// What the agent is doing when it is killed.
 struct Scenario {
     name: &'static str,
@@ -50,10 +57,32 @@ struct Scenario {
     values: [&'static str; 6],
 }
 
-fn scenarios() -> [Scenario; 3] {
+impl Scenario {
+    /// What the agent has to remember in the end: an original that is back, of a sysctl that nobody names, is forgotten.
+    fn originals(&self) -> BTreeMap<String, String> {
+        let named = self.profile["sysctls"].as_array().into_iter().flatten();
+        let named: BTreeSet<_> = named.filter_map(|entry| entry["name"].as_str()).collect();
+        let originals = ORIGINALS
+            .into_iter()
+            .filter(|(name, _)| named.contains(name));
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        originals.map(owned).collect()
+    }
+}
+
+fn scenarios() -> [Scenario; 4] {
     let release = || {
         let mut spec = spec(RAISED);
         spec["release"] = true.into();
+        spec
+    };
+    let dropped = || {
+        let mut spec = spec(RAISED);
+        spec["releasePolicy"] = "Restore".into();
+        let is_named = |entry: &Value| STILL_NAMED.iter().any(|name| entry["name"] == *name);
+        if let Some(sysctls) = spec["sysctls"].as_array_mut() {
+            sysctls.retain(is_named);
+        }
         spec
     };
     [
@@ -74,6 +103,12 @@ fn scenarios() -> [Scenario; 3] {
             before: Some(spec(RAISED)),
             profile: release(),
             values: ORIGINALS.map(|(_, value)| value),
+        },
+        Scenario {
+            name: "drop",
+            before: Some(spec(RAISED)),
+            profile: dropped(),
+            values: DROPPED,
         },
     ]
 }
@@ -168,11 +203,7 @@ impl Bench {
 
         let agent = run.start().await?;
         run.settles(scenario).await?;
-        ensure!(
-            run.originals()? == owned(ORIGINALS),
-            "{:?}",
-            run.originals()
-        );
+        run.remembers(&scenario.originals()).await?;
         run.patch(&json!({"release": true})).await?;
         run.is_released().await?;
         drop(agent);
@@ -276,6 +307,16 @@ impl Run<'_> {
         Ok(records.filter_map(original).collect())
     }
 
+    async fn remembers(&self, originals: &BTreeMap<String, String>) -> anyhow::Result<()> {
+        eventually(&format!("{originals:?} on disk"), DEADLINE, || async {
+            let found = self.originals()?;
+            ensure!(found == *originals, "{found:?}");
+            anyhow::Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
     /// What has to hold when nobody has cleaned up: thresholds in order, and no value without its original on disk.
     fn is_sound(&self, held: &[String]) -> anyhow::Result<()> {
         let originals = self.originals()?;
@@ -338,9 +379,4 @@ impl Run<'_> {
         self.profiles.patch(&self.name, &params, &patch).await?;
         Ok(())
     }
-}
-
-fn owned(pairs: [(&str, &str); 6]) -> BTreeMap<String, String> {
-    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    pairs.into_iter().map(owned).collect()
 }
