@@ -61,6 +61,8 @@ pub struct Link {
     metrics: Metrics,
     outage: Outage,
     profile: Option<Profile>,
+    /// The profile was brought by the watch, or by a list, after the write that is under way was begun.
+    brought_since: bool,
     /// The profile seems to be gone, and no list has confirmed it yet.
     doubts: bool,
     /// Pauses between tries to confirm it, once one has failed.
@@ -134,6 +136,7 @@ impl Link {
             metrics,
             outage: Outage::default(),
             profile: None,
+            brought_since: false,
             doubts: false,
             doubt_pauses: None,
             acknowledged: None,
@@ -180,10 +183,11 @@ impl Link {
             } else if confirming.is_none() {
                 confirming = Some(self.look_again(api).boxed());
             }
-            if patching.is_none() && next_patch <= Instant::now() {
+            // By one look at the clock: between two it could come to neither a write nor a wait for it.
+            let is_early = patching.is_none() && Instant::now() < next_patch;
+            if patching.is_none() && !is_early {
                 patching = self.patch(api);
             }
-            let is_early = patching.is_none() && next_patch > Instant::now();
             tokio::select! {
                 () = shutdown.requested() => return End::Asked,
                 event = events.next() => match event {
@@ -331,6 +335,7 @@ impl Link {
             return;
         }
         self.profile = Some(Profile::of(object));
+        self.brought_since = true;
         self.doubts = false;
         self.order(Order::Profile(Arc::new(source(object))));
     }
@@ -365,6 +370,7 @@ impl Link {
         // With the version that it was compared with: the profile may be another one by now.
         let version = &profile.resource_version;
         let body = json!({"metadata": {"resourceVersion": version}, "status": changed});
+        self.brought_since = false;
         let (api, node) = (api.clone(), self.node.clone());
         let patching = async move {
             let params = PatchParams {
@@ -389,12 +395,10 @@ impl Link {
             Ok(object) => {
                 let profile = Profile::of(&object);
                 self.acknowledged = Some((status, profile.resource_version.clone()));
-                if self
-                    .profile
-                    .as_ref()
-                    .is_some_and(|own| own.revision.uid == profile.revision.uid)
-                {
-                    // The watch brings the spec.
+                let own = self.profile.as_ref().map(|own| &own.revision.uid);
+                // The watch brings the spec. What it has brought meanwhile may be later than this answer, and it
+                // would not be brought again: each further write would be refused for the old version.
+                if own == Some(&profile.revision.uid) && !self.brought_since {
                     self.profile = Some(profile);
                 }
                 self.outage.over();
@@ -528,7 +532,108 @@ impl Profile {
 
 #[cfg(test)]
 mod tests {
+    use nettune_crds::ProfileFacts;
+    use nettune_crds::conditions::reasons;
+    use prometheus_client::registry::Registry;
+
     use super::*;
+    use crate::facts::Identity;
+    use crate::goal::Task;
+    use crate::pressure::Finding;
+    use crate::signals;
+
+    fn object(generation: i64, version: &str) -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "nettune.dev/v1alpha1", "kind": "NodeNetworkProfile",
+            "metadata": {"name": "n1", "uid": "u", "generation": generation, "resourceVersion": version},
+            "spec": {},
+        }))
+        .unwrap()
+    }
+
+    fn findings(generation: i64) -> Arc<Findings> {
+        let calm = || Finding {
+            status: Some(false),
+            reason: reasons::NO_PRESSURE,
+            message: String::new(),
+        };
+        let uid = "u".to_owned();
+        Arc::new(Findings {
+            revision: Some(Revision { uid, generation }),
+            task: Task::Enforce,
+            keys: Vec::new(),
+            released: false,
+            malformed: None,
+            tables: None,
+            signals: signals::Findings {
+                neighbors: calm(),
+                conntrack: calm(),
+            },
+            facts: ProfileFacts::default(),
+            identity: Arc::new(Identity {
+                boot_id: "boot".to_owned(),
+                kernel_release: "6.1.0".to_owned(),
+                base_kernel: None,
+                cores: 1,
+            }),
+        })
+    }
+
+    struct Scene {
+        link: Link,
+        api: Api<DynamicObject>,
+        found: watch::Sender<Option<Arc<Findings>>>,
+    }
+
+    impl Scene {
+        /// The profile is there, and its first status is being written.
+        fn new() -> Self {
+            let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+            let client = kube::Client::try_from(config).unwrap();
+            let resource = ApiResource::erase::<NodeNetworkProfile>(&());
+            let (found, findings) = watch::channel(Some(findings(1)));
+            let metrics = Metrics::register(&mut Registry::default());
+            let link = Link::new(None, "n1", watch::channel(None).0, findings, metrics);
+            let api = Api::all_with(client, &resource);
+            let mut scene = Self { link, api, found };
+            scene.brings(object(1, "10"));
+            scene
+        }
+
+        fn brings(&mut self, object: DynamicObject) {
+            let event = watcher::Event::Apply(object);
+            self.link.watched(Ok(event), &mut true);
+        }
+
+        /// Begins a write, and says which version it is for.
+        fn writes(&mut self) -> (Value, String) {
+            let (status, _) = self.link.patch(&self.api).unwrap();
+            let profile = self.link.profile.as_ref().unwrap();
+            (status, profile.resource_version.clone())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_after_a_later_version_does_not_hide_it() {
+        let mut scene = Scene::new();
+        let (status, version) = scene.writes();
+        assert_eq!(version, "10");
+        // The write was version 11. The operator has written since, and the watch was faster than the answer.
+        scene.brings(object(1, "11"));
+        scene.brings(object(2, "12"));
+        scene.link.patched((status, Ok(object(1, "11"))));
+        scene.found.send_replace(Some(findings(2)));
+        assert_eq!(scene.writes().1, "12");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_faster_than_the_watch_is_what_the_next_write_is_for() {
+        let mut scene = Scene::new();
+        let (status, _) = scene.writes();
+        scene.link.patched((status, Ok(object(1, "11"))));
+        scene.found.send_replace(Some(findings(1)));
+        assert_eq!(scene.writes().1, "11");
+    }
 
     #[test]
     fn watches_live_25_to_50_minutes_and_differ() {
