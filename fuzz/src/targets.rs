@@ -241,6 +241,7 @@ fn live(counts: Counts, distress: Distress) -> Live {
         counts,
         distress,
         machine: fixed_identity().machine(),
+        wall: Default::default(),
     };
     for key in [
         &keys::IPV4_GC_THRESH3,

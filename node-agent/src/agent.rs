@@ -10,6 +10,7 @@ use nettune_sizing::SysctlKey;
 use rustix::io::Errno;
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::doorbell::{Ring, Ringing};
 use crate::facts::{self, Identity};
 use crate::goal::{Goal, Revision, Source};
@@ -342,6 +343,7 @@ impl Agent {
             counts,
             distress,
             machine: self.identity.machine(),
+            wall: clock::wall(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use nettune_agent::clock;
 use nettune_agent::counters::Counters;
 use nettune_agent::facts;
 use nettune_agent::goal::Goal;
@@ -43,6 +44,7 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         counts: Counters::new(&place.roots).read().counts(),
         distress: Distress::default(),
         machine: place.identity.machine(),
+        wall: clock::wall(),
     };
     let outcome = rehearse(&goal, &live, &memory);
     text += &outcome.table(&sized, &live);

@@ -5,6 +5,7 @@
 //! effects ([`agent`]).
 
 pub mod agent;
+pub mod clock;
 mod conntrack;
 pub mod counters;
 mod doorbell;

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::runtime::watcher;
@@ -19,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::agent::Order;
+use crate::clock;
 use crate::goal::{Revision, Source};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
@@ -358,8 +358,8 @@ impl Link {
         }
         let previous: NodeNetworkProfileStatus =
             serde_json::from_value(profile.status.clone()).unwrap_or_default();
-        let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-        let status = serde_json::to_value(findings.status(&previous, now)).ok()?;
+        let status = findings.status(&previous, clock::wall());
+        let status = serde_json::to_value(status).ok()?;
         let changed = difference(&profile.status, &status)?;
         let acknowledged = self.acknowledged.as_ref();
         if acknowledged.is_some_and(|(written, version)| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use nettune_sizing::{KernelVersion, SysctlKey, Value};
 use rustix::io::Errno;
 
@@ -18,6 +19,8 @@ pub struct Live {
     pub distress: Distress,
     /// What does not change while the kernel runs.
     pub machine: Machine,
+    /// The time of day by this node's clock. It is told to people, and nothing waits for it.
+    pub wall: Timestamp,
 }
 
 /// What a read of one sysctl brought.

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nettune_crds::KeyState;
 use nettune_sizing::{SysctlKey, Wanted};
 
@@ -47,6 +48,8 @@ pub(crate) struct Rival {
     writes: u32,
     first: Mono,
     last: Mono,
+    /// The time of day of the first.
+    since: Timestamp,
     /// The longest that a value held between two of them.
     held_longest: Duration,
     /// When the next answer is due.
@@ -60,9 +63,11 @@ pub(crate) struct Rival {
 struct Contest {
     /// What the other one set when it began.
     theirs: Content,
-    /// How often it wrote, and within which time.
+    /// How often it had written by then, and within which time.
     writes: u32,
     within: Duration,
+    /// The time of day of the first of these writes.
+    since: Timestamp,
     /// Since when the value holds, if it does.
     holds_since: Option<Mono>,
     /// What is reported as observed, and since when.
@@ -71,11 +76,17 @@ struct Contest {
 
 impl Rival {
     /// Somebody else wrote: the first time, or once more after `earlier`.
-    pub(crate) fn wrote(earlier: Option<Self>, theirs: &Content, now: Mono) -> Self {
+    pub(crate) fn wrote(
+        earlier: Option<Self>,
+        theirs: &Content,
+        now: Mono,
+        wall: Timestamp,
+    ) -> Self {
         let mut rival = earlier.unwrap_or(Self {
             writes: 0,
             first: now,
             last: now,
+            since: wall,
             held_longest: Duration::ZERO,
             answer_at: now,
             contest: None,
@@ -86,7 +97,7 @@ impl Rival {
             .writes
             .saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX));
         if rival.writes == 0 {
-            rival.first = now;
+            (rival.first, rival.since) = (now, wall);
             rival.held_longest = Duration::ZERO;
         } else {
             rival.held_longest = rival.held_longest.max(quiet);
@@ -100,6 +111,7 @@ impl Rival {
                 theirs: theirs.clone(),
                 writes,
                 within,
+                since: rival.since,
                 holds_since: None,
                 shown: (theirs.clone(), now),
             });
@@ -184,8 +196,9 @@ impl Rival {
             None => "the order of the thresholds wants another value".to_owned(),
         };
         Some(format!(
-            "somebody else keeps setting it to {}, and {wanted}: {} times within {}. It is left alone, \
-             and tried again once an hour. {}",
+            "since {} somebody else keeps setting it to {}, and {wanted}: {} times within the first {}. It \
+             is left alone, and tried again once an hour. {}",
+            time_of_day(contest.since),
             contest.theirs,
             contest.writes,
             span(contest.within),
@@ -198,6 +211,11 @@ impl Rival {
 fn proof(held_longest: Duration) -> Duration {
     let [least, most] = PROOF;
     held_longest.saturating_mul(2).clamp(least, most)
+}
+
+/// Whole seconds of UTC, as the times of conditions are.
+fn time_of_day(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 /// A time in the two largest units that it has.
@@ -224,7 +242,7 @@ mod tests {
     fn answers(tempo: u64, most: usize) -> (Vec<u64>, bool) {
         let (mut rival, mut now, mut pauses) = (None, 0, Vec::new());
         while pauses.len() < most {
-            let wrote = Rival::wrote(rival.take(), &1.into(), at(now));
+            let wrote = Rival::wrote(rival.take(), &1.into(), at(now), Timestamp::UNIX_EPOCH);
             if wrote.is_contest() {
                 return (pauses, true);
             }
@@ -262,7 +280,8 @@ mod tests {
     fn a_contest_is_over_when_the_value_has_held_for_twice_as_long_as_before() {
         let mut rival = None;
         for write in 0..8 {
-            rival = Some(Rival::wrote(rival, &1.into(), at(write * 1800)));
+            let now = at(write * 1800);
+            rival = Some(Rival::wrote(rival, &1.into(), now, Timestamp::UNIX_EPOCH));
         }
         let mut rival = rival.unwrap();
         assert!(rival.is_contest());

@@ -251,7 +251,7 @@ fn notice(goal: &Goal, live: &Live, plan: &Plan, memory: &mut Memory, now: Mono)
             known.drift_count += 1;
             let mut told_before = false;
             if goal.task == Task::Enforce && is_answered(verdict) {
-                known.rival = Some(Rival::wrote(known.rival.take(), found, now));
+                known.rival = Some(Rival::wrote(known.rival.take(), found, now, live.wall));
             } else {
                 told_before = known.told_at.is_some_and(|at| now.since(at) < TOLD_EVERY);
                 if !told_before {

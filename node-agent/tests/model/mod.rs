@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use nettune_agent::goal::{Goal, Revision, Source, Task};
 use nettune_agent::key_report::KeyReport;
 use nettune_agent::live::{Content, Counts, Distress, Live, Machine, Seen};
@@ -32,6 +33,13 @@ pub(crate) const V6: [&SysctlKey; 3] = [
 ];
 pub(crate) const MAX: &SysctlKey = &keys::NF_CONNTRACK_MAX;
 pub(crate) const BUCKETS: &SysctlKey = &keys::NF_CONNTRACK_BUCKETS;
+
+/// The time of day, on a machine that was started on the first day of 2026.
+pub(crate) fn wall(now: Mono) -> Timestamp {
+    let start: Timestamp = "2026-01-01T00:00:00.7Z".parse().unwrap();
+    let running = SignedDuration::try_from(now.since(Mono::default())).unwrap();
+    start.saturating_add(running).unwrap()
+}
 
 pub(crate) fn key(name: &str) -> SysctlKey {
     SysctlKey::parse(name).unwrap()
@@ -107,7 +115,7 @@ impl Kernel {
         family.map(|key| self.number(key).unwrap())
     }
 
-    fn live(&self, goal: &Goal, memory: &Memory) -> Live {
+    fn live(&self, goal: &Goal, memory: &Memory, now: Mono) -> Live {
         let seen = |key: SysctlKey| {
             let seen = self
                 .values
@@ -125,6 +133,7 @@ impl Kernel {
             counts: self.counts,
             distress: self.distress,
             machine: self.machine,
+            wall: wall(now),
         }
     }
 
@@ -223,7 +232,7 @@ impl Agent {
     pub(crate) fn once(&mut self, kernel: &mut Kernel) -> Step {
         let step = step(
             &self.goal,
-            &kernel.live(&self.goal, &self.memory),
+            &kernel.live(&self.goal, &self.memory, self.now),
             &self.memory,
             self.now,
         );

@@ -163,6 +163,7 @@ impl Agent {
                 cores: 8,
                 kernel: None,
             },
+            wall: Default::default(),
         }
     }
 }
