@@ -60,8 +60,11 @@ pub mod reasons {
     pub const TABLE_FULL: &str = "TableFull";
     /// Insertions into the conntrack table failed because of long hash chains.
     pub const CHAINS_TOO_LONG: &str = "ChainsTooLong";
-    /// Insertions into the conntrack table lost a race (DNS lookups, or source ports of SNAT).
+    /// Insertions into the conntrack table lost a race: of two DNS lookups, or of two connections for a source port of
+    /// SNAT; which, this kernel does not tell.
     pub const INSERTION_RACE: &str = "InsertionRace";
+    /// Two connections were given the same source port by SNAT at once, and one of them lost its packet.
+    pub const SOURCE_PORT_RACE: &str = "SourcePortRace";
     /// No pressure on the conntrack table, as far as a kernel before 5.15 tells.
     pub const CHAINS_CANNOT_BE_TOLD: &str = "ChainsCannotBeTold";
     /// An eBPF data path tracks pods' connections, and not the kernel's conntrack table.

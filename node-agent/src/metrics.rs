@@ -38,6 +38,7 @@ pub struct Metrics {
     flannel_missing: Family<EntryLabel, Gauge<i64, AtomicI64>>,
     conntrack_full: Counter<u64, AtomicU64>,
     conntrack_races: Counter<u64, AtomicU64>,
+    conntrack_clashes_resolved: Counter<u64, AtomicU64>,
     conntrack_long_chains: Counter<u64, AtomicU64>,
     conntrack_insertions_failed: Counter<u64, AtomicU64>,
     conntrack_drops: Counter<u64, AtomicU64>,
@@ -192,6 +193,11 @@ impl Metrics {
             self.conntrack_races.clone(),
         );
         registry.register(
+            "conntrack_clashes_resolved",
+            "Connections that lost such a race and no packet by it: mostly DNS lookups (clashres)",
+            self.conntrack_clashes_resolved.clone(),
+        );
+        registry.register(
             "conntrack_long_chains",
             "Connections that were not tracked because a hash chain was too long (chainlength)",
             self.conntrack_long_chains.clone(),
@@ -287,6 +293,7 @@ impl Metrics {
         let (totals, conntrack) = (signals.totals(), reading.conntrack);
         raise(&self.conntrack_full, Some(totals.full_seconds));
         raise(&self.conntrack_races, Some(totals.races));
+        raise(&self.conntrack_clashes_resolved, conntrack.clashes_resolved);
         raise(&self.conntrack_long_chains, conntrack.chainlength);
         raise(&self.conntrack_insertions_failed, conntrack.insert_failed);
         raise(&self.conntrack_drops, conntrack.drop);

@@ -213,18 +213,13 @@ impl Pressure {
                     .to_owned(),
             );
         }
-        if self.conntrack.race.lasts(now) {
-            found.add(
-                reasons::INSERTION_RACE,
-                "packets were dropped because two of them claimed the same conntrack entry at once: \
-                 where they are DNS lookups over UDP, a node-local DNS cache or the resolver option \
-                 single-request-reopen cures it; where they are TCP through SNAT, --random-fully in \
-                 the masquerading rule does; a larger table does not"
-                    .to_owned(),
-            );
-        }
         let counters = self.judged.map(|(reading, _)| reading.conntrack);
-        found.or_else(|| self.calm(&counters.unwrap_or_default(), around))
+        let counters = counters.unwrap_or_default();
+        if self.conntrack.race.lasts(now) {
+            let (reason, sentence) = race(&counters);
+            found.add(reason, sentence.to_owned());
+        }
+        found.or_else(|| self.calm(&counters, around))
     }
 
     /// What is said where nothing was found.
@@ -298,6 +293,29 @@ impl Did {
             chains_too_long: chains > 0,
             races,
         }
+    }
+}
+
+/// Reason, cause and remedy of packets that lost a race.
+///
+/// Two lookups of one DNS query have the same first tuple. From 5.7 on (6a757c07e51f "netfilter: conntrack: allow
+/// insertion of clashing entries") both go on, whatever NAT made of each, and kernels that count that are later ones.
+/// What is left to lose there is a reply tuple that was taken meanwhile: the source port of SNAT.
+fn race(counters: &ConntrackCounters) -> (&'static str, &'static str) {
+    match counters.clashes_resolved {
+        Some(_) => (
+            reasons::SOURCE_PORT_RACE,
+            "packets were dropped because SNAT gave two new connections to the same place the same source \
+             port at once; --random-fully in the masquerading rule (randomize in nftables), or more \
+             addresses to masquerade with, cures it; a larger table does not",
+        ),
+        None => (
+            reasons::INSERTION_RACE,
+            "packets were dropped because two of them claimed the same conntrack entry at once; which ones, \
+             this kernel does not tell: where they are DNS lookups over UDP, a node-local DNS cache or the \
+             resolver option single-request-reopen cures it; where they go through SNAT, --random-fully in \
+             the masquerading rule does; a larger table does not",
+        ),
     }
 }
 

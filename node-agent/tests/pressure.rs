@@ -34,6 +34,7 @@ impl Node {
             chainlength: Some(0),
             drop: Some(0),
             early_drop: Some(0),
+            clashes_resolved: Some(0),
         };
         let reading = Reading {
             ipv4: neighbors,
@@ -91,7 +92,7 @@ impl Node {
 
 #[test]
 fn what_happened_to_conntrack_is_told_by_the_kernels_own_numbers() {
-    use reasons::{CHAINS_TOO_LONG, INSERTION_RACE, NO_PRESSURE, TABLE_FULL};
+    use reasons::{CHAINS_TOO_LONG, NO_PRESSURE, SOURCE_PORT_RACE, TABLE_FULL};
     let cases: [(&str, u64, Rise, &str); 10] = [
         ("nothing", 10, [0, 0, 0, 0], NO_PRESSURE),
         ("a full table of UDP", 900, [0, 0, 0, 21_808], TABLE_FULL),
@@ -104,14 +105,14 @@ fn what_happened_to_conntrack_is_told_by_the_kernels_own_numbers() {
             [21_501, 21_501, 0, 0],
             CHAINS_TOO_LONG,
         ),
-        ("a clash", 10, [3, 0, 3, 0], INSERTION_RACE),
+        ("a clash", 10, [3, 0, 3, 0], SOURCE_PORT_RACE),
         ("failures without drops", 10, [3, 0, 2, 0], NO_PRESSURE),
         ("a clash beside chains", 10, [5, 2, 3, 0], CHAINS_TOO_LONG),
         (
             "a clash in a table that is nearly full",
             990,
             [3, 0, 3, 0],
-            INSERTION_RACE,
+            SOURCE_PORT_RACE,
         ),
     ];
     for (what, count, rise, reason) in cases {
@@ -132,14 +133,34 @@ fn the_worst_is_the_reason_and_all_are_in_the_message() {
     node.conntrack(1000, [10, 4, 9, 1]);
     let found = node.of_conntrack();
     assert_eq!(found.reason, reasons::TABLE_FULL);
-    for part in [
-        "nf_conntrack_max",
-        "nf_conntrack_buckets",
-        "single-request-reopen",
-    ] {
+    for part in ["nf_conntrack_max", "nf_conntrack_buckets", "--random-fully"] {
         assert!(found.message.contains(part), "{part}: {}", found.message);
     }
     assert!(found.message.chars().count() < 1024);
+}
+
+#[test]
+fn the_race_of_dns_lookups_is_told_where_the_kernel_may_lose_it_and_not_where_it_cannot() {
+    for (resolved, reason, dns) in [
+        (Some(7), reasons::SOURCE_PORT_RACE, false),
+        (None, reasons::INSERTION_RACE, true),
+    ] {
+        let mut reading = Node::new().reading;
+        reading.conntrack.clashes_resolved = resolved;
+        let mut node = Node::showing(reading);
+        node.reading.conntrack.clashes_resolved = resolved.map(|sum| sum + 5);
+        node.conntrack(10, [0; 4]);
+        assert_eq!(node.of_conntrack().status, Some(false), "nothing was lost");
+        node.conntrack(10, [3, 0, 3, 0]);
+        let found = node.of_conntrack();
+        assert_eq!(found.reason, reason);
+        assert_eq!(found.message.contains("DNS"), dns, "{}", found.message);
+        assert!(
+            found.message.contains("--random-fully"),
+            "{}",
+            found.message
+        );
+    }
 }
 
 #[test]
@@ -224,6 +245,7 @@ fn what_is_not_shown_is_not_called_healthy() {
 
     let mut reading = Node::new().reading;
     reading.conntrack.chainlength = None;
+    reading.conntrack.clashes_resolved = None;
     let mut old = Node::showing(reading);
     assert_eq!(old.of_conntrack().reason, reasons::CHAINS_CANNOT_BE_TOLD);
     old.conntrack(10, [3, 0, 3, 0]);
