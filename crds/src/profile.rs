@@ -54,6 +54,27 @@ use crate::{Mode, ReleasePolicy};
         description = "use of the conntrack table, in coarse bands"
     ),
     printcolumn(
+        name = "Neighbor-Pressure",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="NeighborPressure")].reason"#,
+        description = "what the neighbour tables suffer from",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Conntrack-Pressure",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="ConntrackPressure")].reason"#,
+        description = "what the conntrack table suffers from",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Contested",
+        type_ = "string",
+        json_path = r#".status.sysctls[?(@.state=="Contested")].name"#,
+        description = "a sysctl that somebody keeps writing",
+        priority = 1
+    ),
+    printcolumn(
         name = "Message",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
@@ -256,9 +277,13 @@ pub struct ProfileFacts {
     /// How pods are linked to the node; absent while there are none to tell from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_links: Option<PodLinks>,
-    /// Addresses of the IPv4 prefixes that are on-link on the node's own interfaces.
+    /// Addresses of the IPv4 prefixes that are on-link on the node's own interfaces, by the routes of all tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_link_addresses: Option<i64>,
+    /// The IPv6 prefixes that are, but for link-local ones; the first 16 of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 64)))]
+    pub on_link_prefixes_ipv6: Vec<String>,
     /// Of the modules that matter here, those whose sysctls are there.
     #[serde(default)]
     #[schemars(length(max = 16))]
@@ -267,6 +292,24 @@ pub struct ProfileFacts {
     /// (/proc/version_signature).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_kernel: Option<String>,
+}
+
+impl ProfileFacts {
+    /// How many neighbours the node's on-link prefixes have room for: those of the family that has more, since both have
+    /// one size. `None` where there is no such IPv4 prefix, as on clouds that give the node a single address.
+    #[must_use]
+    pub fn on_link_room(&self) -> Option<u64> {
+        let ipv4 = u64::try_from(self.on_link_addresses?).ok()?;
+        let ipv6 = self.on_link_prefixes_ipv6.iter().map(|prefix| {
+            let length = prefix
+                .rsplit_once('/')
+                .and_then(|(_, length)| length.parse().ok());
+            // What is no prefix bounds nothing.
+            let bits = 128_u32.saturating_sub(length.unwrap_or(0));
+            1_u64.checked_shl(bits).unwrap_or(u64::MAX)
+        });
+        Some(ipv6.fold(0, u64::saturating_add).max(ipv4))
+    }
 }
 
 /// How pods are linked to the node.

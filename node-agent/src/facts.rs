@@ -8,7 +8,7 @@ use nettune_sizing::{KernelVersion, SysctlKey, keys};
 use crate::counters::read_bounded;
 use crate::live::Machine;
 use crate::procfs::Roots;
-use crate::routes;
+use crate::routes::Routes;
 
 /// What stays the same for as long as the kernel runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ fn exists(roots: &Roots, key: &SysctlKey) -> bool {
 /// and a node must not be sized anew each time.
 #[must_use]
 pub fn read(roots: &Roots, identity: &Identity, known: Option<PodLinks>) -> ProfileFacts {
-    let route = read_bounded(&roots.proc.join("net/route")).unwrap_or_default();
+    let routes = Routes::read(&roots.proc);
     let modules = [
         ("br_netfilter", "net/bridge"),
         ("ip_vs", "net/ipv4/vs"),
@@ -103,8 +103,9 @@ pub fn read(roots: &Roots, identity: &Identity, known: Option<PodLinks>) -> Prof
     ProfileFacts {
         initial_network_namespace: is_initial_namespace(roots),
         ipv6: roots.sysctl.join("net/ipv6/neigh/default").is_dir(),
-        pod_links: routes::pod_links(&route).or(known),
-        on_link_addresses: routes::on_link_addresses(&route),
+        pod_links: routes.pod_links().or(known),
+        on_link_addresses: routes.on_link_addresses(),
+        on_link_prefixes_ipv6: routes.on_link_prefixes_ipv6(),
         modules: modules
             .into_iter()
             .filter(|(_, path)| roots.sysctl.join(path).exists())

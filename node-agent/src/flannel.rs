@@ -163,8 +163,9 @@ impl Entries {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             if self.has(family) {
-                netlink::routes(family, |message| {
-                    routes.extend(route(&message).filter(|route| self.is_of(route.device)));
+                netlink::routes(family, |_, entry| {
+                    let route = netlink::route(entry).as_ref().and_then(route);
+                    routes.extend(route.filter(|route| self.is_of(route.device)));
                 })?;
             }
         }
@@ -216,7 +217,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
     })
 }
 
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
+pub(crate) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),

@@ -47,9 +47,7 @@ impl Surroundings {
             ipv6: seen.ipv6,
             cloud: self.cloud,
             same_l2_nodes: None,
-            on_link_addresses: seen
-                .on_link_addresses
-                .and_then(|addresses| u64::try_from(addresses).ok()),
+            on_link_addresses: seen.on_link_room(),
             neighbors_peak: None,
             conntrack_peak: None,
         }

@@ -59,24 +59,29 @@ pub(crate) fn neighbor(entry: &[u8]) -> Option<NeighbourMessage> {
     NeighbourMessage::parse(entry).ok()
 }
 
-/// Calls `each` with each route of one family, of all tables.
+/// Calls `each` with the header and the rest of each route of one family, of all tables.
 pub(crate) fn routes(
     family: AddressFamily,
-    mut each: impl FnMut(RouteMessage),
+    mut each: impl FnMut(&RouteHeader, &[u8]),
 ) -> Result<(), NetlinkError> {
     let request = RouteHeader {
         address_family: family,
         ..RouteHeader::default()
     };
     dump(RTM_GETROUTE, &request, |entry| {
-        if let Ok(route) = RouteMessage::parse(entry) {
-            each(route);
+        if let Ok(header) = RouteHeader::parse(entry) {
+            each(&header, entry);
         }
     })
     .map_err(|source| NetlinkError {
         attempt: "list routes",
         source,
     })
+}
+
+/// Reads one route whole; `None` where this agent does not understand it.
+pub(crate) fn route(entry: &[u8]) -> Option<RouteMessage> {
+    RouteMessage::parse(entry).ok()
 }
 
 /// Asks for all objects of a kind, and calls `each` with each one's bytes.
@@ -145,9 +150,10 @@ mod tests {
     #[test]
     fn the_kernel_lists_routes_and_neighbours() {
         let mut local = 0;
-        routes(AddressFamily::Inet, |route| {
+        routes(AddressFamily::Inet, |header, entry| {
+            assert_eq!(route(entry).unwrap().header, *header);
             // The loopback's own, which every network namespace has while lo is up.
-            local += usize::from(route.header.destination_prefix_length == 8);
+            local += usize::from(header.destination_prefix_length == 8);
         })
         .unwrap();
         assert!(local > 0);

@@ -228,11 +228,9 @@ impl PlannedNode {
                 nettune_crds::PodLinks::PointToPoint => nettune_sizing::PodLinks::PointToPoint,
             };
         }
-        facts.on_link_addresses = seen
-            .on_link_addresses
-            .and_then(|addresses| u64::try_from(addresses).ok());
+        facts.on_link_addresses = seen.on_link_room();
         // As many nodes can be on its network as that has addresses.
-        if let Some(addresses) = facts.on_link_addresses {
+        if let Some(addresses) = seen.on_link_addresses {
             facts.same_l2_nodes = Some(u32::try_from(addresses).unwrap_or(u32::MAX));
         }
         // A base of another series is that of the kernel that ran before an upgrade.
@@ -435,6 +433,27 @@ mod tests {
         assert_eq!(facts.pod_links, nettune_sizing::PodLinks::PointToPoint);
         assert_eq!(facts.on_link_addresses, Some(65_536));
         assert_eq!(facts.kernel, KernelVersion::parse("5.4.233").ok());
+    }
+
+    #[test]
+    fn a_small_ipv4_network_does_not_bound_the_ipv6_table() {
+        let planned = flannel_node("110", "10.1.0.0/24");
+        let with = |addresses, prefix: &str| {
+            let seen = ProfileFacts {
+                on_link_addresses: addresses,
+                on_link_prefixes_ipv6: vec![prefix.to_owned()],
+                ..ProfileFacts::default()
+            };
+            let facts = planned.facts(Some(&seen));
+            (facts.on_link_addresses, facts.same_l2_nodes)
+        };
+        assert_eq!(
+            with(Some(256), "2001:db8::/64"),
+            (Some(u64::MAX), Some(256))
+        );
+        assert_eq!(with(Some(256), "2001:db8::/118"), (Some(1024), Some(256)));
+        assert_eq!(with(Some(256), "2001:db8::/124"), (Some(256), Some(256)));
+        assert_eq!(with(None, "2001:db8::/64"), (None, None));
     }
 
     #[test]

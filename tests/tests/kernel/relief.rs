@@ -31,6 +31,12 @@ spec:
     - {name: net.netfilter.nf_conntrack_max, rule: AtLeast, value: '1024', ceiling: 3000}
 ";
 
+/// What the main table and IPv4 do not tell.
+const OTHER_NETWORKS: &str = "
+ip route add 10.77.0.0/25 dev va table 100
+ip -6 addr add 2001:db8:7::1/64 dev va nodad
+";
+
 struct Node {
     guest: Guest,
     control_plane: ControlPlane,
@@ -46,7 +52,9 @@ impl Node {
         let modules = ["nf_tables", "nft_ct"].map(str::to_owned);
         config.modules.extend(modules);
         let guest = Guest::boot(config).await?;
-        guest.ok(NEIGHBORHOOD).await?;
+        guest
+            .ok(&format!("set -e; {NEIGHBORHOOD}{OTHER_NETWORKS}"))
+            .await?;
         for (key, value) in [(THRESH2, "256"), (THRESH3, "512"), (MAX, "1024")] {
             guest.set_sysctl(key, value).await?;
         }
@@ -156,6 +164,12 @@ async fn a_neighbour_table_that_overflows_gets_twice_the_room_up_to_the_ceiling(
 #[tokio::test]
 async fn a_full_connection_table_gets_twice_the_room_up_to_the_ceiling() -> anyhow::Result<()> {
     let node = Node::start().await?;
+    // Of eth0, of va, and of va in the other table.
+    let addresses = (256 + 65_536 + 128).to_string();
+    node.status(".facts.onLinkAddresses", &addresses).await?;
+    let prefixes = ".facts.onLinkPrefixesIpv6";
+    node.status(prefixes, "\"2001:db8:7::/64\"").await?;
+
     // A rule on the connection's state makes the kernel track.
     node.guest
         .ok("nft add table ip t
