@@ -631,8 +631,38 @@ mod tests {
         let mut scene = Scene::new();
         let (status, _) = scene.writes();
         scene.link.patched((status, Ok(object(1, "11"))));
-        scene.found.send_replace(Some(findings(1)));
+        scene.found.send_replace(Some(findings(2)));
         assert_eq!(scene.writes().1, "11");
+    }
+
+    /// Half a minute passes when there is nothing to do but wait.
+    #[tokio::test(start_paused = true)]
+    async fn a_kubeconfig_that_is_renewed_is_read_again_while_the_server_is_away() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubeconfig");
+        let names = |address: &str| {
+            let text = format!(
+                "{{apiVersion: v1, kind: Config, current-context: x, \
+                  clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}], \
+                  users: [{{name: u, user: {{}}}}], \
+                  contexts: [{{name: x, context: {{cluster: c, user: u}}}}]}}"
+            );
+            std::fs::write(&path, text).unwrap();
+        };
+        names("127.0.0.1:9");
+        let metrics = Metrics::register(&mut Registry::default());
+        let (orders, findings) = (watch::channel(None).0, watch::channel(None).1);
+        let link = Link::new(Some(path.clone()), "n1", orders, findings, metrics);
+        let (end, shutdown) = Shutdown::manual();
+        let linked = tokio::spawn(link.run(shutdown));
+        sleep(Duration::from_secs(10)).await;
+        names(&address.to_string());
+        let renewed = timeout(LONGEST_PAUSE * 4, server.accept()).await;
+        renewed.unwrap().unwrap();
+        end.send_replace(true);
+        linked.await.unwrap().unwrap();
     }
 
     #[test]

@@ -202,34 +202,3 @@ fn once_does_not_take_a_lost_kind_for_a_lost_profile() {
     assert!(state.contains("net.core.somaxconn"), "{state}");
     assert!(!state.contains(r#""source":null"#), "{state}");
 }
-
-#[test]
-fn a_kubeconfig_that_is_renewed_is_read_again_while_the_server_is_away() {
-    let node = with_a_goal("n1");
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let path = node.dir.path().join("kubeconfig");
-    let naming = |address: &str| {
-        format!(
-            "{{apiVersion: v1, kind: Config, current-context: x, \
-              clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}], \
-              users: [{{name: u, user: {{}}}}], \
-              contexts: [{{name: x, context: {{cluster: c, user: u}}}}]}}"
-        )
-    };
-    node.put(&path, &naming("127.0.0.1:9"));
-    let path_text = path.to_str().unwrap();
-    let running = Running::start(&node, &["--node-name", "n1", "--kubeconfig", path_text]);
-    running.wait("the word", || running.log().contains("cannot talk"));
-    node.put(&path, &naming(&server.local_addr().unwrap().to_string()));
-    server.set_nonblocking(true).unwrap();
-    let began = Instant::now();
-    while server.accept().is_err() {
-        assert!(
-            began.elapsed() < Duration::from_secs(100),
-            "{}",
-            running.log()
-        );
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert_eq!(running.stop(), 0);
-}

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use nettune_tests::workspace::BIN_DIR_VARIABLE;
 use tempfile::TempDir;
 
@@ -68,14 +70,20 @@ async fn run_tier(
     if let Err(reason) = tier.prepare().await {
         return cannot_run(tier, &reason, &of_tier).await;
     }
-    let mut count = Count::default();
-    for binary in of_tier {
-        count += run_binary(binary, folder).await?;
-    }
+    let mut counts: Vec<BoxFuture<'_, anyhow::Result<Count>>> = Vec::new();
     if tier == Tier::Pure {
-        count += run_doc_tests().await?;
+        counts.push(run_doc_tests().boxed());
     }
-    Ok(count)
+    for binary in of_tier {
+        counts.push(run_binary(binary, folder).boxed());
+    }
+    let running = stream::iter(counts).buffer_unordered(tier.binaries_at_a_time());
+    running
+        .try_fold(Count::default(), async |mut sum, count| {
+            sum += count;
+            Ok(sum)
+        })
+        .await
 }
 
 /// A tier that cannot run is skipped, aloud; in CI it has failed.

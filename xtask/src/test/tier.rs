@@ -1,6 +1,7 @@
 //! The tiers, cheapest that can fail first, and what each needs of the machine.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 
 use clap::ValueEnum;
 use nettune_tests::debian::{self, packages};
@@ -34,6 +35,18 @@ impl Tier {
                 file!()
             ),
             _ => Ok(Self::Pure),
+        }
+    }
+
+    /// How many test binaries run side by side. The tests of the tiers that use nothing but this process and a folder
+    /// mostly wait: for processes that they have started, for what has to stay as it is. The others share a machine that
+    /// one of them fills.
+    pub(super) fn binaries_at_a_time(self) -> usize {
+        match self {
+            Self::Pure | Self::Host => {
+                std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+            }
+            Self::ControlPlane | Self::Kernel => 1,
         }
     }
 
