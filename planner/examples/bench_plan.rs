@@ -15,6 +15,10 @@ use nettune_planner::{Decision, Memory, Mono, Now, ObservedNode, World, Write};
 use serde_json::json;
 
 const NODES: usize = 15_000;
+
+/// More than any cluster that Kubernetes supports: how it goes on is a plan on paper
+/// (docs/performance.md), and this is one figure of it that can be measured.
+const BEYOND: usize = 100_000;
 const GOAL: Duration = Duration::from_millis(10);
 const RUNS: usize = 21;
 
@@ -59,6 +63,14 @@ fn main() -> ExitCode {
         "baseline: the same nodes, each sized by itself",
         None,
         || one_by_one(&nodes),
+    );
+    let nodes: Vec<ObservedNode> = (0..BEYOND).map(|index| node(index, "True")).collect();
+    let profiles = self::profiles(&World::of(&nodes, &tunings, []));
+    let beyond = World::of(&nodes, &tunings, &profiles);
+    row(
+        &format!("decide: {BEYOND} nodes, all profiles there"),
+        None,
+        || decide(&beyond, &Memory::default()).writes.len(),
     );
     let missed = [all, idle, waves, watched].iter().any(|took| *took > GOAL);
     if missed {

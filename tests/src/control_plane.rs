@@ -250,6 +250,12 @@ impl ControlPlane {
         self.dir.path()
     }
 
+    /// The API server's process, while it runs.
+    #[must_use]
+    pub fn api_server_id(&self) -> Option<u32> {
+        self.api_server.as_ref().map(Process::id)
+    }
+
     /// Starts the API server again, on the same port and data, and waits until it is ready.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// Exit with 1 where a figure falls short of its goal
     #[arg(long)]
     check: bool,
-    /// What `operator` is given: --nodes N, --large N, --agents N, --runs N, --only PART,…
+    /// What `operator` is given: --nodes N, --large N, --agents N, --runs N, --only PART,…, --page FILE
     #[arg(last = true)]
     more: Vec<String>,
     /// Already in namespaces of its own

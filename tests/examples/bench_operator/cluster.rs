@@ -109,6 +109,10 @@ pub(crate) struct Parsed {
 pub(crate) struct State {
     listed: bool,
     thresholds: BTreeMap<String, (String, i64)>,
+    /// What each profile says, without the reasons.
+    wanted: BTreeMap<String, Vec<(String, String)>>,
+    /// Writes that changed none of it.
+    pub(crate) without_a_change: usize,
 }
 
 impl State {
@@ -200,7 +204,14 @@ impl State {
         let name = profile.metadata.name.clone().unwrap_or_default();
         let value = gc_thresh3(profile).unwrap_or_default().to_owned();
         let generation = profile.metadata.generation.unwrap_or_default();
-        self.thresholds.insert(name, (value, generation));
+        let wanted = profile.spec.sysctls.iter();
+        let wanted = wanted.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()));
+        let before = self.wanted.insert(name.clone(), wanted.collect());
+        let known = self.thresholds.insert(name.clone(), (value, generation));
+        let is_written = known.is_some_and(|(_, known)| known < generation);
+        if is_written && before.as_ref() == self.wanted.get(&name) {
+            self.without_a_change += 1;
+        }
     }
 }
 

@@ -34,5 +34,12 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16) -> anyhow::Result<(
         &format!(" ({:.2} on average)", (all as f64 / f64::from(nodes)) - 1.0),
         Goal::Most(5.0),
     );
+    report.judged(
+        "… writes that changed no value",
+        state.without_a_change as f64,
+        "",
+        "",
+        Goal::Most(0.0),
+    );
     Ok(())
 }

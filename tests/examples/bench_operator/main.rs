@@ -10,12 +10,15 @@ mod arrival;
 mod cluster;
 mod fleet;
 mod growth;
+mod plot;
 mod report;
 mod resize;
 mod rollout;
+mod scale;
 mod start;
 mod ways;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -39,6 +42,9 @@ struct Args {
     /// Only these; all where none is named
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Write the table and the plots into this page and a folder of its name beside it
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
     /// Exit with 1 where a goal is missed
     #[arg(long)]
     check: bool,
@@ -58,6 +64,8 @@ enum Part {
     Arrival,
     /// Memory, and the time from start to the first decision
     Start,
+    /// Memory, decisions, writes and start at each size up to the largest
+    Scale,
 }
 
 #[tokio::main]
@@ -84,7 +92,15 @@ async fn main() -> anyhow::Result<ExitCode> {
     if wants(Part::Start) {
         start::measure(&mut report, args.large, args.runs).await?;
     }
-    let missed = report.print();
+    if wants(Part::Scale) {
+        let plots = args.page.as_ref().map(|page| page.with_extension(""));
+        scale::measure(&mut report, args.large, plots.as_deref()).await?;
+    }
+    let (table, missed) = report.table();
+    println!("{table}");
+    if let Some(page) = &args.page {
+        report::put_into(page, &table)?;
+    }
     Ok(match args.check && missed {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,

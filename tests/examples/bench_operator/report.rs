@@ -1,6 +1,9 @@
 //! Figures beside their goals.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use anyhow::Context;
 
 /// What was measured.
 pub(crate) struct Report {
@@ -65,23 +68,37 @@ impl Report {
         });
     }
 
-    /// Prints all of it; true where a goal is missed.
-    pub(crate) fn print(&self) -> bool {
-        println!("| what | measured | goal |");
-        println!("|---|---|---|");
+    /// All of it as a table in Markdown, and whether a goal is missed.
+    pub(crate) fn table(&self) -> (String, bool) {
+        let mut table = "| what | measured | goal |\n|---|---|---|\n".to_owned();
         for Row { what, figure, goal } in &self.rows {
             let goal = match goal {
                 None => "–".to_owned(),
                 Some((goal, true)) => goal.clone(),
                 Some((goal, false)) => format!("{goal}, **missed**"),
             };
-            println!("| {what} | {figure} | {goal} |");
+            table += &format!("| {what} | {figure} | {goal} |\n");
         }
-        self.rows
-            .iter()
-            .any(|row| row.goal.as_ref().is_some_and(|(_, kept)| !kept))
+        let is_missed = |row: &Row| row.goal.as_ref().is_some_and(|(_, kept)| !kept);
+        (table, self.rows.iter().any(is_missed))
     }
 }
+
+/// Puts a table in the place of the one that a page has between two marks.
+pub(crate) fn put_into(page: &Path, table: &str) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(page)?;
+    let parts = text.split_once(BEGIN).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(END)?;
+        Some((before, after))
+    });
+    let (before, after) =
+        parts.with_context(|| format!("{} has no {BEGIN} and {END}", page.display()))?;
+    std::fs::write(page, format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))?;
+    Ok(())
+}
+
+const BEGIN: &str = "<!-- measured -->";
+const END: &str = "<!-- end -->";
 
 /// The middle one.
 pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {

@@ -68,7 +68,7 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16, runs: usize) -> any
     Ok(())
 }
 
-async fn decided(operator: &Program) -> anyhow::Result<()> {
+pub(crate) async fn decided(operator: &Program) -> anyhow::Result<()> {
     eventually("a first decision", Duration::from_secs(120), || async {
         let page = operator.get("/metrics").await?.body;
         let count = page
@@ -107,12 +107,25 @@ async fn list<K: Clone + DeserializeOwned + std::fmt::Debug>(api: Api<K>) -> any
 
 /// The most that was resident, in MiB.
 fn peak(operator: &Program) -> anyhow::Result<f64> {
-    let path = format!("/proc/{}/status", operator.process().id());
+    resident(operator.process().id(), "VmHWM:")
+}
+
+/// A line of a process's status, in MiB.
+pub(crate) fn resident(process: u32, line: &str) -> anyhow::Result<f64> {
+    let path = format!("/proc/{process}/status");
     let text = std::fs::read_to_string(&path)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: f64 = line
+    let kib: f64 = text
+        .lines()
+        .find_map(|text| text.strip_prefix(line))
         .and_then(|line| line.trim().strip_suffix("kB"))
         .and_then(|number| number.trim().parse().ok())
-        .ok_or_else(|| anyhow::anyhow!("{path} has no VmHWM"))?;
+        .ok_or_else(|| anyhow::anyhow!("{path} has no {line}"))?;
     Ok(kib / MIB)
+}
+
+/// A sample of a page of metrics, by its name and labels.
+pub(crate) fn metric(page: &str, name: &str) -> anyhow::Result<f64> {
+    let sample = page.lines().find_map(|line| line.strip_prefix(name));
+    let sample = sample.ok_or_else(|| anyhow::anyhow!("no metric {name}"))?;
+    Ok(sample.trim().parse()?)
 }

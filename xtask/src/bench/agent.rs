@@ -171,6 +171,16 @@ fn applying(place: &Place, report: &mut Report) -> anyhow::Result<()> {
         .map(|key| format!("{} = {OURS_NEXT}\n", key.replace('.', "/")));
     fs::write(&conf, lines.collect::<String>())?;
 
+    let profile = place.dir.path().join("tuned/bench");
+    fs::create_dir_all(&profile)?;
+    let lines = changed
+        .iter()
+        .map(|key| format!("{}={OURS_NEXT}\n", key.replace('.', "/")));
+    fs::write(
+        profile.join("tuned.conf"),
+        format!("[main]\nsummary=bench\n[sysctl]\n{}", lines.collect::<String>()),
+    )?;
+
     let mut times = [const { Vec::new() }; 4];
     for _ in 0..2 * ROUNDS {
         {
@@ -213,6 +223,9 @@ fn applying(place: &Place, report: &mut Report) -> anyhow::Result<()> {
         timed(3, once)?;
         place.replace_policy(&ours)?;
     }
+    let tuned = (0..ROUNDS)
+        .map(|_| tuned(place, changed))
+        .collect::<anyhow::Result<Option<Vec<_>>>>()?;
     let [agent, sysctl, systemd, once] = times;
     let (agent, sysctl) = (median(agent), median(sysctl));
     report.row(
@@ -242,8 +255,41 @@ fn applying(place: &Place, report: &mut Report) -> anyhow::Result<()> {
             None,
         );
     }
+    if let Some(tuned) = tuned {
+        report.row(
+            "20 changed keys: TuneD, from its start on, median",
+            ms(median(tuned)),
+            "ms",
+            None,
+        );
+    }
     Ok(())
 }
+
+/// TuneD with a profile of these keys, where it is installed. Its folders are its own for this run.
+fn tuned(place: &Place, keys: &[String]) -> anyhow::Result<Option<Duration>> {
+    if !Path::new(TUNED).exists() {
+        return Ok(None);
+    }
+    place.put_all(OURS)?;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c"]).arg(
+        "mount -t tmpfs none /run && mkdir /run/tuned && cp /etc/tuned/*.conf \"$1\" && mount --bind \"$1\" /etc/tuned && \
+         exec \"$2\" --no-dbus --no-socket --profile bench --log /dev/null",
+    );
+    command.arg("sh").arg(place.dir.path().join("tuned")).arg(TUNED);
+    let log = File::create(place.dir.path().join("tuned.log"))?;
+    command.stdout(log.try_clone()?).stderr(log);
+    let start = Instant::now();
+    let _tuned = Agent(command.spawn().context("cannot start TuneD")?);
+    for key in keys {
+        let log = || fs::read_to_string(place.dir.path().join("tuned.log")).unwrap_or_default();
+        until(&place.path(key), OURS_NEXT).with_context(log)?;
+    }
+    Ok(Some(start.elapsed()))
+}
+
+const TUNED: &str = "/usr/sbin/tuned";
 
 const SYSTEMD_SYSCTL: &str = "/usr/lib/systemd/systemd-sysctl";
 
