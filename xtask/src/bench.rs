@@ -48,7 +48,8 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// The programs as they ship, and the benchmark that starts them.
 async fn operator(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut build = cargo(["build", "--release", "--workspace", "--bins"]);
+    let mut build = cargo(["build", "--release", "--workspace"]);
+    build.args(["--bin", "nettune-operator", "--bin", "nettune-agent"]);
     build.args(["--example", "bench_operator"]);
     anyhow::ensure!(
         finish_visibly(build).await?.success(),
