@@ -12,9 +12,6 @@ use tokio::time::Instant;
 /// API server of two cores was not faster.
 const MOST: f64 = 32.0;
 
-/// Where it begins: doubled with every round of answers until the first sign of trouble.
-const FIRST: f64 = 8.0;
-
 /// Answers that take up to this many times the best, or up to [`FAST`], are as fast as ever.
 const NEAR: u32 = 4;
 
@@ -47,8 +44,6 @@ pub(crate) enum Signal {
 pub(crate) struct Window {
     /// How many; what is behind the point has been earned of the next one.
     size: f64,
-    /// Nothing has gone wrong yet: it doubles.
-    starting: bool,
     best: Best,
     /// When it was last halved. What was sent before that and fails tells the same again.
     halved: Option<Instant>,
@@ -66,8 +61,8 @@ struct Best {
 impl Default for Window {
     fn default() -> Self {
         Self {
-            size: FIRST,
-            starting: true,
+            // No slow start: a resize of some hundred nodes would be over before it is.
+            size: MOST,
             best: Best::default(),
             halved: None,
             opens: None,
@@ -107,17 +102,11 @@ impl Window {
 
     fn answered(&mut self, under_way: usize, took: Duration, now: Instant) {
         let near = (self.best.with(took, now) * NEAR).max(FAST);
-        if took > near {
-            self.starting = false;
-        }
         if took > near * 2 {
             self.size -= 1.0 / self.size;
         } else if took <= near && under_way * 2 >= self.size() {
             // One that is mostly empty cannot tell whether more would fit.
-            self.size += match self.starting {
-                true => 1.0,
-                false => 1.0 / self.size,
-            };
+            self.size += 1.0 / self.size;
         }
         self.size = self.size.clamp(1.0, MOST);
     }
@@ -127,7 +116,6 @@ impl Window {
             return;
         }
         self.halved = Some(now);
-        self.starting = false;
         self.size = (self.size / 2.0).max(1.0);
     }
 }
@@ -188,18 +176,18 @@ mod tests {
     }
 
     #[test]
-    fn it_doubles_until_it_is_as_large_as_it_may_be() {
+    fn it_is_as_large_as_it_may_be_while_answers_are_fast() {
         let mut run = Run::new();
-        assert_eq!(run.window.size(), 8);
-        assert_eq!(run.round(FASTEST), 16);
-        assert_eq!(run.round(FASTEST), 32);
+        assert_eq!(run.window.size(), 32);
         assert_eq!(run.rounds(10, FASTEST), 32);
     }
 
     #[test]
     fn answers_that_take_longer_stop_its_growth_and_those_that_take_long_shrink_it() {
         let mut run = Run::new();
-        assert_eq!(run.round(FASTEST), 16);
+        run.round(FASTEST);
+        run.trouble(Signal::Troubled);
+        assert_eq!(run.window.size(), 16);
         assert_eq!(run.rounds(5, Duration::from_millis(400)), 16);
         let shrunk = run.rounds(8, Duration::from_millis(800));
         assert!((4..=9).contains(&shrunk), "{shrunk}");
@@ -232,10 +220,11 @@ mod tests {
     fn what_is_mostly_empty_tells_nothing_of_more() {
         let mut window = Window::default();
         let sent = Instant::now();
+        window.take(Signal::Troubled, 32, sent, sent + FASTEST);
         for _ in 0..100 {
             window.take(Signal::Answered, 1, sent, sent + FASTEST);
         }
-        assert_eq!(window.size(), 8);
+        assert_eq!(window.size(), 16);
     }
 
     #[test]
@@ -252,7 +241,7 @@ mod tests {
             run.trouble(Signal::Troubled);
             assert_eq!(run.window.size(), expected);
         }
-        assert_eq!(run.round(FASTEST), 2, "and no more by doubling");
+        assert_eq!(run.round(FASTEST), 2);
         assert_eq!(run.rounds(2, FASTEST), 3);
     }
 
@@ -260,7 +249,7 @@ mod tests {
     fn a_pause_that_the_server_asks_for_is_kept() {
         let mut run = Run::new();
         run.trouble(Signal::Busy(Some(Duration::from_secs(7))));
-        assert_eq!(run.window.size(), 4);
+        assert_eq!(run.window.size(), 16);
         let opens = run.now + Duration::from_secs(7);
         assert_eq!(run.window.opens(run.now), Some(opens));
         assert!(!run.window.has_room(0, run.now));
