@@ -90,6 +90,8 @@ pub mod reasons {
     pub const AGENT_SILENT: &str = "AgentSilent";
     /// Nothing is under way.
     pub const UP_TO_DATE: &str = "UpToDate";
+    /// The API server does not take profiles as they are written, and the message says why.
+    pub const WRITES_REFUSED: &str = "WritesRefused";
     /// Profiles were written and their agents have not answered yet.
     pub const ROLLING_OUT: &str = "RollingOut";
     /// It hides blocks of lower tunings.

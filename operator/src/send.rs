@@ -113,6 +113,15 @@ impl WriteError {
         matches!(self.code(), 404 | 409)
     }
 
+    /// The API server does not take it, and not because the object has changed; one that is not reached has refused
+    /// nothing.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Deadline => true,
+            Self::Api(_) => self.code() != 0 && !self.is_overtaken(),
+        }
+    }
+
     fn signal(&self) -> Signal {
         let pause = self.pause();
         match self.code() {

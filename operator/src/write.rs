@@ -1,7 +1,7 @@
 //! Performs the planner's writes: as many at once as the API server bears, each with a deadline, none
 //! against an object that has changed since it was decided on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +9,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use kube::Client;
+use kube::api::DynamicObject;
+use nettune_crds::NodeNetworkProfileSpec;
 use nettune_daemon::api::in_words;
-use nettune_planner::{Announcement, Watched, Write};
+use nettune_planner::{Announcement, Watched, Write, say_the_same};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -25,14 +27,39 @@ use crate::window::{Signal, Window};
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// First and longest wait after a write that failed, doubling in between; also after one that
-/// succeeded where the same object is written again within the longest: somebody else changes it.
+/// succeeded where the same is written to an object again within the longest: somebody else changes it.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
-/// An object that is not written before its time.
+/// The least wait after a write that was taken and did not make the profile say what it shall.
+const NO_EFFECT: Duration = Duration::from_secs(5);
+
+/// An object that is not written before its time, unless something else is wanted of it by then.
 struct Hold {
     until: Instant,
     /// How long the next failure in a row holds it.
     next: Duration,
+    /// What was written, or tried.
+    wish: Wish,
+}
+
+/// What a write makes a profile say; `None` for any other write.
+type Wish = Option<Arc<NodeNetworkProfileSpec>>;
+
+fn wish(write: &Write) -> Wish {
+    match write {
+        Write::ReplaceProfile { spec, .. } => Some(Arc::clone(spec)),
+        _ => None,
+    }
+}
+
+impl Hold {
+    /// Whether a write is a repetition of what is held.
+    fn is_about(&self, wish: &Wish) -> bool {
+        match (&self.wish, wish) {
+            (Some(before), Some(now)) => say_the_same(before, now),
+            _ => true,
+        }
+    }
 }
 
 /// What a write that has succeeded is worth telling.
@@ -49,7 +76,7 @@ pub(crate) struct Writer {
     writable: Writable,
     queue: Queue,
     window: Window,
-    busy: HashSet<Object>,
+    busy: HashMap<Object, Wish>,
     holds: HashMap<Object, Hold>,
     /// Failures that were said lately, by verb and code: not one line for each of 15,000 objects.
     said: HashMap<(Verb, u16), Instant>,
@@ -64,7 +91,7 @@ impl Writer {
             writable,
             queue: Queue::default(),
             window: Window::default(),
-            busy: HashSet::new(),
+            busy: HashMap::new(),
             holds: HashMap::new(),
             said: HashMap::new(),
             in_flight: FuturesUnordered::new(),
@@ -79,10 +106,11 @@ impl Writer {
         let (busy, holds) = (&self.busy, &self.holds);
         let due = writes.into_iter().filter(|write| {
             let object = Object::of(write);
-            if busy.contains(&object) {
+            if busy.contains_key(&object) {
                 return false;
             }
             let held = holds.get(&object).filter(|hold| now < hold.until);
+            let held = held.filter(|hold| hold.is_about(&wish(write)));
             if let Some(hold) = held {
                 wake = Some(wake.map_or(hold.until, |wake: Instant| wake.min(hold.until)));
             }
@@ -107,7 +135,7 @@ impl Writer {
     /// Takes what a write has led to into the world, and starts the next one.
     pub(crate) fn settle(&mut self, done: Done, watched: &mut Watched) -> Option<Told> {
         let under_way = self.busy.len();
-        self.busy.remove(&done.object);
+        let wish = self.busy.remove(&done.object).flatten();
         let now = Instant::now();
         let signal = done.signal();
         self.window
@@ -116,7 +144,15 @@ impl Writer {
         self.metrics.written(done.verb, done.outcome(), took);
         let told = match done.result {
             Ok(answer) => {
-                self.hold_after_success(done.object.clone(), now);
+                let mut least = Duration::ZERO;
+                if let (Answer::Profile(profile), Object::Profile(node)) = (&answer, &done.object) {
+                    let kept_other = kept_other(profile, &wish);
+                    if kept_other.is_some() {
+                        least = NO_EFFECT;
+                    }
+                    watched.refused_profile(node, kept_other);
+                }
+                self.hold_after_success(done.object.clone(), wish, least, now);
                 take_answer(answer, &done.object, &done.uid, watched);
                 match done.object {
                     Object::Tuning(tuning) => Some(Told {
@@ -128,10 +164,16 @@ impl Writer {
                 }
             }
             Err(error) => {
-                if let (404, Object::Profile(node)) = (error.code(), &done.object) {
-                    watched.gone_profile(node, &done.uid);
+                if let Object::Profile(node) = &done.object {
+                    if error.code() == 404 {
+                        watched.gone_profile(node, &done.uid);
+                    }
+                    let is_wish = matches!(done.verb, Verb::Create | Verb::Change);
+                    if is_wish && error.is_refusal() && !matches!(signal, Signal::Busy(_)) {
+                        watched.refused_profile(node, Some(shortened(in_words(&error))));
+                    }
                 }
-                self.failed(&done.object, done.verb, (signal, &error), now);
+                self.failed(&done.object, wish, done.verb, (signal, &error), now);
                 None
             }
         };
@@ -144,18 +186,21 @@ impl Writer {
         self.queue.clear();
     }
 
-    fn hold_after_success(&mut self, object: Object, now: Instant) {
-        let (wait, next) = match (&object, self.holds.get(&object)) {
+    fn hold_after_success(&mut self, object: Object, wish: Wish, least: Duration, now: Instant) {
+        let before = self.holds.get(&object);
+        let (wait, next) = match (&object, before.filter(|hold| hold.is_about(&wish))) {
             (Object::Tuning(_), _) => (STATUS_INTERVAL, BACK_OFF.0),
             (_, None) => (Duration::ZERO, BACK_OFF.0),
             (_, Some(hold)) => (hold.next, (hold.next * 2).min(BACK_OFF.1)),
         };
-        self.hold(object, now, wait, next);
+        let next = next.max((least * 2).min(BACK_OFF.1));
+        self.hold(object, wish, now, (wait.max(least), next));
     }
 
     fn failed(
         &mut self,
         object: &Object,
+        wish: Wish,
         verb: Verb,
         (signal, error): (Signal, &WriteError),
         now: Instant,
@@ -165,7 +210,8 @@ impl Writer {
             Object::Tuning(tuning) => ("tuning", tuning),
             Object::Node(node) => ("node", node),
         };
-        let wait = self.holds.get(object).map_or(BACK_OFF.0, |hold| hold.next);
+        let before = self.holds.get(object).filter(|hold| hold.is_about(&wish));
+        let wait = before.map_or(BACK_OFF.0, |hold| hold.next);
         let words = in_words(error);
         let key = (verb, error.code());
         let is_news = self
@@ -180,13 +226,20 @@ impl Writer {
         }
         // A busy server says nothing about the object: the window keeps the pause for all.
         if !matches!(signal, Signal::Busy(_)) {
-            self.hold(object.clone(), now, wait, (wait * 2).min(BACK_OFF.1));
+            let next = (wait * 2).min(BACK_OFF.1);
+            self.hold(object.clone(), wish, now, (wait, next));
         }
     }
 
-    fn hold(&mut self, object: Object, now: Instant, wait: Duration, next: Duration) {
+    fn hold(
+        &mut self,
+        object: Object,
+        wish: Wish,
+        now: Instant,
+        (wait, next): (Duration, Duration),
+    ) {
         let until = now + wait;
-        self.holds.insert(object, Hold { until, next });
+        self.holds.insert(object, Hold { until, next, wish });
     }
 
     fn start(&mut self, now: Instant) {
@@ -196,7 +249,7 @@ impl Writer {
                 break;
             };
             let object = Object::of(&write);
-            self.busy.insert(object.clone());
+            self.busy.insert(object.clone(), wish(&write));
             self.in_flight
                 .push(perform(self.client.clone(), write, object).boxed());
         }
@@ -204,6 +257,30 @@ impl Writer {
             .writing(self.queue.len(), self.busy.len(), self.window.size());
     }
 }
+
+/// What is wrong with an answer that says something else than was written.
+fn kept_other(answer: &DynamicObject, wish: &Wish) -> Option<String> {
+    let is_other = wish
+        .as_ref()
+        .is_some_and(|wish| !watch::profile(answer).says(wish));
+    is_other.then(|| {
+        "it keeps something else than was written: its CustomResourceDefinition is of another \
+         version than this operator's, or an admission webhook changes it"
+            .to_owned()
+    })
+}
+
+/// What somebody reads in a condition.
+fn shortened(mut words: String) -> String {
+    if let Some((end, _)) = words.char_indices().nth(MOST_WORDS) {
+        words.truncate(end);
+        words.push('…');
+    }
+    words
+}
+
+/// Characters of a refusal that a condition tells.
+const MOST_WORDS: usize = 400;
 
 /// Takes what the API server has answered into the world.
 fn take_answer(answer: Answer, object: &Object, uid: &str, watched: &mut Watched) {

@@ -295,6 +295,7 @@ impl<'a> Pass<'a> {
             .between(group, of_group, present, (owner, &rule), &mut self.rollouts);
         let (Some(profile), Some(_)) = (profile, present) else {
             if let Step::Write(at_once) = &pair.whole.step {
+                tally.refuse(name, self.world);
                 self.newcomers.push(Newcomer {
                     name,
                     node,
@@ -330,6 +331,9 @@ impl<'a> Pass<'a> {
         // What only gets a raised limit beside is on trial all the same.
         if profile.trial && !matches!(step, Step::Turn) {
             self.judge(target, candidate, (owner, ready), old, new);
+        }
+        if !matches!(step, Step::Holds) {
+            tally.refuse(name, self.world);
         }
         match step {
             Step::Holds => tally.add(name, reported),

@@ -38,4 +38,4 @@ pub use node::{
 };
 pub use time::Now;
 pub use watched::{Kind, Watched};
-pub use world::{PlannedProfile, PlannedTuning, Reported, TuningContent, World};
+pub use world::{PlannedProfile, PlannedTuning, Reported, TuningContent, World, say_the_same};

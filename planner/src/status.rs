@@ -10,6 +10,7 @@ use nettune_crds::{
 };
 use nettune_sizing::{ClusterFacts, PodLinks};
 
+use crate::World;
 use crate::decide::{Announcement, Write};
 use crate::groups::Group;
 use crate::rollout::{Gate, MOST_NAMED};
@@ -34,11 +35,24 @@ pub(crate) struct Tally {
     pub(crate) shrinking: i32,
     /// Nodes whose agent has not answered yet.
     silent: i32,
+    /// Nodes whose profile the API server does not take.
+    refused: i32,
+    /// Why, of the first of them.
+    refusal: Option<(Arc<str>, Arc<str>)>,
     /// The first few that failed, with what their agent says.
     failed: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Tally {
+    /// Counts a node whose profile is to be written, where the last write was refused.
+    pub(crate) fn refuse(&mut self, name: &Arc<str>, world: &World) {
+        if let Some(why) = world.refused.get(name) {
+            self.refused += 1;
+            let first = || (Arc::clone(name), Arc::clone(why));
+            self.refusal.get_or_insert_with(first);
+        }
+    }
+
     /// Counts a node whose profile says what it shall, by what its agent says of that.
     pub(crate) fn add(&mut self, name: &Arc<str>, reported: Option<&Reported>) {
         let Some(reported) = reported else {
@@ -283,6 +297,13 @@ fn progress(tally: &Tally, gate: &Gate) -> (bool, &'static str, String) {
     if on_their_way <= 0 && releasing == 0 {
         let message = format!("nothing is under way{kept}");
         return (false, reasons::UP_TO_DATE, message);
+    }
+    if let Some((node, why)) = &tally.refusal {
+        let refused = tally.refused;
+        let message = format!(
+            "the API server does not take {refused} of the profiles, which are tried again; that of {node}: {why}{kept}"
+        );
+        return (false, reasons::WRITES_REFUSED, message);
     }
     let missing = on_their_way - tally.silent - tally.outdated - tally.waiting;
     let mut parts = Vec::new();

@@ -143,13 +143,24 @@ impl Watched {
         }
     }
 
+    /// A write of a node's profile was refused, and why; or one was taken.
+    pub fn refused_profile(&mut self, node: &Arc<str>, why: Option<String>) {
+        match why {
+            Some(why) => self.world.refused.insert(Arc::clone(node), why.into()),
+            None => self.world.refused.remove(node),
+        };
+    }
+
     /// A watch says that an object is gone.
     pub fn gone(&mut self, kind: Kind, meta: &ObjectMeta) {
         let name = meta.name.as_deref().unwrap_or_default();
         let uid = meta.uid.as_deref().unwrap_or_default();
         let version = number(meta.resource_version.as_deref().unwrap_or_default());
         match kind {
-            Kind::Node => drop(self.world.nodes.remove(name)),
+            Kind::Node => {
+                self.world.nodes.remove(name);
+                self.world.refused.remove(name);
+            }
             Kind::Tuning => {
                 self.latest.tuning = self.latest.tuning.max(version);
                 if self

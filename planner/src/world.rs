@@ -33,6 +33,8 @@ pub struct World {
     pub(crate) agents: Agents,
     /// Whether the startup taint is taken off.
     pub(crate) startup_taint: bool,
+    /// Nodes whose profile the API server does not take as it was written last, and why.
+    pub(crate) refused: BTreeMap<Arc<str>, Arc<str>>,
     /// The nodes of a group have the same spec, and comparing two of them is then comparing two pointers.
     specs: Shared<NodeNetworkProfileSpec>,
     label_keys: Shared<[Box<str>]>,
@@ -307,6 +309,13 @@ impl PlannedProfile {
         reported.is_some_and(|reported| reported.overflows)
     }
 
+    /// Whether it makes the node hold what this spec says.
+    #[must_use]
+    pub fn says(&self, spec: &NodeNetworkProfileSpec) -> bool {
+        let own = self.behaviour.as_ref();
+        own.is_some_and(|own| **own == behaviour(spec))
+    }
+
     /// What the agent says, where that is about this generation of the profile and this boot.
     pub(crate) fn reported_now(&self, node: &PlannedNode) -> Option<&Reported> {
         self.reported.as_ref().filter(|reported| {
@@ -314,6 +323,12 @@ impl PlannedProfile {
             this_boot && reported.observed_generation == self.generation
         })
     }
+}
+
+/// Whether two specs make a node hold the same, whatever their reasons and the mark of a trial are.
+#[must_use]
+pub fn say_the_same(one: &NodeNetworkProfileSpec, other: &NodeNetworkProfileSpec) -> bool {
+    behaviour(one) == behaviour(other)
 }
 
 /// A spec without the reasons and the mark of a trial: two specs that are equal so make a node hold
