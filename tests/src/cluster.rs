@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::Api;
 use tokio::time::sleep;
 
 use crate::audit::{Audit, Mark, Request};
@@ -139,6 +141,14 @@ impl Member {
             .unwrap_or_default()
     }
 
+    /// The last lines of that.
+    #[must_use]
+    pub fn end_of_log(&self, lines: usize) -> String {
+        let log = self.log();
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
     /// Ends it by SIGKILL; it stays away until it is revived.
     ///
     /// # Errors
@@ -194,8 +204,8 @@ pub struct Cluster {
     pub operators: Vec<Member>,
     /// The nodes.
     pub machines: Vec<Machine>,
-    /// Between those and the API server.
-    pub proxy: Proxy,
+    /// Between those and the API server: one for each operator, in their order, and one for all agents.
+    pub proxies: Vec<Proxy>,
     /// The API server and its etcd.
     pub control_plane: ControlPlane,
     /// What was asked of the API server.
@@ -222,14 +232,21 @@ impl Cluster {
         control_plane.install_crds().await?;
         control_plane.apply(rights::ROLES).await?;
         control_plane.apply(BINDINGS).await?;
-        let proxy = Proxy::to(control_plane.port())?;
-        let through = |name, token| control_plane.kubeconfig_through(proxy.port(), name, token);
-        let operators = through("operator", "token-of-the-operator")?;
-        let agents = through("agent", "token-of-the-agents")?;
         let dir = control_plane.dir();
-        let names = (0..OPERATORS).map(|index| format!("operator-{index}"));
-        let operators = names.map(|name| Member::new(&name, &operators, dir));
-        let operators = operators.collect();
+        let mut proxies = Vec::new();
+        let mut operators = Vec::new();
+        for index in 0..OPERATORS {
+            let name = format!("operator-{index}");
+            let proxy = Proxy::to(control_plane.port())?;
+            let (port, token) = (proxy.port(), "token-of-the-operator");
+            let kubeconfig = control_plane.kubeconfig_through(port, &name, token)?;
+            operators.push(Member::new(&name, &kubeconfig, dir));
+            proxies.push(proxy);
+        }
+        let proxy = Proxy::to(control_plane.port())?;
+        let (port, token) = (proxy.port(), "token-of-the-agents");
+        let agents = control_plane.kubeconfig_through(port, "agents", token)?;
+        proxies.push(proxy);
         let client = control_plane.client().await?;
         let mut machines = Vec::new();
         for index in 0..config.nodes {
@@ -249,7 +266,7 @@ impl Cluster {
         let mut cluster = Self {
             operators,
             machines,
-            proxy,
+            proxies,
             control_plane,
             audit,
             config,
@@ -354,16 +371,34 @@ impl Cluster {
         let agents = self.machines.iter().map(|machine| &machine.agent);
         let everybody = self.operators.iter().chain(agents);
         everybody.fold(String::new(), |mut all, member| {
-            let log = member.log();
-            let lines: Vec<&str> = log.lines().collect();
-            let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
-            let _ = write!(
+            let end = member.end_of_log(LOG_LINES);
+            let _ = writeln!(
                 all,
-                "--- {}, started {} times\n{end}\n",
+                "--- {}, started {} times\n{end}",
                 member.name, member.starts
             );
             all
         })
+    }
+
+    /// Which operator leads, by the Lease and what it has said itself; none where the holder is gone.
+    ///
+    /// # Errors
+    ///
+    /// When there is no Lease.
+    pub async fn leader(&self, client: &kube::Client) -> Result<Option<usize>, ClusterError> {
+        let leases = Api::<Lease>::namespaced(client.clone(), "default");
+        let spec = leases.get("nettune-operator").await?.spec;
+        let holder = spec.and_then(|spec| spec.holder_identity);
+        let holder = holder.filter(|holder| !holder.is_empty());
+        Ok(holder.and_then(|holder| {
+            let leads = |operator: &Member| {
+                let log = operator.log();
+                let last = log.lines().rfind(|line| line.contains("\"leading\""));
+                last.is_some_and(|line| line.contains(&holder))
+            };
+            self.operators.iter().position(leads)
+        }))
     }
 
     /// What operators and agents have written since then.

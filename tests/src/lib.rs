@@ -19,6 +19,7 @@ pub mod process;
 pub mod programs;
 pub mod progress;
 pub mod proxy;
+pub mod storm;
 pub mod tools;
 pub mod wait;
 pub mod workspace;

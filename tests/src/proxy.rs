@@ -98,8 +98,9 @@ impl Proxy {
         self.shared.state().closed = false;
     }
 
-    /// Keeps what clients send from now on, until [`Proxy::release`]; what the server sends goes on. Also what a client
-    /// sent that is gone by then arrives in the end.
+    /// Keeps what clients say inside of TLS from now on (connections can still be made), until [`Proxy::release`]; what the server sends goes on. Also what a client
+    /// sent that is gone by then arrives in the end, as from one that waits for the answer: servers give up what they
+    /// were asked for when they see that nobody does.
     pub fn hold(&self) {
         self.shared.state().held = true;
     }
@@ -171,40 +172,69 @@ impl Shared {
         let (from_client, to_server) = (client.try_clone()?, server.try_clone()?);
         let gate = Arc::clone(self);
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
-        named("proxy up").spawn(move || pass_on(from_client, &to_server, || gate.wait()))?;
-        named("proxy down").spawn(move || pass_on(server, &client, || ()))?;
+        named("proxy up").spawn(move || pass_on_records(from_client, &to_server, &gate))?;
+        named("proxy down").spawn(move || pass_on(server, &client))?;
         let mut state = self.state();
         state.accepted += 1;
         state.open.push(ends);
         Ok(())
     }
 
-    /// Waits while clients' words are held.
-    fn wait(&self) {
+    /// Waits while clients' words are held. Whether they were.
+    fn wait(&self) -> bool {
         let state = self.state();
+        let is_held = state.held;
         let held = |state: &mut State| state.held && !state.ended;
         drop(self.changed.wait_while(state, held));
+        is_held
     }
 }
 
 /// Passes on until one side ends, and then ends the other one in this direction.
-fn pass_on(mut from: TcpStream, mut to: &TcpStream, wait: impl Fn()) {
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let read = from.read(&mut buffer).unwrap_or(0);
-        wait();
-        if read == 0 || to.write_all(&buffer[..read]).is_err() {
-            let _ = to.shutdown(Shutdown::Write);
-            return;
+fn pass_on(mut from: TcpStream, mut to: &TcpStream) {
+    let _ = io::copy(&mut from, &mut to);
+    // One that has ended by itself cannot be ended.
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+/// The record that TLS 1.3 carries all in once keys are agreed on; the first of a client is the end of the handshake.
+const APPLICATION_DATA: u8 = 23;
+
+/// Passes on record by record, and waits before each that says something. The end is not passed on where that was held
+/// up.
+fn pass_on_records(mut from: TcpStream, mut to: &TcpStream, gate: &Shared) {
+    let mut said = 0;
+    let mut was_held = false;
+    while let Ok(record) = record(&mut from) {
+        if record.first() == Some(&APPLICATION_DATA) {
+            said += 1;
+            was_held |= said > 1 && gate.wait();
+        }
+        if to.write_all(&record).is_err() {
+            break;
         }
     }
+    if !was_held {
+        // One that has ended by itself cannot be ended.
+        let _ = to.shutdown(Shutdown::Write);
+    }
+}
+
+/// One record: its type, its version, its length, and so many bytes.
+fn record(from: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut record = vec![0; 5];
+    from.read_exact(&mut record)?;
+    let length = usize::from(u16::from_be_bytes([record[3], record[4]]));
+    record.resize(5 + length, 0);
+    from.read_exact(&mut record[5..])?;
+    Ok(record)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Answers each line with itself.
+    /// Answers everything with itself.
     fn echo() -> io::Result<u16> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
@@ -222,27 +252,33 @@ mod tests {
         Ok(stream)
     }
 
-    fn answer(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-        let mut buffer = [0; 16];
-        let read = stream.read(&mut buffer)?;
-        Ok(buffer[..read].to_vec())
+    fn record_of(kind: u8, word: u8) -> [u8; 6] {
+        [kind, 3, 3, 0, 1, word]
+    }
+
+    fn answer(stream: &mut TcpStream) -> io::Result<Option<u8>> {
+        let mut buffer = [0; 6];
+        match stream.read(&mut buffer)? {
+            0 => Ok(None),
+            _ => Ok(buffer.last().copied()),
+        }
     }
 
     #[test]
     fn it_passes_on_cuts_and_closes() -> io::Result<()> {
         let proxy = Proxy::to(echo()?)?;
         let mut stream = connected(&proxy)?;
-        stream.write_all(b"a")?;
-        assert_eq!(answer(&mut stream)?, b"a");
+        stream.write_all(&record_of(22, b'a'))?;
+        assert_eq!(answer(&mut stream)?, Some(b'a'));
         proxy.cut();
-        assert!(answer(&mut stream).is_ok_and(|end| end.is_empty()));
+        assert_eq!(answer(&mut stream)?, None);
         proxy.close();
         let mut refused = connected(&proxy)?;
-        assert!(!answer(&mut refused).is_ok_and(|end| !end.is_empty()));
+        assert!(!answer(&mut refused).is_ok_and(|said| said.is_some()));
         proxy.open();
         let mut stream = connected(&proxy)?;
-        stream.write_all(b"b")?;
-        assert_eq!(answer(&mut stream)?, b"b");
+        stream.write_all(&record_of(22, b'b'))?;
+        assert_eq!(answer(&mut stream)?, Some(b'b'));
         assert_eq!(proxy.accepted(), 2);
         Ok(())
     }
@@ -255,11 +291,21 @@ mod tests {
         let (mut server, _) = listener.accept()?;
         server.set_read_timeout(Some(Duration::from_millis(300)))?;
         proxy.hold();
-        client.write_all(b"late")?;
+        for (kind, word) in [
+            (22, b'h'),
+            (APPLICATION_DATA, b'f'),
+            (APPLICATION_DATA, b'w'),
+        ] {
+            client.write_all(&record_of(kind, word))?;
+        }
         drop(client);
+        // A connection is made, and nothing is said on it.
+        assert_eq!(answer(&mut server)?, Some(b'h'));
+        assert_eq!(answer(&mut server)?, Some(b'f'));
         assert!(answer(&mut server).is_err());
         proxy.release();
-        assert_eq!(answer(&mut server)?, b"late");
+        assert_eq!(answer(&mut server)?, Some(b'w'));
+        assert!(answer(&mut server).is_err(), "its end is not passed on");
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use nettune_tests::storm::{self, Storm};
 use nettune_tests::workspace::BIN_DIR_VARIABLE;
 use tempfile::TempDir;
 
@@ -22,13 +23,31 @@ pub(crate) struct Args {
     /// Run these tiers only
     #[arg(long, value_delimiter = ',', default_values = ["pure", "host", "control-plane", "kernel"])]
     tier: Vec<Tier>,
+
+    /// Kill the same processes after the same pauses as a run that has printed this seed
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// How many processes are killed at random moments
+    #[arg(long, default_value_t = storm::KILLS)]
+    kills: u32,
+}
+
+impl Args {
+    fn storm(&self) -> Storm {
+        let new = Storm::new();
+        Storm {
+            seed: self.seed.unwrap_or(new.seed),
+            kills: self.kills,
+        }
+    }
 }
 
 /// What killed processes leave open must be closed before their folder can go.
 const AFTER_A_KILL: Duration = Duration::from_millis(300);
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let count = run_tiers(&args.tier).await?;
+    let count = run_tiers(&args.tier, args.storm()).await?;
     println!("{count}");
     Ok(if count.failed == 0 {
         ExitCode::SUCCESS
@@ -39,16 +58,16 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// All tiers, for `cargo xtask ci`.
 pub(crate) async fn run_all() -> anyhow::Result<Count> {
-    run_tiers(&Tier::ALL).await
+    run_tiers(&Tier::ALL, Storm::new()).await
 }
 
-async fn run_tiers(tiers: &[Tier]) -> anyhow::Result<Count> {
+async fn run_tiers(tiers: &[Tier], storm: Storm) -> anyhow::Result<Count> {
     let folder = TemporaryFolder::new()?;
     let binaries = binaries::build().await?;
     let mut total = Count::default();
     for tier in Tier::ALL.into_iter().filter(|tier| tiers.contains(tier)) {
         let started = Instant::now();
-        let count = run_tier(tier, &binaries, &folder).await?;
+        let count = run_tier(tier, &binaries, &folder, storm).await?;
         println!(
             "{tier}: {count} in {:.1} s",
             started.elapsed().as_secs_f32()
@@ -62,6 +81,7 @@ async fn run_tier(
     tier: Tier,
     binaries: &[TestBinary],
     folder: &TemporaryFolder,
+    storm: Storm,
 ) -> anyhow::Result<Count> {
     let of_tier: Vec<_> = binaries
         .iter()
@@ -70,12 +90,15 @@ async fn run_tier(
     if let Err(reason) = tier.prepare().await {
         return cannot_run(tier, &reason, &of_tier).await;
     }
+    if tier == Tier::ControlPlane {
+        println!("{tier}: {storm}");
+    }
     let mut counts: Vec<BoxFuture<'_, anyhow::Result<Count>>> = Vec::new();
     if tier == Tier::Pure {
         counts.push(run_doc_tests().boxed());
     }
     for binary in of_tier {
-        counts.push(run_binary(binary, folder).boxed());
+        counts.push(run_binary(binary, folder, storm).boxed());
     }
     let running = stream::iter(counts).buffer_unordered(tier.binaries_at_a_time());
     running
@@ -111,9 +134,15 @@ async fn cannot_run(
     })
 }
 
-async fn run_binary(binary: &TestBinary, folder: &TemporaryFolder) -> anyhow::Result<Count> {
+async fn run_binary(
+    binary: &TestBinary,
+    folder: &TemporaryFolder,
+    storm: Storm,
+) -> anyhow::Result<Count> {
     let mut command = binary.command();
     command
+        .args(binary.tier.arguments())
+        .envs(storm.environment())
         .env("TMPDIR", folder.path())
         .env(BIN_DIR_VARIABLE, binaries::bin_dir(binary));
     let finished = finish(command, |_| ()).await?;

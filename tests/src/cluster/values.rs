@@ -51,6 +51,14 @@ impl Values {
         }
     }
 
+    /// What one sysctl of one node has held.
+    #[must_use]
+    pub fn of_node(&self, node: &str, name: &str) -> Vec<String> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = seen.get(&(node.to_owned(), name.to_owned()));
+        held.into_iter().flatten().cloned().collect()
+    }
+
     /// What was held other than these values.
     #[must_use]
     pub fn other_than(&self, values: &[&str]) -> Vec<(String, String, String)> {

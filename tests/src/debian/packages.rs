@@ -60,8 +60,15 @@ pub const TUNED: Package = Package {
     ],
 };
 
+/// What gives a program another time of day than the machine has. It is used on this machine, not in a guest.
+pub const LIBFAKETIME: Package = Package {
+    name: "libfaketime",
+    programs: &[],
+    files: &["/usr/lib/x86_64-linux-gnu/faketime"],
+};
+
 /// All that tests ask for.
-pub const ALL: [Package; 4] = [IPROUTE2, PROCPS, SYSTEMD_SYSCTL, TUNED];
+pub const ALL: [Package; 5] = [IPROUTE2, PROCPS, SYSTEMD_SYSCTL, TUNED, LIBFAKETIME];
 
 /// Folders that systems with one `/usr` have there, and others beside it.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];

@@ -1,5 +1,6 @@
 //! What needs a real kernel, or programs that come with one.
 
+mod clocks;
 mod harness;
 mod kill_points;
 mod main_job;

@@ -50,6 +50,16 @@ impl Tier {
         }
     }
 
+    /// What its programs are started with. Tests of a control plane wait most of the time, so that twice as many as
+    /// there are processors run next to each other.
+    pub(super) fn arguments(self) -> Vec<String> {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        match self {
+            Self::ControlPlane => vec![format!("--test-threads={}", 2 * processors)],
+            _ => Vec::new(),
+        }
+    }
+
     /// Gets what the tier needs; the error is the reason why it cannot run.
     pub(super) async fn prepare(self) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || match self {

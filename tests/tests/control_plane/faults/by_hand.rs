@@ -1,16 +1,19 @@
 //! What people do to objects that are not theirs.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::DeleteParams;
-use nettune_tests::cluster::Values;
-use nettune_tests::nodes;
+use kube::api::{DeleteParams, ListParams};
+use nettune_crds::NodeNetworkProfile;
+use nettune_tests::cluster::{Machine, Values};
+use nettune_tests::{Cluster, eventually, nodes};
 
 use super::pool::{Fault, with_cluster};
 use super::{
-    AGENT_SAID, PROFILE_CREATED, PROFILE_DELETED, SMALL, SOMAXCONN, SOON, SPEC_CHANGED, THRESH3,
-    TUNING_SAID, done, told,
+    AGENT_SAID, LARGE, PROFILE_CREATED, PROFILE_DELETED, SMALL, SOMAXCONN, SOON, SPEC_CHANGED,
+    THRESH3, TUNING_SAID, done, told,
 };
 
 /// Changes a profile, or its status.
@@ -96,6 +99,106 @@ async fn a_node_that_is_deleted_and_back_in_a_second_gets_a_profile_of_its_own()
         );
         let moved = values.other_than(&["8192"]);
         ensure!(moved.is_empty(), "{moved:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Applies LARGE, which reaches one node and goes no further yet; that one's index.
+async fn first_of_a_rollout(fault: &mut Fault, release: &str) -> anyhow::Result<usize> {
+    let slowly = format!("releasePolicy: {release}, rollout: {{minReadySeconds: 3600}}");
+    fault.apply(&LARGE.tuning(&slowly)).await?;
+    let large = |machine: &Machine| {
+        let held = machine.directory.sysctl(SOMAXCONN);
+        held.is_ok_and(|held| held == LARGE.somaxconn)
+    };
+    let look = async |cluster: &Cluster| match cluster.machines.iter().any(large) {
+        true => Ok(()),
+        false => Err("nobody holds it"),
+    };
+    fault.cluster.until(SOON, look).await?;
+    let first = fault.cluster.machines.iter().position(large);
+    first.context("it is gone again")
+}
+
+#[tokio::test]
+async fn a_tuning_that_is_deleted_in_the_middle_of_a_rollout_moves_no_value() -> anyhow::Result<()>
+{
+    with_cluster(async |fault| {
+        let first = first_of_a_rollout(fault, "Retain").await?;
+        let values = Values::of(&fault.cluster, &[SOMAXCONN]);
+        fault.kubectl(&["delete", "nnt", "default"]).await?;
+        let profiles = Api::<NodeNetworkProfile>::all(fault.client.clone());
+        eventually("the profiles to go", SOON, || async {
+            let left = profiles.list(&ListParams::default()).await?.items.len();
+            ensure!(left == 0, "{left} left");
+            anyhow::Ok(())
+        })
+        .await?;
+        // Longer than an agent takes to believe it.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        for (index, machine) in fault.cluster.machines.iter().enumerate() {
+            let expected = if index == first { LARGE } else { SMALL }.somaxconn;
+            let name = machine.spec.name.clone();
+            let held = values.of_node(&name, SOMAXCONN);
+            ensure!(held == [expected], "{name}: {held:?}");
+        }
+        fault.apply(&SMALL.at_once()).await?;
+        let writes = fault
+            .ends_right("tuning deleted in a rollout, Retain", &SMALL.values(), SOON)
+            .await?;
+        let done = done(&writes);
+        ensure!(
+            done[PROFILE_DELETED] == 3 && done[PROFILE_CREATED] == 3,
+            "{}",
+            told(&writes)
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn originals_that_go_back_one_by_one_stop_going_back_when_the_tuning_is_there_again()
+-> anyhow::Result<()> {
+    with_cluster(async |fault| {
+        let restore = "releasePolicy: Restore, rollout: {type: AllAtOnce}";
+        fault.apply(&SMALL.tuning(restore)).await?;
+        fault
+            .ends_right("releasePolicy changed", &SMALL.values(), SOON)
+            .await?;
+        first_of_a_rollout(fault, "Restore").await?;
+        fault.kubectl(&["delete", "nnt", "default"]).await?;
+        let original = |machine: &Machine| machine.originals.get(THRESH3).cloned();
+        let released = |cluster: &Cluster| {
+            let machines = cluster.machines.iter();
+            let back = machines
+                .filter(|machine| machine.directory.sysctl(THRESH3).ok() == original(machine));
+            back.count()
+        };
+        // The first of each group: the node that the rollout had reached, and one of the others.
+        let look = async |cluster: &Cluster| match released(cluster) {
+            0 | 1 => Err("nobody has been released"),
+            _ => Ok(()),
+        };
+        fault.cluster.until(SOON, look).await?;
+        // The next one comes a minute later.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let released = released(&fault.cluster);
+        ensure!(released == 2, "{released} released");
+        fault.apply(&SMALL.at_once()).await?;
+        let writes = fault
+            .ends_right(
+                "tuning deleted in a rollout, Restore",
+                &SMALL.values(),
+                SOON,
+            )
+            .await?;
+        ensure!(
+            !done(&writes).contains_key(PROFILE_DELETED),
+            "{}",
+            told(&writes)
+        );
         Ok(())
     })
     .await

@@ -9,10 +9,14 @@ use std::time::Duration;
 use nettune_tests::audit::Request;
 use nettune_tests::cluster::{AGENT, Wanted};
 
+// It takes the longest, and tests begin in the order of the alphabet.
+mod abrupt_ends;
 mod api_server;
 mod by_hand;
+mod definitions;
 mod pool;
 mod refusals;
+mod stale;
 
 const SOON: Duration = Duration::from_secs(30);
 const TUNING: &str = "default";

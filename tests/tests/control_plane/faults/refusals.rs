@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use base64::Engine as _;
 
+use nettune_tests::Proxy;
 use nettune_tests::cluster::{BINDINGS, Values};
 
 use super::pool::{Fault, with_cluster};
@@ -66,7 +67,13 @@ async fn a_policy_that_denies_writes_is_told_and_outlasted() -> anyhow::Result<(
         is_refused(fault).await?;
         fault.apply(&LARGE.at_once()).await?;
         tokio::time::sleep(Duration::from_secs(5)).await;
-        println!("during:\n{}", said(fault).await?);
+        let said = said(fault).await?;
+        let why = "Progressing=False WritesRefused: the API server does not take 3 of the profiles";
+        ensure!(
+            said.contains(why) && said.contains("frozen today"),
+            "{said}"
+        );
+        ensure!(said.contains("Ready=False NodesNotReady"), "{said}");
         let tried = fault.writes()?;
         let tried = tried.iter().filter(|write| write.code == 422).count();
         // A tenth of a second, then twice as long each time: six times in five seconds for each of three.
@@ -108,7 +115,9 @@ async fn a_webhook_that_never_answers_is_told_and_outlasted() -> anyhow::Result<
         is_refused(fault).await?;
         fault.apply(&LARGE.at_once()).await?;
         tokio::time::sleep(Duration::from_secs(6)).await;
-        println!("during:\n{}", said(fault).await?);
+        let said = said(fault).await?;
+        let why = "Progressing=False WritesRefused: the API server does not take 3 of the profiles";
+        ensure!(said.contains(why) && said.contains("silent.example.org"), "{said}");
         fault.cluster.holds(&SMALL.values(), Duration::from_millis(100)).await?;
         fault.kubectl(&["delete", "validatingwebhookconfiguration", "silent"]).await?;
         let writes = fault
@@ -132,7 +141,7 @@ async fn rights_that_are_taken_away_move_no_value_and_are_used_again_when_they_a
                 .await?;
         }
         // Watches that are open stay open without the right to begin one.
-        fault.cluster.proxy.cut();
+        fault.cluster.proxies.iter().for_each(Proxy::cut);
         fault.apply(&LARGE.at_once()).await?;
         // Longer than a leader goes on without its Lease.
         tokio::time::sleep(Duration::from_secs(7)).await;

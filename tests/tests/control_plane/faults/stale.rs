@@ -1,0 +1,54 @@
+//! A leader that is cut off while its writes are on their way, and whose writes arrive when another one leads.
+
+use anyhow::{Context, ensure};
+use nettune_tests::cluster::OPERATOR;
+
+use super::pool::with_cluster;
+use super::{LARGE, SMALL, SOON, SPEC_CHANGED, done, told};
+
+#[tokio::test]
+async fn what_a_leader_wrote_before_another_one_led_is_refused_by_the_api_server()
+-> anyhow::Result<()> {
+    with_cluster(async |fault| {
+        let leader = fault.cluster.leader(&fault.client).await?;
+        let leader = leader.context("nobody leads")?;
+        // It hears of the change and writes, and nothing of that arrives: neither can it renew its Lease.
+        fault.cluster.proxies[leader].hold();
+        fault.apply(&LARGE.at_once()).await?;
+        fault.cluster.holds(&LARGE.values(), SOON).await?;
+        let follower = fault.cluster.leader(&fault.client).await?;
+        ensure!(
+            follower.is_some_and(|follower| follower != leader),
+            "{follower:?}"
+        );
+        fault.apply(&SMALL.at_once()).await?;
+        fault.cluster.holds(&SMALL.values(), SOON).await?;
+
+        let late = fault.cluster.audit.mark();
+        fault.cluster.proxies[leader].release();
+        let look = async |cluster: &nettune_tests::Cluster| {
+            let requests = cluster
+                .audit
+                .since(late)
+                .map_err(|error| error.to_string())?;
+            let refused = requests.iter().filter(|request| {
+                let of_profile = request.resource == "nodenetworkprofiles";
+                request.user == OPERATOR
+                    && of_profile
+                    && request.verb == "patch"
+                    && request.code == 409
+            });
+            match refused.count() {
+                1.. => Ok(()),
+                _ => Err(format!("not refused: {}", told(&requests))),
+            }
+        };
+        fault.cluster.until(SOON, look).await?;
+        let writes = fault
+            .ends_right("writes of a stale leader", &SMALL.values(), SOON)
+            .await?;
+        ensure!(done(&writes)[SPEC_CHANGED] == 6, "{}", told(&writes));
+        Ok(())
+    })
+    .await
+}
