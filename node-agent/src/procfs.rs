@@ -59,7 +59,7 @@ struct Held {
 struct Opened {
     file: File,
     /// Files of the kernel stay the same until they are gone, and then say so. Files of a directory
-    /// that stands for it can be replaced, and are truncated before they are written.
+    /// that stands for it can be replaced.
     of_kernel: bool,
     identity: (u64, u64),
     /// Kept to end with the file. `None` where a change of it rings no bell.
@@ -209,15 +209,23 @@ impl Sysctls {
 fn write(path: &Path, of_kernel: bool, content: &Content) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
-        .truncate(!of_kernel)
         .custom_flags(nonblocking())
         .open(path)?;
     // In one write: the kernel parses each write for itself.
-    let line = format!("{}\n", content.as_str());
-    match file.write(line.as_bytes())? {
-        written if written == line.len() => Ok(()),
-        _ => Err(Errno::IO.into()),
+    let mut line = format!("{}\n", content.as_str()).into_bytes();
+    let length = line.len();
+    if !of_kernel {
+        // Nor is a file in its place ever empty, whenever this process is killed: what is longer is written over.
+        let before = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        line.resize(length.max(before.min(BUFFER)), b'\n');
     }
+    if file.write(&line)? != line.len() {
+        return Err(Errno::IO.into());
+    }
+    if !of_kernel {
+        file.set_len(u64::try_from(length).unwrap_or(u64::MAX))?;
+    }
+    Ok(())
 }
 
 /// So that a pipe in a file's place is an error and not a wait for ever.

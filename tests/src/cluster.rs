@@ -34,7 +34,7 @@ pub use values::Values;
 
 const OPERATORS: usize = 2;
 /// How much of each log goes into an error.
-const LOG_LINES: usize = 8;
+const LOG_LINES: usize = 12;
 const POLL: Duration = Duration::from_millis(100);
 
 /// What a cluster is made of.
