@@ -98,6 +98,17 @@ impl Host {
         Ok(())
     }
 
+    async fn has_some(&self, start: &str) -> anyhow::Result<()> {
+        eventually(start, DEADLINE, || async {
+            match self.metric(start).await {
+                Ok(Some(1..)) => Ok(()),
+                found => Err(format!("it is {found:?}")),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
     async fn pressure(&self, condition: &str, reason: &str) -> anyhow::Result<()> {
         let metric = format!("nettune_pressure{{condition=\"{condition}\",reason=\"{reason}\"}}");
         self.has(&metric, "1", "").await
@@ -221,6 +232,57 @@ async fn what_conntrack_suffers_from_is_told_apart() -> anyhow::Result<()> {
     host.has(full, "0", "").await?;
     host.has("nettune_conntrack_insertion_races_total", "0", "")
         .await
+}
+
+#[tokio::test]
+async fn a_race_for_a_source_port_is_told_from_one_of_dns_lookups() -> anyhow::Result<()> {
+    let modules = [
+        "nf_tables",
+        "nft_ct",
+        "nft_chain_nat",
+        "nft_nat",
+        "nft_numgen",
+    ];
+    let host = Host::boot(&modules).await?;
+    // A service of two backends, and pods that are masqueraded. Nobody answers at 10.98.0.0/16. Between NAT and the
+    // moment at which an entry goes into the table lie rules that match nothing, 30,000 times, so that packets which
+    // are sent at once are there at once.
+    host.0
+        .ok("set -e
+             ip route add 10.96.0.0/16 via 10.99.0.2
+             ip route add 10.98.0.0/16 via 10.99.0.2
+             ip addr add 10.97.0.1/32 dev lo; ip addr add 10.97.0.2/32 dev lo
+             nft add table ip t
+             nft add chain ip t out '{ type nat hook output priority -100; }'
+             nft add rule ip t out ip daddr 10.96.0.10 udp dport 53 \
+                 dnat to numgen inc mod 2 map '{ 0 : 10.98.0.1, 1 : 10.98.0.2 }'
+             nft add chain ip t post '{ type nat hook postrouting priority 100; }'
+             nft add rule ip t post ip saddr 10.97.0.0/24 snat to 10.99.0.1
+             nft add chain ip t slow '{ type filter hook postrouting priority 150; }'
+             nft add rule ip t slow ip daddr != 10.98.0.0/16 accept
+             for chain in slow1 slow2 slow3; do echo add chain ip t $chain; done >/tmp/rules
+             for n in $(seq 10); do
+                 echo add rule ip t slow1 jump slow2
+                 echo add rule ip t slow2 jump slow3
+                 echo add rule ip t slow jump slow1
+                 for ttl in 1 2 3; do echo add rule ip t slow3 ip ttl $ttl; done
+             done >>/tmp/rules
+             nft -f /tmp/rules")
+        .await?;
+    let races = "nettune_conntrack_insertion_races_total";
+    let resolved = "nettune_conntrack_clashes_resolved_total";
+
+    host.fresh_agent().await?;
+    host.traffic("lookups 10.96.0.10:53 50").await?;
+    host.has_some(resolved).await?;
+    host.0.ok("sleep 2").await?;
+    host.has(races, "0", "of lookups").await?;
+    host.pressure("ConntrackPressure", "NoPressure").await?;
+
+    host.traffic("ports 10.98.0.2:80 10.97.0.1 10.97.0.2 100")
+        .await?;
+    host.pressure("ConntrackPressure", "SourcePortRace").await?;
+    host.has_some(races).await
 }
 
 /// Adds what Flannel adds for the remote node of this number.
