@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::order::{self, HIGHEST};
 
 /// A profile as it came: what is kept on disk to be applied before the API is reached.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Source {
     /// The profile object's uid and generation.
     #[serde(flatten)]
@@ -20,7 +20,7 @@ pub struct Source {
 }
 
 /// One version of one profile object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Revision {
     /// The object's uid: a profile that is made anew starts at generation 1 again.
     pub uid: String,
@@ -46,7 +46,7 @@ pub struct Goal {
 }
 
 /// What is done with the keys of a goal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Task {
     /// No profile: nothing is enforced, nothing is changed.
     #[default]

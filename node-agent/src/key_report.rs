@@ -13,7 +13,7 @@ use crate::memory::Memory;
 use crate::relief;
 
 /// Where one key stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyReport {
     /// Its name; of an entry that is not taken, the name as it was given.
     pub name: Arc<str>,

@@ -24,7 +24,7 @@ pub struct Live {
 }
 
 /// What a read of one sysctl brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Seen {
     /// It was read.
     Content(Content),
@@ -46,7 +46,7 @@ pub enum Content {
 }
 
 /// Entries in the kernel's tables; `None` where they cannot be told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Counts {
     /// IPv4 neighbours.
     pub neighbors_ipv4: Option<u64>,
@@ -58,7 +58,7 @@ pub struct Counts {
 
 /// What the tables have suffered from since the agent was started. The counts only grow: each is
 /// answered once, by comparing with the one that was answered last.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Distress {
     /// Insertions into the IPv4 neighbour table that found it full (`table_fulls`).
     pub neighbors_ipv4_overflows: u64,

@@ -16,7 +16,7 @@ use crate::step::{Effect, Left};
 use nettune_sizing::Mono;
 
 /// Everything that [`crate::step::step`] knows besides the goal and the kernel.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Memory {
     /// What is on disk.
     pub persisted: Persisted,
@@ -43,7 +43,7 @@ pub struct Memory {
 }
 
 /// What cannot be observed, and therefore is on disk. It is of one boot of one node.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Persisted {
     /// An earlier state of this boot was lost: what the kernel holds may be nettune's own value, so
     /// that no original can be told until the next boot.
@@ -62,7 +62,7 @@ pub struct Persisted {
 }
 
 /// What was done to one key in this boot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Record {
     /// What it held before the first write; `None` where that was lost.
     pub original: Option<Content>,
@@ -73,7 +73,7 @@ pub struct Record {
 }
 
 /// Keys that were applied for one version of the profile.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AppliedOnce {
     /// The version.
     pub revision: Revision,
@@ -82,7 +82,7 @@ pub struct AppliedOnce {
 }
 
 /// What is remembered of one key for as long as the process lives.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct KeyMemory {
     /// What it held when it was last seen as wanted.
     pub(crate) held: Option<Content>,
@@ -105,14 +105,14 @@ pub(crate) struct KeyMemory {
 }
 
 /// Writes that succeeded and that no look has shown yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Unseen {
     pub(crate) content: Content,
     pub(crate) times: u32,
 }
 
 /// A failure, and when to try again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Failure {
     pub(crate) cause: Cause,
     pub(crate) attempts: u32,
@@ -120,7 +120,7 @@ pub(crate) struct Failure {
 }
 
 /// Why a write had no effect.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Cause {
     /// The kernel refused it.
     Refused { wrote: Content, errno: Errno },
@@ -253,6 +253,22 @@ impl Memory {
 
     pub(crate) fn key(&self, key: &SysctlKey) -> Option<&KeyMemory> {
         self.keys.get(key)
+    }
+
+    /// Every moment in it, to be moved. What is done depends on how far each is from the present, so
+    /// that a checker that reckons them from there takes states that differ by the clock alone for one.
+    pub fn moments_mut(&mut self) -> impl Iterator<Item = &mut Mono> {
+        let of_keys = self.keys.values_mut().flat_map(|known| {
+            let retry_at = known.failure.as_mut().map(|failure| &mut failure.retry_at);
+            [known.told_at.as_mut(), known.wrote_at.as_mut(), retry_at]
+                .into_iter()
+                .flatten()
+                .chain(known.rival.iter_mut().flat_map(Rival::moments_mut))
+        });
+        let unsaved = self.persist_failure.iter_mut();
+        of_keys
+            .chain(self.relieved_at.values_mut())
+            .chain(unsaved.map(|failure| &mut failure.retry_at))
     }
 
     /// Whether what the kernel holds is nettune's own.

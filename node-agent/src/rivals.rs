@@ -42,7 +42,7 @@ const PROOF: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(2 * 3
 const SHOWN_FOR: Duration = Duration::from_secs(600);
 
 /// What is remembered of somebody else who writes a key.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Rival {
     /// Its writes that count, and the time of the first and the last.
     writes: u32,
@@ -59,7 +59,7 @@ pub(crate) struct Rival {
 }
 
 /// A key that is left to somebody else.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Contest {
     /// What the other one set when it began.
     theirs: Content,
@@ -146,6 +146,16 @@ impl Rival {
     /// A new version of the profile is tried at once.
     pub(crate) fn try_again(&mut self) {
         self.answer_at = Mono::default();
+    }
+
+    pub(crate) fn moments_mut(&mut self) -> impl Iterator<Item = &mut Mono> {
+        let of_contest = self.contest.as_mut().map(|contest| {
+            let shown = &mut contest.shown.1;
+            contest.holds_since.iter_mut().chain([shown])
+        });
+        [&mut self.first, &mut self.last, &mut self.answer_at]
+            .into_iter()
+            .chain(of_contest.into_iter().flatten())
     }
 
     pub(crate) fn is_contest(&self) -> bool {

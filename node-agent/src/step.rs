@@ -79,7 +79,7 @@ pub struct Drift {
 }
 
 /// An original that was not put back.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Left {
     /// The key's name.
     pub key: Arc<str>,

@@ -64,6 +64,25 @@ impl Memory {
     pub fn nodes(&self) -> usize {
         self.nodes.len()
     }
+
+    /// Every moment in it, to be moved. What is decided depends on how long ago each was, so that a
+    /// checker that reckons them from the present takes states that differ by the clock alone for one.
+    pub fn moments_mut(&mut self) -> impl Iterator<Item = &mut Mono> {
+        self.nodes.iter_mut().flat_map(|(_, seen)| {
+            let silence = match &mut seen.silence {
+                Some(Silence::Since(since)) => Some(since),
+                Some(Silence::Said | Silence::Refuted) | None => None,
+            };
+            [
+                seen.trial.as_mut().map(|trial| &mut trial.since),
+                silence,
+                seen.smaller.as_mut().map(|(since, _)| since),
+                seen.tainted.as_mut(),
+            ]
+            .into_iter()
+            .flatten()
+        })
+    }
 }
 
 /// The memory of the decision before, gone through in the order of names while the next one is made.

@@ -1,0 +1,323 @@
+//! The API server: objects with a uid and a version, and writes that are refused where the version
+//! is not the one that they were decided on.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use nettune_crds::NodeNetworkProfileSpec;
+use nettune_planner::Write;
+use serde_json::{Value, json};
+
+use crate::intern::{Interned, Pool};
+
+/// Names of the nodes, and of their profiles.
+pub(crate) const NODES: [&str; 3] = ["a", "b", "c"];
+
+/// Names of the tunings.
+pub(crate) const TUNINGS: [&str; 2] = ["first", "second"];
+
+/// All objects; a leader's copy of them, which lags behind, is one too.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Api {
+    pub(crate) nodes: Vec<Option<Node>>,
+    pub(crate) tunings: Vec<Option<Interned<Tuning>>>,
+    pub(crate) profiles: Vec<Option<Interned<Profile>>>,
+}
+
+/// A Node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Node {
+    /// Counts the Nodes of this name.
+    pub(crate) life: u8,
+    /// Counts the boots of the machine.
+    pub(crate) boot: u8,
+    /// Whether its kubelet is heard of.
+    pub(crate) ready: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Tuning {
+    pub(crate) life: u8,
+    /// Which of the model's specs it has.
+    pub(crate) spec: usize,
+    pub(crate) status: Value,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Profile {
+    pub(crate) life: u8,
+    pub(crate) generation: i64,
+    /// The life of the Node that owns it.
+    pub(crate) owner: u8,
+    pub(crate) spec: Arc<NodeNetworkProfileSpec>,
+    pub(crate) status: Value,
+}
+
+/// What a write is about.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Object {
+    Tuning(usize),
+    Profile(usize),
+}
+
+/// A write on its way.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Flight {
+    pub(crate) object: Object,
+    /// The version that it was decided on; `None`: there was none.
+    seen: Option<u32>,
+    life: u8,
+    change: Change,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Change {
+    Create {
+        owner: u8,
+        spec: Arc<NodeNetworkProfileSpec>,
+    },
+    Replace {
+        owner: u8,
+        spec: Arc<NodeNetworkProfileSpec>,
+    },
+    Release {
+        trial: bool,
+    },
+    Delete,
+    Silent(Value),
+    Status(Value),
+}
+
+/// The pools of what is in the API.
+#[derive(Default)]
+pub(crate) struct Pools {
+    pub(crate) tunings: Pool<Tuning>,
+    pub(crate) profiles: Pool<Profile>,
+}
+
+pub(crate) fn uid(name: &str, life: u8) -> String {
+    format!("{name}.{life}")
+}
+
+fn life(uid: &str) -> u8 {
+    let life = uid.rsplit('.').next();
+    life.and_then(|life| life.parse().ok()).unwrap_or(u8::MAX)
+}
+
+fn place(names: &[&str], name: &str) -> usize {
+    let place = names.iter().position(|known| *known == name);
+    place.unwrap_or(usize::MAX)
+}
+
+impl Flight {
+    /// A write as the planner has decided it; `None` for those that no model has.
+    pub(crate) fn of(write: Write) -> Option<Self> {
+        let profile = |node: &str, uid: &str, seen: &str, change| Self {
+            object: Object::Profile(place(&NODES, node)),
+            seen: seen.parse().ok(),
+            life: life(uid),
+            change,
+        };
+        Some(match write {
+            Write::CreateProfile {
+                node,
+                node_uid,
+                spec,
+            } => {
+                let owner = life(&node_uid);
+                profile(&node, "", "", Change::Create { owner, spec })
+            }
+            Write::ReplaceProfile {
+                node,
+                node_uid,
+                uid,
+                seen,
+                spec,
+            } => {
+                let owner = life(&node_uid);
+                profile(&node, &uid, &seen, Change::Replace { owner, spec })
+            }
+            Write::ReleaseProfile {
+                node,
+                uid,
+                seen,
+                trial,
+            } => profile(&node, &uid, &seen, Change::Release { trial }),
+            Write::DeleteProfile { node, uid, seen } => {
+                profile(&node, &uid, &seen, Change::Delete)
+            }
+            Write::AgentSilent {
+                node,
+                uid,
+                seen,
+                ready,
+            } => profile(&node, &uid, &seen, Change::Silent(json!(ready))),
+            Write::TuningStatus {
+                tuning,
+                uid,
+                seen,
+                status,
+                ..
+            } => Self {
+                object: Object::Tuning(place(&TUNINGS, &tuning)),
+                seen: seen.parse().ok(),
+                life: life(&uid),
+                change: Change::Status(json!(status)),
+            },
+            Write::Untaint { .. } => return None,
+        })
+    }
+
+    /// What it does, in a word.
+    pub(crate) fn verb(&self) -> &'static str {
+        match self.change {
+            Change::Create { .. } => "create",
+            Change::Replace { .. } => "replace",
+            Change::Release { .. } => "release",
+            Change::Delete => "delete",
+            Change::Silent(_) => "call silent",
+            Change::Status(_) => "status",
+        }
+    }
+
+    /// The spec that it brings.
+    pub(crate) fn spec(&self) -> Option<&Arc<NodeNetworkProfileSpec>> {
+        match &self.change {
+            Change::Create { spec, .. } | Change::Replace { spec, .. } => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// Whether it puts another generation of a profile there.
+    pub(crate) fn is_of_spec(&self) -> bool {
+        matches!(
+            self.change,
+            Change::Create { .. } | Change::Replace { .. } | Change::Release { .. }
+        )
+    }
+}
+
+impl Api {
+    /// Performs a write; `false` where it is refused. `lives` counts the profiles of each name.
+    /// `conditional` is what an API server does with a version that a write carries; without it, the
+    /// write carries none.
+    pub(crate) fn land(
+        &mut self,
+        flight: &Flight,
+        lives: &mut [u8],
+        pools: &Pools,
+        conditional: bool,
+    ) -> bool {
+        match flight.object {
+            Object::Tuning(at) => {
+                let Some(Some(tuning)) = self.tunings.get_mut(at) else {
+                    return false;
+                };
+                let fits = !conditional || Some(tuning.id()) == flight.seen;
+                if !fits || tuning.life != flight.life {
+                    return false;
+                }
+                if let Change::Status(status) = &flight.change {
+                    *tuning = pools.tunings.put(Tuning {
+                        status: status.clone(),
+                        ..Tuning::clone(tuning)
+                    });
+                }
+                true
+            }
+            Object::Profile(at) => {
+                let (Some(profile), Some(lives)) = (self.profiles.get_mut(at), lives.get_mut(at))
+                else {
+                    return false;
+                };
+                let Some(found) = profile else {
+                    let Change::Create { owner, spec } = &flight.change else {
+                        return false;
+                    };
+                    *lives += 1;
+                    *profile = Some(pools.profiles.put(Profile {
+                        life: *lives,
+                        generation: 1,
+                        owner: *owner,
+                        spec: Arc::clone(spec),
+                        status: Value::Null,
+                    }));
+                    return true;
+                };
+                let fits = !conditional || Some(found.id()) == flight.seen;
+                if !fits || found.life != flight.life {
+                    return false;
+                }
+                *profile = found.changed(&flight.change).map(|to| pools.profiles.put(to));
+                true
+            }
+        }
+    }
+}
+
+impl Profile {
+    /// `None` where it is gone afterwards. An API server counts a generation only where the spec
+    /// differs.
+    fn changed(&self, change: &Change) -> Option<Self> {
+        let mut spec = NodeNetworkProfileSpec::clone(&self.spec);
+        let mut after = self.clone();
+        match change {
+            Change::Create { .. } | Change::Status(_) => {}
+            Change::Replace { owner, spec: to } => {
+                after.owner = *owner;
+                spec = NodeNetworkProfileSpec::clone(to);
+            }
+            Change::Release { trial } => {
+                spec.release = true;
+                spec.trial = *trial;
+            }
+            Change::Delete => return None,
+            Change::Silent(ready) => after.set_condition(ready),
+        }
+        if spec != *self.spec {
+            after.spec = Arc::new(spec);
+            after.generation += 1;
+        }
+        Some(after)
+    }
+
+    fn set_condition(&mut self, ready: &Value) {
+        if !self.status.is_object() {
+            self.status = json!({});
+        }
+        let conditions = &mut self.status["conditions"];
+        if !conditions.is_array() {
+            *conditions = json!([]);
+        }
+        for condition in conditions.as_array_mut().into_iter().flatten() {
+            if condition["type"] == ready["type"] {
+                *condition = ready.clone();
+                return;
+            }
+        }
+        conditions.as_array_mut().into_iter().for_each(|all| all.push(ready.clone()));
+    }
+
+    /// A condition of its status.
+    pub(crate) fn condition(&self, type_: &str) -> Option<Condition> {
+        let all = self.status.get("conditions")?.as_array()?;
+        let found = all.iter().find(|condition| condition["type"] == type_)?;
+        serde_json::from_value(found.clone()).ok()
+    }
+
+    /// Whether its agent says of this very spec that the kernel holds it.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.status["observedGeneration"] == self.generation
+            && self.condition("Ready").is_some_and(|ready| ready.status == "True")
+    }
+}
+
+impl std::fmt::Debug for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (what, names, at) = match self {
+            Self::Tuning(at) => ("tuning", &TUNINGS[..], at),
+            Self::Profile(at) => ("profile", &NODES[..], at),
+        };
+        write!(f, "{what} {}", names.get(*at).unwrap_or(&"?"))
+    }
+}

@@ -1,0 +1,130 @@
+//! Goes through all states of a model, and says what was found.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Instant;
+
+use stateright::{Checker, HasDiscoveries, Model, Path};
+
+use crate::cluster::{Action, Cluster, Setup, State, summary};
+use crate::liveness;
+
+/// What going through a model has found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// What does not hold, with the shortest way there.
+    pub(crate) violations: Vec<String>,
+    pub(crate) unique: usize,
+}
+
+/// More states than any model here has.
+const MOST_STATES: usize = 300_000;
+
+/// Goes through every state of a model.
+pub(crate) fn explore(name: &str, setup: Setup) -> Found {
+    let started = Instant::now();
+    let checker = Cluster::new(setup)
+        .checker()
+        .target_state_count(MOST_STATES)
+        .finish_when(HasDiscoveries::Any);
+    let checker = checker.spawn_bfs().join();
+    let (states, unique) = (checker.state_count(), checker.unique_state_count());
+    let mut violations: Vec<String> = checker
+        .discoveries()
+        .into_iter()
+        .map(|(property, path)| violation(property, path))
+        .collect();
+    if violations.is_empty() && states >= MOST_STATES {
+        violations.push(format!("not exhausted: more than {MOST_STATES} states"));
+    }
+    let depth = checker.max_depth();
+    violations.extend(circle(checker.model()));
+    println!(
+        "model {name}: {states} states visited, {unique} unique, depth {depth}, {:.1} s",
+        started.elapsed().as_secs_f32()
+    );
+    Found { violations, unique }
+}
+
+/// Goes through every state of a model, in which nothing may be found.
+pub(crate) fn holds(name: &str, setup: Setup) {
+    let found = explore(name, setup);
+    assert!(found.violations.is_empty(), "{}", found.violations.join("\n\n"));
+}
+
+/// Goes through a model with a planted fault, which must be found.
+pub(crate) fn fails(name: &str, setup: Setup) -> Found {
+    let found = explore(name, setup);
+    assert!(!found.violations.is_empty(), "{name}: the planted fault was not found");
+    found
+}
+
+fn violation(property: &str, path: Path<State, Action>) -> String {
+    let steps = path.into_vec();
+    let broken = steps.last().and_then(|(state, _)| state.broken());
+    let told = broken.map(|rule| format!(": {rule}")).unwrap_or_default();
+    format!("does not hold: {property}{told}\n{}", lines(&steps))
+}
+
+fn lines(steps: &[(State, Option<Action>)]) -> String {
+    let mut lines = Vec::new();
+    for (state, action) in steps {
+        lines.push(format!("        {}", summary(state)));
+        lines.extend(action.as_ref().map(|action| format!("    {action:?}")));
+    }
+    lines.join("\n")
+}
+
+/// A run without a fault that has no end: steps that lead back to where they began, and no action
+/// that could be taken all the time and is not.
+fn circle(model: &Cluster) -> Option<String> {
+    let circle = liveness::fair_circle(&model.calm.lock().ok()?)?;
+    let mut found: HashMap<u64, Vec<(State, Option<Action>)>> = HashMap::new();
+    let mut pending: VecDeque<State> = model.init_states().into();
+    for state in &pending {
+        found.insert(state.fingerprint(), vec![(state.clone(), None)]);
+    }
+    while let Some(state) = pending.pop_front() {
+        let path = found.get(&state.fingerprint())?.clone();
+        if circle.contains(&state.fingerprint()) {
+            let around = around(model, &state, &circle);
+            return Some(format!(
+                "does not hold: it has an end\n{}\n    and from there round and round:\n{}",
+                lines(&path),
+                lines(&around)
+            ));
+        }
+        for (action, next) in model.next_steps(&state) {
+            found.entry(next.fingerprint()).or_insert_with(|| {
+                let mut path = path.clone();
+                if let Some(last) = path.last_mut() {
+                    last.1 = Some(action);
+                }
+                path.push((next.clone(), None));
+                pending.push_back(next);
+                path
+            });
+        }
+    }
+    None
+}
+
+/// Once around, by some steps of a circle.
+fn around(model: &Cluster, start: &State, circle: &HashSet<u64>) -> Vec<(State, Option<Action>)> {
+    let mut seen = HashSet::new();
+    let mut steps = Vec::new();
+    let mut state = start.clone();
+    while seen.insert(state.fingerprint()) {
+        let next = model
+            .next_steps(&state)
+            .into_iter()
+            .find(|(action, next)| action.is_calm() && circle.contains(&next.fingerprint()));
+        let Some((action, next)) = next else { break };
+        steps.push((state, Some(action)));
+        state = next;
+    }
+    // The way to the circle that was found is no part of it.
+    let lead = steps.iter().position(|(step, _)| *step == state);
+    steps.drain(..lead.unwrap_or(0));
+    steps.push((state, None));
+    steps
+}

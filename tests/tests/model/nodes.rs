@@ -1,0 +1,93 @@
+//! Nodes that go, come back under their name, boot again, or are cut off by a value.
+
+use crate::check::holds;
+use crate::cluster::{Cluster, Fault, Input, SOMAXCONN, Setup, State};
+use crate::specs::waves;
+
+#[test]
+fn a_node_is_deleted_and_comes_back() {
+    let setup = Setup {
+        specs: vec![waves("1024"), waves("4096")],
+        inputs: vec![Input::Tunes(0, 1)],
+        faults: vec![Fault::NodeGoes],
+        most_faults: 1,
+        ..Setup::default()
+    };
+    holds("a node is deleted and comes back", setup);
+}
+
+#[test]
+fn a_node_is_deleted_while_a_tuning_goes() {
+    let setup = Setup {
+        specs: vec![waves("1024")],
+        inputs: vec![Input::Deletes(0)],
+        faults: vec![Fault::NodeGoes],
+        most_faults: 1,
+        right: is_released,
+        ..Setup::default()
+    };
+    holds("a node is deleted during a release", setup);
+}
+
+/// Originals are back; but a node that came back while the profile of the one before was not
+/// collected yet may have applied it, and a profile that is merely gone is no release.
+fn is_released(model: &Cluster, state: &State) -> bool {
+    (0..model.setup.nodes).all(|at| {
+        let is_new = state.api.nodes[at].is_some_and(|node| node.life > 1);
+        let holds = state.holds(at, SOMAXCONN);
+        if !state.api.tunings.iter().all(Option::is_none) {
+            return model.is_right_on(state, at);
+        }
+        state.api.profiles[at].is_none() && (holds == Some("128") || (is_new && holds == Some("1024")))
+    })
+}
+
+/// Three nodes, and a value that cuts each off that holds it.
+fn deadly() -> Setup {
+    Setup {
+        nodes: 3,
+        specs: vec![waves("1024"), waves("1")],
+        inputs: vec![Input::Tunes(0, 1)],
+        deadly: Some((SOMAXCONN, "1")),
+        most_cut_off: 1,
+        prompt: true,
+        right: is_stopped,
+        ..Setup::default()
+    }
+}
+
+/// Nodes that are not cut off hold what they held before.
+fn is_stopped(model: &Cluster, state: &State) -> bool {
+    let changed = (0..model.setup.nodes).filter(|at| state.holds(*at, SOMAXCONN) != Some("1024"));
+    changed.clone().all(|at| state.is_cut_off(at)) && changed.count() <= model.setup.most_cut_off
+}
+
+#[test]
+fn a_value_that_cuts_nodes_off_stops_at_the_first_wave() {
+    let setup = Setup {
+        faults: vec![Fault::LeaderDies, Fault::WriteIsLost],
+        most_faults: 2,
+        ..deadly()
+    };
+    holds("a value cuts nodes off; leaders die", setup);
+}
+
+#[test]
+fn a_value_that_cuts_nodes_off_stops_also_where_agents_die() {
+    let setup = Setup {
+        faults: vec![Fault::AgentDies],
+        most_faults: 2,
+        ..deadly()
+    };
+    holds("a value cuts nodes off; agents die", setup);
+}
+
+#[test]
+fn a_value_that_cuts_nodes_off_stops_also_with_two_leaders() {
+    let setup = Setup {
+        faults: vec![Fault::SecondLeader],
+        most_faults: 1,
+        ..deadly()
+    };
+    holds("a value cuts nodes off; two leaders", setup);
+}
