@@ -21,7 +21,7 @@ mod tier;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Run these tiers only
-    #[arg(long, value_delimiter = ',', default_values = ["pure", "host", "control-plane", "kernel"])]
+    #[arg(long, value_delimiter = ',', default_values = ["pure", "host", "model", "control-plane", "kernel"])]
     tier: Vec<Tier>,
 
     /// Kill the same processes after the same pauses as a run that has printed this seed
@@ -146,6 +146,11 @@ async fn run_binary(
         .env("TMPDIR", folder.path())
         .env(BIN_DIR_VARIABLE, binaries::bin_dir(binary));
     let finished = finish(command, |_| ()).await?;
+    // How many states each model has.
+    let models = finished.lines.iter();
+    for line in models.filter(|line| binary.tier == Tier::Model && line.starts_with("model ")) {
+        println!("  {line}");
+    }
     let count = Count::of_run(&finished.lines, finished.status.success());
     if count.failed > 0 {
         println!("{} failed:\n{}", binary.name, finished.text());

@@ -143,9 +143,7 @@ impl Flight {
                 seen,
                 trial,
             } => profile(&node, &uid, &seen, Change::Release { trial }),
-            Write::DeleteProfile { node, uid, seen } => {
-                profile(&node, &uid, &seen, Change::Delete)
-            }
+            Write::DeleteProfile { node, uid, seen } => profile(&node, &uid, &seen, Change::Delete),
             Write::AgentSilent {
                 node,
                 uid,
@@ -178,22 +176,6 @@ impl Flight {
             Change::Silent(_) => "call silent",
             Change::Status(_) => "status",
         }
-    }
-
-    /// The spec that it brings.
-    pub(crate) fn spec(&self) -> Option<&Arc<NodeNetworkProfileSpec>> {
-        match &self.change {
-            Change::Create { spec, .. } | Change::Replace { spec, .. } => Some(spec),
-            _ => None,
-        }
-    }
-
-    /// Whether it puts another generation of a profile there.
-    pub(crate) fn is_of_spec(&self) -> bool {
-        matches!(
-            self.change,
-            Change::Create { .. } | Change::Replace { .. } | Change::Release { .. }
-        )
     }
 }
 
@@ -248,7 +230,9 @@ impl Api {
                 if !fits || found.life != flight.life {
                     return false;
                 }
-                *profile = found.changed(&flight.change).map(|to| pools.profiles.put(to));
+                *profile = found
+                    .changed(&flight.change)
+                    .map(|to| pools.profiles.put(to));
                 true
             }
         }
@@ -295,7 +279,10 @@ impl Profile {
                 return;
             }
         }
-        conditions.as_array_mut().into_iter().for_each(|all| all.push(ready.clone()));
+        conditions
+            .as_array_mut()
+            .into_iter()
+            .for_each(|all| all.push(ready.clone()));
     }
 
     /// A condition of its status.
@@ -308,7 +295,9 @@ impl Profile {
     /// Whether its agent says of this very spec that the kernel holds it.
     pub(crate) fn is_ready(&self) -> bool {
         self.status["observedGeneration"] == self.generation
-            && self.condition("Ready").is_some_and(|ready| ready.status == "True")
+            && self
+                .condition("Ready")
+                .is_some_and(|ready| ready.status == "True")
     }
 }
 

@@ -464,7 +464,11 @@ impl Cluster {
         let Some(own) = next.leaders.get_mut(leader) else {
             return false;
         };
-        let Some(place) = own.in_flight.iter().position(|flight| flight.object == object) else {
+        let Some(place) = own
+            .in_flight
+            .iter()
+            .position(|flight| flight.object == object)
+        else {
             return false;
         };
         let flight = own.in_flight.remove(place);
@@ -472,17 +476,18 @@ impl Cluster {
         let (api, Some(leader)) = (&next.api, next.leaders.get_mut(leader)) else {
             return false;
         };
+        // Otherwise the watch brings what there is.
         if is_done && answer == Answer::AtOnce {
             leader.view.take(api, object);
         }
-        // Otherwise the watch brings what there is, and then it decides.
-        leader.due |= leader.view.has_the_same(api, object);
+        leader.due = true;
         true
     }
 
     fn land(&self, next: &mut State, flight: &Flight) -> bool {
         let conditional = self.setup.planted != Some(Planted::WritesWithoutVersion);
-        next.api.land(flight, &mut next.lives, &self.pools, conditional)
+        next.api
+            .land(flight, &mut next.lives, &self.pools, conditional)
     }
 
     fn input(&self, next: &mut State) -> Option<bool> {
@@ -685,7 +690,9 @@ impl Cluster {
     pub(crate) fn is_right_on(&self, state: &State, at: usize) -> bool {
         let profile = state.api.profiles[at].as_ref();
         let mut tunings = state.api.tunings.iter().flatten();
-        let specs = tunings.by_ref().map(|tuning| &self.setup.specs[tuning.spec]);
+        let specs = tunings
+            .by_ref()
+            .map(|tuning| &self.setup.specs[tuning.spec]);
         let owner = specs.max_by_key(|spec| spec["priority"].as_i64().unwrap_or(0));
         let wanted = owner.and_then(|spec| spec["sysctls"].as_array());
         let holds = self.setup.sysctls.iter().all(|(key, booted)| {
@@ -717,13 +724,6 @@ impl Api {
         match object {
             Object::Tuning(at) => self.tunings[at].clone_from(&api.tunings[at]),
             Object::Profile(at) => self.profiles[at].clone_from(&api.profiles[at]),
-        }
-    }
-
-    fn has_the_same(&self, api: &Self, object: Object) -> bool {
-        match object {
-            Object::Tuning(at) => self.tunings[at] == api.tunings[at],
-            Object::Profile(at) => self.profiles[at] == api.profiles[at],
         }
     }
 }
@@ -786,7 +786,11 @@ impl Model for Cluster {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![self.settled()]
+        // What a planted fault breaks may be broken on the way to rest already.
+        vec![match self.setup.planted {
+            Some(_) => self.untouched(),
+            None => self.settled(),
+        }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -823,18 +827,27 @@ impl Model for Cluster {
                 let mut profiles = state.api.profiles.iter().flatten();
                 profiles.all(|profile| rules::tells_the_truth(profile))
             }),
-            Property::always("damage stays within the wave", |model: &Self, state: &State| {
-                let struck = state.struck.iter().filter(|struck| **struck);
-                struck.count() <= model.setup.most_cut_off
-            }),
-            Property::always("no profile is written again and again", |_, state: &State| {
-                let mut profiles = state.api.profiles.iter().flatten();
-                profiles.all(|profile| profile.generation <= MOST_GENERATIONS)
-                    && state.lives.iter().all(|lives| *lives <= MOST_LIVES)
-            }),
-            Property::always("it ends at the right values", |model: &Self, state: &State| {
-                !model.is_at_its_end(state) || (model.setup.right)(model, state)
-            }),
+            Property::always(
+                "damage stays within the wave",
+                |model: &Self, state: &State| {
+                    let struck = state.struck.iter().filter(|struck| **struck);
+                    struck.count() <= model.setup.most_cut_off
+                },
+            ),
+            Property::always(
+                "no profile is written again and again",
+                |_, state: &State| {
+                    let mut profiles = state.api.profiles.iter().flatten();
+                    profiles.all(|profile| profile.generation <= MOST_GENERATIONS)
+                        && state.lives.iter().all(|lives| *lives <= MOST_LIVES)
+                },
+            ),
+            Property::always(
+                "it ends at the right values",
+                |model: &Self, state: &State| {
+                    !model.is_at_its_end(state) || (model.setup.right)(model, state)
+                },
+            ),
         ]
     }
 }
@@ -863,7 +876,10 @@ impl std::fmt::Debug for Action {
             Self::LeaderSees(leader, kind) => write!(f, "leader {leader} sees the {kind:?}"),
             Self::LeaderDecides(leader) => write!(f, "leader {leader} decides"),
             Self::Lands(leader, object, answer) => {
-                write!(f, "leader {leader}'s write of {object:?} lands, answered {answer:?}")
+                write!(
+                    f,
+                    "leader {leader}'s write of {object:?} lands, answered {answer:?}"
+                )
             }
             Self::OrphanLands(at) => write!(f, "write {at} of a leader that is gone lands"),
             Self::OrphanIsLost(at) => write!(f, "write {at} of a leader that is gone is lost"),
@@ -887,7 +903,11 @@ impl std::fmt::Debug for Action {
             Self::Reboots(node) => write!(f, "FAULT: node {} boots again", NODES[*node]),
             Self::NodeGoes(node) => write!(f, "FAULT: node {} is deleted", NODES[*node]),
             Self::Rival(node, key, value) => {
-                write!(f, "FAULT: somebody sets {key} = {value} on {}", NODES[*node])
+                write!(
+                    f,
+                    "FAULT: somebody sets {key} = {value} on {}",
+                    NODES[*node]
+                )
             }
             Self::Fills(node, count) => {
                 write!(f, "FAULT: the tables of {} hold {count}", NODES[*node])
@@ -910,29 +930,38 @@ pub(crate) fn summary(state: &State) -> String {
             .values()
             .map(|held| held.content.to_string())
             .collect();
-        let said = profile.as_deref().map_or("no profile".to_owned(), |profile| {
-
-            let wanted: Vec<&str> = profile
-                .spec
-                .sysctls
-                .iter()
-                .map(|sysctl| sysctl.value.as_str())
-                .collect();
-            format!(
-                "profile .{} gen {} [{}]{}{}{}",
-                profile.life,
-                profile.generation,
-                wanted.join(" "),
-                if profile.spec.trial { " trial" } else { "" },
-                if profile.spec.release { " release" } else { "" },
-                if profile.is_ready() { " ready" } else { "" },
-            )
-        });
-        parts.push(format!("{}: kernel [{}], {said}", NODES[at], values.join(" ")));
+        let said = profile
+            .as_deref()
+            .map_or("no profile".to_owned(), |profile| {
+                let wanted: Vec<&str> = profile
+                    .spec
+                    .sysctls
+                    .iter()
+                    .map(|sysctl| sysctl.value.as_str())
+                    .collect();
+                format!(
+                    "profile .{} gen {} [{}]{}{}{}",
+                    profile.life,
+                    profile.generation,
+                    wanted.join(" "),
+                    if profile.spec.trial { " trial" } else { "" },
+                    if profile.spec.release { " release" } else { "" },
+                    if profile.is_ready() { " ready" } else { "" },
+                )
+            });
+        parts.push(format!(
+            "{}: kernel [{}], {said}",
+            NODES[at],
+            values.join(" ")
+        ));
     }
     for (at, leader) in state.leaders.iter().enumerate() {
         for flight in &leader.in_flight {
-            parts.push(format!("leader {at} → {} {:?}", flight.verb(), flight.object));
+            parts.push(format!(
+                "leader {at} → {} {:?}",
+                flight.verb(),
+                flight.object
+            ));
         }
     }
     for flight in &state.orphans {

@@ -15,7 +15,7 @@ use nettune_agent::pressure::Finding;
 use nettune_agent::report::Findings;
 use nettune_agent::signals;
 use nettune_agent::step::{Effect, keys_to_look_at, step};
-use nettune_crds::{ProfileFacts, NodeNetworkProfileStatus};
+use nettune_crds::{NodeNetworkProfileStatus, ProfileFacts};
 use nettune_sizing::{KernelVersion, SysctlKey};
 use serde_json::{Value, json};
 
@@ -251,7 +251,10 @@ impl Hosts {
             return;
         };
         if self.planted == Some(Planted::ForgetsOriginals) {
-            persisted.records.values_mut().for_each(|record| record.original = None);
+            persisted
+                .records
+                .values_mut()
+                .for_each(|record| record.original = None);
         }
         let mut kernel = Kernel::clone(&host.kernel);
         for (key, held) in &mut kernel.keys {
@@ -280,7 +283,7 @@ impl Hosts {
 
     /// After how long the agent would do something although nothing changes; `None`: never, or at once.
     pub(crate) fn due(&self, host: &Host) -> Option<Duration> {
-        let due = self.due.get(host.clone(), |host| {
+        self.due.get(host.clone(), |host| {
             let process = host.process.as_ref()?;
             if self.acts(host) {
                 return None;
@@ -300,8 +303,7 @@ impl Hosts {
                 self.pass(&mut then, *moment);
                 self.acts(&then)
             })
-        });
-        due
+        })
     }
 
     /// Time passes.
@@ -318,20 +320,21 @@ impl Hosts {
     /// The status that the agent would write now; `None` where it would write none.
     pub(crate) fn report(&self, host: &Host) -> Option<Value> {
         let process = host.process.clone()?;
-        self.reported.get((process, host.kernel.boot), |(process, boot)| {
-            let (profile, rested) = (process.profile.as_ref()?, process.rested.as_ref()?);
-            let source = process.source.as_ref()?;
-            let findings = findings(rested, *boot);
-            let about = findings.speaks_of().map(|revision| &revision.uid);
-            let name = source.revision.uid.rsplit_once('.')?.0;
-            if about != Some(&uid(name, profile.life)) {
-                return None;
-            }
-            let previous: NodeNetworkProfileStatus =
-                serde_json::from_value(profile.status.clone()).unwrap_or_default();
-            let status = json!(findings.status(&previous, Timestamp::UNIX_EPOCH));
-            difference(&profile.status, &status).map(|_| status)
-        })
+        self.reported
+            .get((process, host.kernel.boot), |(process, boot)| {
+                let (profile, rested) = (process.profile.as_ref()?, process.rested.as_ref()?);
+                let source = process.source.as_ref()?;
+                let findings = findings(rested, *boot);
+                let about = findings.speaks_of().map(|revision| &revision.uid);
+                let name = source.revision.uid.rsplit_once('.')?.0;
+                if about != Some(&uid(name, profile.life)) {
+                    return None;
+                }
+                let previous: NodeNetworkProfileStatus =
+                    serde_json::from_value(profile.status.clone()).unwrap_or_default();
+                let status = json!(findings.status(&previous, Timestamp::UNIX_EPOCH));
+                difference(&profile.status, &status).map(|_| status)
+            })
     }
 }
 
@@ -360,7 +363,10 @@ fn live(kernel: &Kernel, goal: &Goal, memory: &Memory) -> Live {
     };
     Live {
         initial_namespace: true,
-        keys: keys_to_look_at(goal, memory).into_iter().map(seen).collect(),
+        keys: keys_to_look_at(goal, memory)
+            .into_iter()
+            .map(seen)
+            .collect(),
         counts: kernel.counts,
         distress: kernel.distress,
         machine: Machine {

@@ -79,7 +79,9 @@ impl Leaders {
     /// It decides, and starts the writes of all objects that have none on its way.
     pub(crate) fn decide(&self, leader: &mut Leader) {
         let key = (leader.view.clone(), leader.memory.clone());
-        let decided = self.decided.get(key, |(view, memory)| self.look(view, memory));
+        let decided = self
+            .decided
+            .get(key, |(view, memory)| self.look(view, memory));
         leader.memory = decided.memory;
         leader.wake = decided.wake;
         leader.due = false;
@@ -106,7 +108,10 @@ impl Leaders {
         Decided {
             memory: self.memories.put(decision.memory),
             wake: decision.wake_at.map(|at| at.since(NOW)),
-            flights: flights.filter(wanted).map(|flight| self.flights.put(flight)).collect(),
+            flights: flights
+                .filter(wanted)
+                .map(|flight| self.flights.put(flight))
+                .collect(),
         }
     }
 
@@ -116,15 +121,16 @@ impl Leaders {
             watched.list_begins(kind);
         }
         for (name, node) in NODES.iter().zip(&view.nodes) {
-            node.iter().for_each(|node| watched.node(&observed(name, node)));
+            node.iter()
+                .for_each(|node| watched.node(&observed(name, node)));
         }
         for (name, tuning) in TUNINGS.iter().zip(&view.tunings) {
-            for tuning in tuning {
+            if let Some(tuning) = tuning {
                 watched.tuning(name, PlannedTuning::new(&self.tuning(name, tuning)));
             }
         }
         for (name, profile) in NODES.iter().zip(&view.profiles) {
-            for profile in profile {
+            if let Some(profile) = profile {
                 watched.profile(name, PlannedProfile::new(&planned(name, profile)));
             }
         }

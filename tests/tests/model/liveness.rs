@@ -65,7 +65,9 @@ fn without_ends(steps: &HashSet<Step>) -> Vec<(u64, u64)> {
         }
     }
     let steps = steps.iter().map(|step| (step.from, step.to));
-    steps.filter(|(from, to)| ways.contains_key(from) && ways.contains_key(to)).collect()
+    steps
+        .filter(|(from, to)| ways.contains_key(from) && ways.contains_key(to))
+        .collect()
 }
 
 /// States that lead to each other (strongly connected components, by Kosaraju).
@@ -94,12 +96,7 @@ fn components(steps: &[(u64, u64)]) -> Vec<HashSet<u64>> {
 }
 
 /// Everything that is reached and was not seen before; a state comes after those that it leads to.
-fn walk(
-    start: u64,
-    ways: &HashMap<u64, Vec<u64>>,
-    seen: &mut HashSet<u64>,
-    order: &mut Vec<u64>,
-) {
+fn walk(start: u64, ways: &HashMap<u64, Vec<u64>>, seen: &mut HashSet<u64>, order: &mut Vec<u64>) {
     let of = |state: u64| ways.get(&state).map_or(&[][..], Vec::as_slice);
     if !seen.insert(start) {
         return;
@@ -136,7 +133,10 @@ mod tests {
 
     #[test]
     fn a_run_that_ends_has_no_circle() {
-        assert_eq!(fair_circle(&steps(&[(1, 10, 2), (1, 11, 3), (2, 11, 4), (3, 10, 4)])), None);
+        assert_eq!(
+            fair_circle(&steps(&[(1, 10, 2), (1, 11, 3), (2, 11, 4), (3, 10, 4)])),
+            None
+        );
     }
 
     #[test]

@@ -38,7 +38,8 @@ fn is_released(model: &Cluster, state: &State) -> bool {
         if !state.api.tunings.iter().all(Option::is_none) {
             return model.is_right_on(state, at);
         }
-        state.api.profiles[at].is_none() && (holds == Some("128") || (is_new && holds == Some("1024")))
+        state.api.profiles[at].is_none()
+            && (holds == Some("128") || (is_new && holds == Some("1024")))
     })
 }
 

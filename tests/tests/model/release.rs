@@ -33,6 +33,7 @@ fn a_tuning_is_deleted_and_agents_die_between_any_two_effects() {
 fn a_tuning_comes_back_in_the_middle_of_a_release() {
     let setup = Setup {
         specs: vec![waves("1024"), waves("4096")],
+        nodes: 1,
         inputs: vec![Input::Deletes(0), Input::Tunes(0, 1)],
         faults: vec![Fault::LeaderDies],
         most_faults: 1,
@@ -45,6 +46,7 @@ fn a_tuning_comes_back_in_the_middle_of_a_release() {
 fn nodes_move_between_two_tunings() {
     let setup = Setup {
         specs: vec![waves("1024"), above("4096")],
+        nodes: 1,
         inputs: vec![Input::Tunes(1, 1), Input::Deletes(1)],
         faults: vec![Fault::LeaderDies],
         most_faults: 1,

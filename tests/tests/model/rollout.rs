@@ -35,6 +35,19 @@ fn two_leaders_for_a_while() {
 }
 
 #[test]
+fn watches_lag_behind_each_other() {
+    let setup = Setup {
+        nodes: 1,
+        faults: vec![Fault::LeaderDies, Fault::NodeGoes],
+        most_faults: 1,
+        lag: true,
+        late_answers: true,
+        ..change()
+    };
+    holds("rollout; watches lag behind each other", setup);
+}
+
+#[test]
 fn agents_die_between_any_two_effects() {
     let setup = Setup {
         faults: vec![Fault::AgentDies],
@@ -70,8 +83,6 @@ fn a_change_in_the_middle_of_a_rollout() {
     let setup = Setup {
         specs: vec![waves("1024"), waves("4096"), waves("8192")],
         inputs: vec![Input::Tunes(0, 1), Input::Tunes(0, 2)],
-        faults: vec![Fault::LeaderDies],
-        most_faults: 1,
         ..change()
     };
     holds("rollout; another change in the middle", setup);
@@ -80,6 +91,7 @@ fn a_change_in_the_middle_of_a_rollout() {
 #[test]
 fn what_a_tuning_says_of_itself() {
     let setup = Setup {
+        nodes: 1,
         faults: vec![Fault::LeaderDies],
         most_faults: 1,
         statuses: true,

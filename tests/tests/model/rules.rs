@@ -98,7 +98,9 @@ pub(crate) fn tells_the_truth(profile: &Profile) -> bool {
     if profile.status["observedGeneration"] != profile.generation || profile.spec.release {
         return true;
     }
-    let told: &[Value] = profile.status["sysctls"].as_array().map_or(&[], Vec::as_slice);
+    let told: &[Value] = profile.status["sysctls"]
+        .as_array()
+        .map_or(&[], Vec::as_slice);
     profile.spec.sysctls.iter().all(|wanted| {
         let said = told.iter().find(|said| said["name"] == wanted.name);
         said.is_some_and(|said| {

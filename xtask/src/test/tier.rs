@@ -14,6 +14,8 @@ pub(super) enum Tier {
     Pure,
     /// The agent over a directory that stands for /proc
     Host,
+    /// The operator's and the agent's decisions, through every interleaving of small clusters
+    Model,
     /// A real etcd and kube-apiserver
     ControlPlane,
     /// A real Linux kernel in QEMU; other people's programs as Debian packages them, strace among them
@@ -21,13 +23,20 @@ pub(super) enum Tier {
 }
 
 impl Tier {
-    pub(super) const ALL: [Self; 4] = [Self::Pure, Self::Host, Self::ControlPlane, Self::Kernel];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Pure,
+        Self::Host,
+        Self::Model,
+        Self::ControlPlane,
+        Self::Kernel,
+    ];
 
     /// The tier of a test binary, by its package and the name of its target.
     pub(super) fn of(package: &str, target: &str) -> anyhow::Result<Self> {
         match (package, target) {
             ("node-agent", _) => Ok(Self::Host),
             ("tests", "nettune_tests") => Ok(Self::Pure),
+            ("tests", "model") => Ok(Self::Model),
             ("tests", "control_plane") => Ok(Self::ControlPlane),
             ("tests", "kernel") => Ok(Self::Kernel),
             ("tests", other) => anyhow::bail!(
@@ -56,6 +65,8 @@ impl Tier {
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         match self {
             Self::ControlPlane => vec![format!("--test-threads={}", 2 * processors)],
+            // How many states each model has.
+            Self::Model => vec!["--show-output".to_owned()],
             _ => Vec::new(),
         }
     }
@@ -63,7 +74,7 @@ impl Tier {
     /// Gets what the tier needs; the error is the reason why it cannot run.
     pub(super) async fn prepare(self) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || match self {
-            Self::Pure | Self::Host => Ok(()),
+            Self::Pure | Self::Host | Self::Model => Ok(()),
             Self::ControlPlane => control_plane(),
             Self::Kernel => control_plane().and_then(|()| guest()),
         })
@@ -91,6 +102,7 @@ impl fmt::Display for Tier {
         f.write_str(match self {
             Self::Pure => "pure",
             Self::Host => "host",
+            Self::Model => "model",
             Self::ControlPlane => "control-plane",
             Self::Kernel => "kernel",
         })
