@@ -362,6 +362,7 @@ fn live(kernel: &Kernel, goal: &Goal, memory: &Memory) -> Live {
         (key, seen)
     };
     Live {
+        wall: Timestamp::UNIX_EPOCH,
         initial_namespace: true,
         keys: keys_to_look_at(goal, memory)
             .into_iter()
