@@ -55,7 +55,7 @@ impl Tier {
             Self::Pure | Self::Host => {
                 std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
             }
-            Self::ControlPlane | Self::Kernel => 1,
+            Self::Model | Self::ControlPlane | Self::Kernel => 1,
         }
     }
 
