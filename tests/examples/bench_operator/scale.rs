@@ -95,7 +95,12 @@ async fn rewrite(
 ) -> anyhow::Result<Rewrite> {
     let decisions = || async {
         let page = operator.get("/metrics").await?.body;
-        let of = |end: &str| metric(&page, &format!("nettune_operator_decide_duration_seconds_{end} "));
+        let of = |end: &str| {
+            metric(
+                &page,
+                &format!("nettune_operator_decide_duration_seconds_{end} "),
+            )
+        };
         anyhow::Ok((of("sum")?, of("count")?))
     };
     let before: Vec<i64> = watched.state().generations().collect();
@@ -108,7 +113,10 @@ async fn rewrite(
         .await?;
     watched
         .until("all profiles to be rewritten", |state| {
-            state.generations().zip(&before).all(|(now, before)| now > *before)
+            state
+                .generations()
+                .zip(&before)
+                .all(|(now, before)| now > *before)
         })
         .await?;
     let took = began.elapsed();

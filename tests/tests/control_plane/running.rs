@@ -1,7 +1,7 @@
 //! How an operator runs: how it paces its writes, what it hears of its agents, what it tells of releases,
 //! and what becomes of credentials that are renewed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -122,7 +122,7 @@ const FLOW: [&str; 2] = [
 
 #[tokio::test]
 async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() -> anyhow::Result<()> {
-    let (control_plane, client) = cluster(60).await?;
+    let (control_plane, client) = cluster(600).await?;
     for object in FLOW {
         control_plane.apply(object).await?;
     }
@@ -131,17 +131,21 @@ async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() -> anyhow::Result<
     let other = control_plane
         .client_for_token("token-of-the-operator")
         .await?;
+    // A level without a seat still lets one in while it is empty: of several at once some have to wait.
     eventually("the limit to be in force", LIMITED, || async {
-        let profile = serde_json::from_value(create.clone())?;
+        let profile: NodeNetworkProfile = serde_json::from_value(create.clone())?;
         let params = PostParams {
             dry_run: true,
             ..PostParams::default()
         };
         let other = profiles(&other);
-        let tried = other.create(&params, &profile);
-        // The client asks again by itself, and so does not answer.
-        let tried = tokio::time::timeout(Duration::from_millis(500), tried).await;
-        ensure!(tried.is_err(), "{tried:?}");
+        let tries = (0..16).map(|_| other.create(&params, &profile));
+        // The client asks again by itself, after the second that it is told to wait.
+        let began = Instant::now();
+        for tried in futures::future::join_all(tries).await {
+            tried?;
+        }
+        ensure!(began.elapsed() >= Duration::from_secs(1), "all were let in");
         anyhow::Ok(())
     })
     .await?;
@@ -155,15 +159,15 @@ async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() -> anyhow::Result<
     })
     .await?;
     tokio::time::sleep(Duration::from_secs(6)).await;
-    // 32 at first, half as many in each second that follows.
-    let tries = metric(&operator, busy).await?;
-    ensure!(tries <= 70, "{tries} tries in about 6 s");
-    ensure!(metric(&operator, "nettune_operator_write_window").await? <= 4);
-    ensure!(metric(&operator, "nettune_operator_write_queue").await? >= 50);
+    // 32 at first, and half as many after each second of pause; what is let in lets the window grow a little.
+    let ok = r#"nettune_operator_writes_total{verb="Create",outcome="Ok"}"#;
+    let tries = metric(&operator, busy).await? + metric(&operator, ok).await?;
+    ensure!(tries <= 150, "{tries} tries in about 6 s");
+    ensure!(metric(&operator, "nettune_operator_write_window").await? <= 16);
     control_plane
         .kubectl_ok(&["delete", "flowschema", "nothing"])
         .await?;
-    count(&client, 60).await?;
+    count(&client, 600).await?;
     reaches(&operator, "nettune_operator_write_queue", 0).await?;
     reaches(&operator, "nettune_operator_writes_in_flight", 0).await?;
     let page = operator.get("/metrics").await?.body;

@@ -178,7 +178,10 @@ fn applying(place: &Place, report: &mut Report) -> anyhow::Result<()> {
         .map(|key| format!("{}={OURS_NEXT}\n", key.replace('.', "/")));
     fs::write(
         profile.join("tuned.conf"),
-        format!("[main]\nsummary=bench\n[sysctl]\n{}", lines.collect::<String>()),
+        format!(
+            "[main]\nsummary=bench\n[sysctl]\n{}",
+            lines.collect::<String>()
+        ),
     )?;
 
     let mut times = [const { Vec::new() }; 4];
@@ -277,7 +280,10 @@ fn tuned(place: &Place, keys: &[String]) -> anyhow::Result<Option<Duration>> {
         "mount -t tmpfs none /run && mkdir /run/tuned && cp /etc/tuned/*.conf \"$1\" && mount --bind \"$1\" /etc/tuned && \
          exec \"$2\" --no-dbus --no-socket --profile bench --log /dev/null",
     );
-    command.arg("sh").arg(place.dir.path().join("tuned")).arg(TUNED);
+    command
+        .arg("sh")
+        .arg(place.dir.path().join("tuned"))
+        .arg(TUNED);
     let log = File::create(place.dir.path().join("tuned.log"))?;
     command.stdout(log.try_clone()?).stderr(log);
     let start = Instant::now();
