@@ -10,7 +10,6 @@ use nettune_agent::goal::{Goal, Revision, Source};
 use nettune_agent::host::Surroundings;
 use nettune_agent::live::{Content, Counts, Distress, Live};
 use nettune_agent::memory::Memory;
-use nettune_sizing::Mono;
 use nettune_agent::policy::{Host, PolicyFile};
 use nettune_agent::procfs::Sysctls;
 use nettune_agent::rehearsal::rehearse;
@@ -18,6 +17,7 @@ use nettune_agent::signals::Signals;
 use nettune_agent::state::StateDir;
 use nettune_agent::step::keys_to_look_at;
 use nettune_crds::ProfileFacts;
+use nettune_sizing::Mono;
 use nettune_sizing::{KernelVersion, SysctlKey, keys, size};
 
 use crate::node::Node;

@@ -72,37 +72,44 @@ enum Part {
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     nettune_daemon::tls::install();
-    let wants = |part| args.only.is_empty() || args.only.contains(&part);
     let mut report = Report::new();
-    if wants(Part::Ways) {
-        ways::measure(&mut report, args.runs).await?;
-    }
-    if wants(Part::Resize) {
-        resize::measure(&mut report, args.nodes, args.runs).await?;
-    }
-    if wants(Part::Growth) {
-        growth::measure(&mut report, args.nodes).await?;
-    }
-    if wants(Part::Rollout) {
-        rollout::measure(&mut report, args.nodes, args.runs).await?;
-    }
-    if wants(Part::Arrival) {
-        arrival::measure(&mut report, args.nodes, args.agents).await?;
-    }
-    if wants(Part::Start) {
-        start::measure(&mut report, args.large, args.runs).await?;
-    }
-    if wants(Part::Scale) {
-        let plots = args.page.as_ref().map(|page| page.with_extension(""));
-        scale::measure(&mut report, args.large, plots.as_deref()).await?;
-    }
+    // What was measured before something went wrong is worth its time too.
+    let measured = measure(&mut report, &args).await;
     let (table, missed) = report.table();
     println!("{table}");
     if let Some(page) = &args.page {
         report::put_into(page, &table)?;
     }
+    measured?;
     Ok(match args.check && missed {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
+}
+
+async fn measure(report: &mut Report, args: &Args) -> anyhow::Result<()> {
+    let wants = |part| args.only.is_empty() || args.only.contains(&part);
+    if wants(Part::Ways) {
+        ways::measure(report, args.runs).await?;
+    }
+    if wants(Part::Resize) {
+        resize::measure(report, args.nodes, args.runs).await?;
+    }
+    if wants(Part::Growth) {
+        growth::measure(report, args.nodes).await?;
+    }
+    if wants(Part::Rollout) {
+        rollout::measure(report, args.nodes, args.runs).await?;
+    }
+    if wants(Part::Arrival) {
+        arrival::measure(report, args.nodes, args.agents).await?;
+    }
+    if wants(Part::Start) {
+        start::measure(report, args.large, args.runs).await?;
+    }
+    if wants(Part::Scale) {
+        let plots = args.page.as_ref().map(|page| page.with_extension(""));
+        scale::measure(report, args.large, plots.as_deref()).await?;
+    }
+    Ok(())
 }
