@@ -5,14 +5,17 @@ use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model, Path};
 
-use crate::cluster::{Action, Cluster, Setup, State, summary};
+use crate::action::Action;
+use crate::cluster::Cluster;
 use crate::liveness;
+use crate::setup::Setup;
+use crate::state::{State, summary};
 
 /// More states than any model here has.
 const MOST_STATES: usize = 5_000_000;
 
 /// Goes through every state of a model. Returns what does not hold, with the shortest way there.
-fn explore(name: &str, setup: Setup) -> Vec<String> {
+pub(crate) fn explore(name: &str, setup: Setup) -> Vec<String> {
     let started = Instant::now();
     let checker = Cluster::new(setup)
         .checker()
@@ -37,25 +40,9 @@ fn explore(name: &str, setup: Setup) -> Vec<String> {
     violations
 }
 
-/// Goes through every state of a model, in which nothing may be found.
-pub(crate) fn holds(name: &str, setup: Setup) {
-    let violations = explore(name, setup);
-    assert!(violations.is_empty(), "{}", violations.join("\n\n"));
-}
-
-/// Goes through a model with a planted fault, which must be found: says how.
-pub(crate) fn fails(name: &str, setup: Setup) -> String {
-    let violations = explore(name, setup);
-    assert!(
-        !violations.is_empty(),
-        "{name}: the planted fault was not found"
-    );
-    violations.join("\n\n")
-}
-
 fn violation(property: &str, path: Path<State, Action>) -> String {
     let steps = path.into_vec();
-    let broken = steps.last().and_then(|(state, _)| state.broken());
+    let broken = steps.last().and_then(|(state, _)| state.broken);
     let told = broken.map(|rule| format!(": {rule}")).unwrap_or_default();
     format!("does not hold: {property}{told}\n{}", lines(&steps))
 }

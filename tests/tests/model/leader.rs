@@ -10,7 +10,8 @@ use nettune_planner::{
 };
 use serde_json::{Value, json};
 
-use crate::api::{Api, Flight, NODES, Node, Object, Profile, TUNINGS, Tuning, uid};
+use crate::api::{Api, NODES, Node, Profile, TUNINGS, Tuning, uid};
+use crate::flight::{Flight, Object};
 use crate::intern::{Interned, Memo, Pool};
 
 /// The present of every process: what it remembers is reckoned from here.

@@ -8,17 +8,26 @@
     reason = "what the models are made of is written here, and how many states each has is to be seen"
 )]
 
+mod action;
+mod agent;
 mod api;
 mod check;
 mod cluster;
+mod flight;
 mod host;
 mod intern;
-mod kernel;
 mod leader;
 mod liveness;
-mod nodes;
-mod planted;
-mod release;
-mod rollout;
 mod rules;
+mod setup;
 mod specs;
+mod state;
+
+/// What is gone through.
+mod models {
+    mod kernel;
+    mod nodes;
+    mod planted;
+    mod release;
+    mod rollout;
+}

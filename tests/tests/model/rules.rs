@@ -9,8 +9,9 @@ use nettune_crds::ReleasePolicy;
 use nettune_sizing::{SysctlKey, Wanted, keys};
 use serde_json::Value;
 
+use crate::agent::CORES;
 use crate::api::Profile;
-use crate::host::{CORES, Kernel};
+use crate::host::Kernel;
 
 /// What an agent waits for: the end of a burst, the proof that a contest is over, what it tells
 /// again, and what it leaves for an hour.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::SOMAXCONN;
+use crate::setup::SOMAXCONN;
 
 /// A fixed value, node by node; each has passed when it was Ready for a minute.
 pub(crate) fn waves(value: &str) -> Value {

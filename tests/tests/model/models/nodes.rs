@@ -1,32 +1,24 @@
-//! Nodes that go, come back under their name, boot again, or are cut off by a value.
+//! Nodes that go, come back under their name, or are cut off by a value.
 
-use crate::check::holds;
-use crate::cluster::{Cluster, Fault, Input, SOMAXCONN, Setup, State};
+use crate::cluster::Cluster;
+use crate::setup::{Fault, Input, SOMAXCONN, Setup};
 use crate::specs::waves;
+use crate::state::State;
 
 #[test]
 fn a_node_is_deleted_and_comes_back() {
-    let setup = Setup {
-        specs: vec![waves("1024"), waves("4096")],
-        inputs: vec![Input::Tunes(0, 1)],
-        faults: vec![Fault::NodeGoes],
-        most_faults: 1,
-        ..Setup::default()
-    };
-    holds("a node is deleted and comes back", setup);
+    let change = Setup::new([waves("1024"), waves("4096")], [Input::Tunes(0, 1)]);
+    let model = change.with(1, [Fault::NodeGoes]);
+    model.holds("a node is deleted and comes back");
 }
 
 #[test]
 fn a_node_is_deleted_while_a_tuning_goes() {
-    let setup = Setup {
-        specs: vec![waves("1024")],
-        inputs: vec![Input::Deletes(0)],
-        faults: vec![Fault::NodeGoes],
-        most_faults: 1,
+    Setup {
         right: is_released,
-        ..Setup::default()
-    };
-    holds("a node is deleted during a release", setup);
+        ..Setup::new([waves("1024")], [Input::Deletes(0)]).with(1, [Fault::NodeGoes])
+    }
+    .holds("a node is deleted during a release");
 }
 
 /// Originals are back; but a node that came back while the profile of the one before was not
@@ -47,13 +39,11 @@ fn is_released(model: &Cluster, state: &State) -> bool {
 fn deadly() -> Setup {
     Setup {
         nodes: 3,
-        specs: vec![waves("1024"), waves("1")],
-        inputs: vec![Input::Tunes(0, 1)],
         deadly: Some((SOMAXCONN, "1")),
         most_cut_off: 1,
         prompt: true,
         right: is_stopped,
-        ..Setup::default()
+        ..Setup::new([waves("1024"), waves("1")], [Input::Tunes(0, 1)])
     }
 }
 
@@ -65,30 +55,18 @@ fn is_stopped(model: &Cluster, state: &State) -> bool {
 
 #[test]
 fn a_value_that_cuts_nodes_off_stops_at_the_first_wave() {
-    let setup = Setup {
-        faults: vec![Fault::LeaderDies, Fault::WriteIsLost],
-        most_faults: 2,
-        ..deadly()
-    };
-    holds("a value cuts nodes off; leaders die", setup);
+    let model = deadly().with(2, [Fault::LeaderDies, Fault::WriteIsLost]);
+    model.holds("a value cuts nodes off; leaders die");
 }
 
 #[test]
 fn a_value_that_cuts_nodes_off_stops_also_where_agents_die() {
-    let setup = Setup {
-        faults: vec![Fault::AgentDies],
-        most_faults: 2,
-        ..deadly()
-    };
-    holds("a value cuts nodes off; agents die", setup);
+    let model = deadly().with(2, [Fault::AgentDies]);
+    model.holds("a value cuts nodes off; agents die");
 }
 
 #[test]
 fn a_value_that_cuts_nodes_off_stops_also_with_two_leaders() {
-    let setup = Setup {
-        faults: vec![Fault::SecondLeader],
-        most_faults: 1,
-        ..deadly()
-    };
-    holds("a value cuts nodes off; two leaders", setup);
+    let model = deadly().with(1, [Fault::SecondLeader]);
+    model.holds("a value cuts nodes off; two leaders");
 }

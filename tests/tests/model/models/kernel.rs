@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::check::holds;
-use crate::cluster::{Cluster, Fault, Input, SOMAXCONN, Setup, State};
+use crate::cluster::Cluster;
+use crate::setup::{Fault, Input, SOMAXCONN, Setup};
 use crate::specs::waves;
+use crate::state::State;
 
 const THRESHOLDS: [&str; 3] = [
     "net.ipv4.neigh.default.gc_thresh1",
@@ -41,13 +42,18 @@ fn connections(entries: u32) -> Value {
 /// One node with a kernel's own thresholds, which are raised and then lowered.
 fn neighbors() -> Setup {
     Setup {
+        sysctls: THRESHOLDS.into_iter().zip(["128", "512", "1024"]).collect(),
+        right: holds_the_thresholds,
+        ..one_node([thresholds([512, 2048, 4096]), thresholds([64, 256, 512])])
+    }
+}
+
+/// One node whose tuning is changed.
+fn one_node(specs: [Value; 2]) -> Setup {
+    Setup {
         nodes: 1,
         fine: true,
-        sysctls: THRESHOLDS.into_iter().zip(["128", "512", "1024"]).collect(),
-        specs: vec![thresholds([512, 2048, 4096]), thresholds([64, 256, 512])],
-        inputs: vec![Input::Tunes(0, 1)],
-        right: holds_the_thresholds,
-        ..Setup::default()
+        ..Setup::new(specs, [Input::Tunes(0, 1)])
     }
 }
 
@@ -65,37 +71,28 @@ fn holds_the_thresholds(model: &Cluster, state: &State) -> bool {
 
 #[test]
 fn thresholds_keep_their_order_while_agents_die() {
-    let setup = Setup {
-        faults: vec![Fault::AgentDies],
-        most_faults: 2,
-        ..neighbors()
-    };
-    holds("thresholds; agents die", setup);
+    let model = neighbors().with(2, [Fault::AgentDies]);
+    model.holds("thresholds; agents die");
 }
 
 #[test]
 fn thresholds_keep_their_order_beside_somebody_else() {
-    let setup = Setup {
-        faults: vec![
-            Fault::Rival(THRESHOLDS[2], "300"),
-            Fault::Rival(THRESHOLDS[0], "5000"),
-        ],
-        most_faults: 1,
+    let highest = Fault::Rival(THRESHOLDS[2], "300");
+    let lowest = Fault::Rival(THRESHOLDS[0], "5000");
+    Setup {
         longest: HOUR,
-        ..neighbors()
-    };
-    holds("thresholds; somebody else sets them", setup);
+        ..neighbors().with(1, [highest, lowest])
+    }
+    .holds("thresholds; somebody else sets them");
 }
 
 #[test]
 fn thresholds_are_not_lowered_below_what_the_table_holds() {
-    let setup = Setup {
-        faults: vec![Fault::Fills(300), Fault::AgentDies],
-        most_faults: 2,
+    Setup {
         right: holds_the_thresholds_or_is_full,
-        ..neighbors()
-    };
-    holds("thresholds; the table fills", setup);
+        ..neighbors().with(2, [Fault::Fills(300), Fault::AgentDies])
+    }
+    .holds("thresholds; the table fills");
 }
 
 /// With 300 entries neither of the upper two is lowered below 600.
@@ -107,13 +104,9 @@ fn holds_the_thresholds_or_is_full(model: &Cluster, state: &State) -> bool {
 /// A limit of connections that is raised and then lowered.
 fn conntrack() -> Setup {
     Setup {
-        nodes: 1,
-        fine: true,
         sysctls: vec![(MAX, "65536")],
-        specs: vec![connections(524_288), connections(262_144)],
-        inputs: vec![Input::Tunes(0, 1)],
         right: holds_the_connections,
-        ..Setup::default()
+        ..one_node([connections(524_288), connections(262_144)])
     }
 }
 
@@ -129,39 +122,30 @@ fn holds_the_connections(model: &Cluster, state: &State) -> bool {
 
 #[test]
 fn a_full_table_of_connections_is_not_cut() {
-    let setup = Setup {
-        faults: vec![Fault::Fills(200_000), Fault::AgentDies],
-        most_faults: 2,
-        ..conntrack()
-    };
-    holds("connections; the table fills", setup);
+    let model = conntrack().with(2, [Fault::Fills(200_000), Fault::AgentDies]);
+    model.holds("connections; the table fills");
 }
 
 #[test]
 fn somebody_else_lowers_the_limit_of_connections() {
-    let setup = Setup {
-        faults: vec![Fault::Rival(MAX, "131072")],
-        most_faults: 1,
+    Setup {
         longest: HOUR,
-        ..conntrack()
-    };
-    holds("connections; somebody else lowers the limit", setup);
+        ..conntrack().with(1, [Fault::Rival(MAX, "131072")])
+    }
+    .holds("connections; somebody else lowers the limit");
 }
 
 #[test]
 fn somebody_else_sets_a_value_that_is_released() {
-    let setup = Setup {
+    Setup {
         nodes: 1,
         fine: true,
-        specs: vec![waves("1024")],
-        inputs: vec![Input::Deletes(0)],
-        faults: vec![Fault::Rival(SOMAXCONN, "7"), Fault::AgentDies],
-        most_faults: 2,
         longest: HOUR,
         right: is_released_or_left,
-        ..Setup::default()
-    };
-    holds("release; somebody else sets the value", setup);
+        ..Setup::new([waves("1024")], [Input::Deletes(0)])
+            .with(2, [Fault::Rival(SOMAXCONN, "7"), Fault::AgentDies])
+    }
+    .holds("release; somebody else sets the value");
 }
 
 /// What somebody else has set since stays.

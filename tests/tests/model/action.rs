@@ -1,0 +1,115 @@
+//! What may happen next.
+
+use crate::api::NODES;
+use crate::flight::Object;
+
+/// What happens next. Nodes, leaders and tunings by their index.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Action {
+    LeaderSees(usize, Kind),
+    LeaderDecides(usize),
+    Lands(usize, Object, Answer),
+    OrphanLands(usize),
+    OrphanIsLost(usize),
+    LeaderRetires,
+    AgentSees(usize),
+    AgentActs(usize),
+    AgentReports(usize),
+    ProfileIsCollected(usize),
+    NodeIsCutOff(usize),
+    NodeComesBack(usize),
+    TimePasses,
+    Input,
+    LeaderDies(usize),
+    SecondLeader,
+    WriteIsLost(usize, Object),
+    AgentDies(usize),
+    Reboots(usize),
+    NodeGoes(usize),
+    Rival(usize, &'static str, &'static str),
+    Fills(usize, u64),
+}
+
+/// What a watch is of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Kind {
+    Nodes,
+    Tunings,
+    Profiles,
+}
+
+/// When the answer to a write comes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Answer {
+    AtOnce,
+    /// The watch is faster.
+    Late,
+}
+
+impl Action {
+    /// Whether it takes one of the faults that may come.
+    pub(crate) fn is_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::LeaderDies(_)
+                | Self::SecondLeader
+                | Self::WriteIsLost(..)
+                | Self::AgentDies(_)
+                | Self::Reboots(_)
+                | Self::NodeGoes(_)
+                | Self::Rival(..)
+                | Self::Fills(..)
+        )
+    }
+
+    /// Whether it is neither a fault nor what people do.
+    pub(crate) fn is_calm(&self) -> bool {
+        !self.is_fault() && *self != Self::Input
+    }
+}
+
+impl std::fmt::Debug for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::LeaderSees(leader, kind) => write!(f, "leader {leader} sees the {kind:?}"),
+            Self::LeaderDecides(leader) => write!(f, "leader {leader} decides"),
+            Self::Lands(leader, object, answer) => {
+                write!(
+                    f,
+                    "leader {leader}'s write of {object:?} lands, answered {answer:?}"
+                )
+            }
+            Self::OrphanLands(at) => write!(f, "write {at} of a leader that is gone lands"),
+            Self::OrphanIsLost(at) => write!(f, "write {at} of a leader that is gone is lost"),
+            Self::LeaderRetires => write!(f, "leader 0 ends"),
+            Self::AgentSees(node) => write!(f, "agent {} sees its profile", NODES[*node]),
+            Self::AgentActs(node) => write!(f, "agent {} acts", NODES[*node]),
+            Self::AgentReports(node) => write!(f, "agent {} reports", NODES[*node]),
+            Self::ProfileIsCollected(node) => {
+                write!(f, "profile {} is collected with its node", NODES[*node])
+            }
+            Self::NodeIsCutOff(node) => write!(f, "node {} is cut off", NODES[*node]),
+            Self::NodeComesBack(node) => write!(f, "node {} comes back", NODES[*node]),
+            Self::TimePasses => write!(f, "time passes"),
+            Self::Input => write!(f, "INPUT"),
+            Self::LeaderDies(leader) => write!(f, "FAULT: leader {leader} dies"),
+            Self::SecondLeader => write!(f, "FAULT: a second leader begins"),
+            Self::WriteIsLost(leader, object) => {
+                write!(f, "FAULT: leader {leader}'s write of {object:?} is lost")
+            }
+            Self::AgentDies(node) => write!(f, "FAULT: agent {} dies", NODES[*node]),
+            Self::Reboots(node) => write!(f, "FAULT: node {} boots again", NODES[*node]),
+            Self::NodeGoes(node) => write!(f, "FAULT: node {} is deleted", NODES[*node]),
+            Self::Rival(node, key, value) => {
+                write!(
+                    f,
+                    "FAULT: somebody sets {key} = {value} on {}",
+                    NODES[*node]
+                )
+            }
+            Self::Fills(node, count) => {
+                write!(f, "FAULT: the tables of {} hold {count}", NODES[*node])
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What happens on one node: its agent, its kernel, and what becomes of the machine.
+
+use std::time::Duration;
+
+use nettune_agent::live::Counts;
+
+use crate::action::Action;
+use crate::api::{NODES, Node, Profile};
+use crate::cluster::{Cluster, content};
+use crate::setup::Planted;
+use crate::state::{Reach, State};
+
+/// After at most this long a node that is cut off is not Ready any more: the node controller's grace
+/// period for a kubelet that is not heard of is 40 s, or 50 s since Kubernetes 1.32.
+const GRACE: Duration = Duration::from_secs(50);
+
+impl Cluster {
+    /// `None` where it cannot happen.
+    pub(super) fn on_node(&self, next: &mut State, at: usize, action: &Action) -> Option<()> {
+        let name = NODES[at];
+        let is_reached = next.reach[at] != Reach::CutOff && next.api.nodes[at].is_some();
+        let host = &mut next.hosts[at];
+        let profile = &mut next.api.profiles[at];
+        match *action {
+            Action::AgentSees(_) => {
+                if is_reached {
+                    self.hosts.bring(host, name, profile.as_ref());
+                }
+            }
+            Action::AgentActs(_) => {
+                if is_reached && !self.setup.fine {
+                    self.hosts.bring(host, name, profile.as_ref());
+                }
+                self.hosts.act(host);
+                next.broken = next.broken.or(host.broken);
+                self.strike(next, at);
+            }
+            Action::AgentReports(_) => {
+                let status = self.hosts.report(host).filter(|_| is_reached)?;
+                let known = host.process.as_ref()?.profile.clone();
+                let is_conditional = self.setup.planted != Some(Planted::WritesWithoutVersion);
+                let there = profile.clone()?;
+                if is_conditional && known.as_ref() != Some(&there) {
+                    // Refused; the watch brings what there is.
+                    return None;
+                }
+                let told = self.pools.profiles.put(Profile {
+                    status,
+                    ..Profile::clone(&there)
+                });
+                *profile = Some(told.clone());
+                self.hosts.answer(host, &told);
+            }
+            Action::ProfileIsCollected(_) => {
+                let owner = profile.as_ref()?.owner;
+                let is_orphan = next.api.nodes[at].is_none_or(|node| node.life != owner);
+                profile.take_if(|_| is_orphan)?;
+            }
+            Action::NodeIsCutOff(_) => {
+                next.reach[at] = Reach::CutOff;
+                next.api.nodes[at].as_mut()?.ready = false;
+            }
+            Action::NodeComesBack(_) => {
+                // Its uid counts on, which the profiles' owners tell.
+                let boot = host.kernel.boot + 1;
+                self.hosts.replace(host, self.kernel(boot));
+                next.api.nodes[at] = Some(Node {
+                    life: boot,
+                    boot,
+                    ready: true,
+                });
+                next.reach[at] = Reach::Reached;
+            }
+            Action::AgentDies(_) => self.hosts.start(host),
+            Action::Reboots(_) => {
+                let node = next.api.nodes[at].as_mut()?;
+                node.boot += 1;
+                let kernel = self.kernel(node.boot);
+                self.hosts.reboot(host, kernel);
+            }
+            Action::NodeGoes(_) => {
+                host.process = None;
+                next.api.nodes[at].take()?;
+            }
+            Action::Rival(_, key, value) => {
+                self.hosts.disturb(host, |kernel| {
+                    for (own, held) in &mut kernel.keys {
+                        if own.name() == key {
+                            (held.content, held.ours) = (content(value), false);
+                        }
+                    }
+                });
+                self.strike(next, at);
+            }
+            Action::Fills(_, count) => {
+                self.hosts.disturb(host, |kernel| {
+                    kernel.counts = Counts {
+                        neighbors_ipv4: Some(count),
+                        neighbors_ipv6: Some(count),
+                        conntrack: Some(count),
+                    };
+                });
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Where the deadly value is, a node is soon not reached any more.
+    fn strike(&self, next: &mut State, at: usize) {
+        let Some((key, value)) = self.setup.deadly else {
+            return;
+        };
+        let is_deadly = next.holds(at, key) == Some(value);
+        match (is_deadly, next.reach[at]) {
+            (true, Reach::Reached) => {
+                next.struck[at] = true;
+                next.reach[at] = Reach::Fading(GRACE);
+            }
+            (false, Reach::Fading(_)) => next.reach[at] = Reach::Reached,
+            _ => {}
+        }
+    }
+}

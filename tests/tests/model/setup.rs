@@ -1,0 +1,153 @@
+//! What a model is of: the cluster, what people do in it, and what may go wrong.
+
+use std::time::Duration;
+
+use crate::check::explore;
+use crate::cluster::Cluster;
+use crate::state::State;
+
+/// What a model is of.
+pub(crate) struct Setup {
+    /// How many nodes.
+    pub(crate) nodes: usize,
+    /// The sysctls that a kernel boots with.
+    pub(crate) sysctls: Vec<(&'static str, &'static str)>,
+    /// Specs of tunings.
+    pub(crate) specs: Vec<serde_json::Value>,
+    /// Which spec each tuning has at first.
+    pub(crate) tunings: [Option<usize>; 2],
+    /// What people do, in this order, at any time.
+    pub(crate) inputs: Vec<Input>,
+    /// What may go wrong, at any time.
+    pub(crate) faults: Vec<Fault>,
+    /// How often something may go wrong.
+    pub(crate) most_faults: u8,
+    /// One effect of an agent is one step; else it does all it has to before anything else happens.
+    pub(crate) fine: bool,
+    /// A leader's watches bring each kind of object when they like; else it looks at all of them when
+    /// it decides. Its writes are on their way for as long as they like in any case.
+    pub(crate) lag: bool,
+    /// The status of tunings is written too.
+    pub(crate) statuses: bool,
+    /// An answer may come late: other decisions are made before it.
+    pub(crate) late_answers: bool,
+    /// Time passes only when what is on its way has come. Else it passes at any time, and any process
+    /// may be slow for as long as it likes.
+    pub(crate) prompt: bool,
+    /// A value that cuts a node off.
+    pub(crate) deadly: Option<(&'static str, &'static str)>,
+    /// On how many nodes that value may ever be.
+    pub(crate) most_cut_off: usize,
+    /// No longer ago than this is told apart: as long as the longest that is waited for.
+    pub(crate) longest: Duration,
+    /// Whether everything is as it should be once nothing is left to do.
+    pub(crate) right: fn(&Cluster, &State) -> bool,
+    /// A fault of the shell that must be found.
+    pub(crate) planted: Option<Planted>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            nodes: 2,
+            sysctls: vec![(SOMAXCONN, "128")],
+            specs: Vec::new(),
+            tunings: [Some(0), None],
+            inputs: Vec::new(),
+            faults: Vec::new(),
+            most_faults: 0,
+            fine: false,
+            lag: false,
+            statuses: false,
+            late_answers: false,
+            prompt: false,
+            deadly: None,
+            most_cut_off: 0,
+            longest: Duration::from_secs(60),
+            right: Cluster::holds_what_is_wanted,
+            planted: None,
+        }
+    }
+}
+
+impl Setup {
+    /// A tuning that has the first of these specs, and what people do then.
+    pub(crate) fn new<const S: usize, const I: usize>(
+        specs: [serde_json::Value; S],
+        inputs: [Input; I],
+    ) -> Self {
+        Self {
+            specs: specs.into(),
+            inputs: inputs.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The same, where so many of these faults may come.
+    pub(crate) fn with<const F: usize>(self, most_faults: u8, faults: [Fault; F]) -> Self {
+        Self {
+            faults: faults.into(),
+            most_faults,
+            ..self
+        }
+    }
+
+    /// Goes through every state, in which nothing may be found.
+    pub(crate) fn holds(self, name: &str) {
+        let violations = explore(name, self);
+        assert!(violations.is_empty(), "{}", violations.join("\n\n"));
+    }
+
+    /// Goes through a model with a planted fault, which must be found as a breach of this rule.
+    pub(crate) fn breaks(self, name: &str, rule: &str) {
+        let found = explore(name, self).join("\n\n");
+        assert!(
+            found.contains(rule),
+            "{name}: the planted fault was not found: {found}"
+        );
+    }
+}
+
+/// The sysctl of most models.
+pub(crate) const SOMAXCONN: &str = "net.core.somaxconn";
+
+/// What people do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Input {
+    /// A tuning gets this spec; it is made where it is not there.
+    Tunes(usize, usize),
+    /// A tuning is deleted.
+    Deletes(usize),
+}
+
+/// What may go wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// A leader is killed; the next one begins, and what was on its way may still arrive.
+    LeaderDies,
+    /// Another leader begins while the first goes on for a while.
+    SecondLeader,
+    /// A write is lost on its way, or its answer does not come.
+    WriteIsLost,
+    /// An agent is killed; the next one begins.
+    AgentDies,
+    /// A machine boots again.
+    Reboot,
+    /// A Node is deleted.
+    NodeGoes,
+    /// Somebody else sets a sysctl.
+    Rival(&'static str, &'static str),
+    /// This many entries are in both tables from now on.
+    Fills(u64),
+}
+
+/// A fault that is planted in the shell around the product's functions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Planted {
+    /// The API server is not told the version that a write was decided on.
+    WritesWithoutVersion,
+    /// What is saved holds no originals.
+    ForgetsOriginals,
+    /// What is to be saved is saved when nothing is left to do: after the writes.
+    SavesAfterWriting,
+}

@@ -1,0 +1,140 @@
+//! A state of a small cluster: all that is in it at one moment.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
+use std::time::Duration;
+
+use crate::action::Kind;
+use crate::api::{Api, NODES, TUNINGS};
+use crate::flight::Flight;
+use crate::host::Host;
+use crate::intern::Interned;
+use crate::leader::Leader;
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct State {
+    pub(crate) api: Api,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) reach: Vec<Reach>,
+    pub(crate) leaders: Vec<Leader>,
+    /// Writes of leaders that are gone.
+    pub(crate) orphans: Vec<Interned<Flight>>,
+    /// Counts the profiles of each name.
+    pub(crate) lives: Vec<u8>,
+    /// Counts the tunings of each name.
+    pub(crate) tuning_lives: [u8; 2],
+    pub(crate) inputs_done: usize,
+    pub(crate) faults_left: u8,
+    /// Nodes on which the deadly value was.
+    pub(crate) struck: Vec<bool>,
+    /// The rule that was broken.
+    pub(crate) broken: Option<&'static str>,
+}
+
+/// Whether a node is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Reach {
+    Reached,
+    /// For at most this long yet.
+    Fading(Duration),
+    CutOff,
+}
+
+impl State {
+    pub(crate) fn leader_sees(&mut self, leader: usize, kind: Kind) {
+        let leader = &mut self.leaders[leader];
+        match kind {
+            Kind::Nodes => leader.view.nodes.clone_from(&self.api.nodes),
+            Kind::Tunings => leader.view.tunings.clone_from(&self.api.tunings),
+            Kind::Profiles => leader.view.profiles.clone_from(&self.api.profiles),
+        }
+        leader.due = true;
+    }
+
+    /// Whether an agent has seen the profile that is there.
+    pub(crate) fn agent_knows(&self, at: usize) -> bool {
+        let process = self.hosts[at].process.as_ref();
+        process.is_none_or(|process| process.profile == self.api.profiles[at])
+    }
+
+    /// A leader ends; what it has sent may still arrive.
+    pub(crate) fn end_leader(&mut self, at: usize) {
+        let leader = self.leaders.remove(at);
+        self.orphans.extend(leader.in_flight);
+        self.orphans.sort_by_key(Interned::id);
+        self.orphans.dedup();
+    }
+
+    /// What a sysctl of a node holds.
+    pub(crate) fn holds(&self, at: usize, key: &str) -> Option<&str> {
+        let mut keys = self.hosts[at].kernel.keys.iter();
+        let (_, held) = keys.find(|(own, _)| own.name() == key)?;
+        Some(held.content.as_str())
+    }
+
+    pub(crate) fn fingerprint(&self) -> u64 {
+        fingerprint(self)
+    }
+
+    /// Whether a node is cut off.
+    pub(crate) fn is_cut_off(&self, at: usize) -> bool {
+        self.reach[at] == Reach::CutOff
+    }
+}
+
+pub(crate) fn fingerprint(of: &impl Hash) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(of)
+}
+
+/// One line about a state, for a path that people read.
+pub(crate) fn summary(state: &State) -> String {
+    let mut parts = Vec::new();
+    for (name, tuning) in TUNINGS.iter().zip(&state.api.tunings) {
+        let spec = tuning.as_ref().map(|tuning| tuning.spec);
+        parts.extend(spec.map(|spec| format!("{name}=spec {spec}")));
+    }
+    for (at, profile) in state.api.profiles.iter().enumerate() {
+        let values: Vec<String> = state.hosts[at]
+            .kernel
+            .keys
+            .values()
+            .map(|held| held.content.to_string())
+            .collect();
+        let said = profile
+            .as_deref()
+            .map_or("no profile".to_owned(), |profile| {
+                let wanted: Vec<&str> = profile
+                    .spec
+                    .sysctls
+                    .iter()
+                    .map(|sysctl| sysctl.value.as_str())
+                    .collect();
+                format!(
+                    "profile .{} gen {} [{}]{}{}{}",
+                    profile.life,
+                    profile.generation,
+                    wanted.join(" "),
+                    if profile.spec.trial { " trial" } else { "" },
+                    if profile.spec.release { " release" } else { "" },
+                    if profile.is_ready() { " ready" } else { "" },
+                )
+            });
+        parts.push(format!(
+            "{}: kernel [{}], {said}",
+            NODES[at],
+            values.join(" ")
+        ));
+    }
+    for (at, leader) in state.leaders.iter().enumerate() {
+        for flight in &leader.in_flight {
+            parts.push(format!(
+                "leader {at} → {} {:?}",
+                flight.verb(),
+                flight.object
+            ));
+        }
+    }
+    for flight in &state.orphans {
+        parts.push(format!("orphan → {} {:?}", flight.verb(), flight.object));
+    }
+    parts.join("; ")
+}
