@@ -5,8 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -19,15 +18,17 @@ use crate::control_plane::{
 };
 use crate::directory_node::{DirectoryNode, DirectoryNodeError};
 use crate::nodes::{self, NodeSpec};
-use crate::process::{Process, ProcessError};
+use crate::process::ProcessError;
 use crate::programs::Program;
 use crate::proxy::Proxy;
 use crate::workspace::MissingBinary;
 
+mod member;
 mod rights;
 mod truth;
 mod values;
 
+pub use member::Member;
 pub use rights::{AGENT, BINDINGS, OPERATOR};
 pub use truth::Wanted;
 pub use values::Values;
@@ -92,96 +93,6 @@ pub enum ClusterError {
         /// The ends of all logs.
         logs: String,
     },
-}
-
-/// A program that is started again when it has ended.
-#[derive(Debug)]
-pub struct Member {
-    name: String,
-    kubeconfig: PathBuf,
-    log: PathBuf,
-    process: Option<Process>,
-    starts: usize,
-}
-
-impl Member {
-    fn new(name: &str, kubeconfig: &Path, dir: &Path) -> Self {
-        Self {
-            name: name.to_owned(),
-            kubeconfig: kubeconfig.to_path_buf(),
-            log: dir.join(format!("{name}.log")),
-            process: None,
-            starts: 0,
-        }
-    }
-
-    /// Its name, such as `operator-0`.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its process, until it is killed.
-    #[must_use]
-    pub fn process(&self) -> Option<&Process> {
-        self.process.as_ref()
-    }
-
-    /// How often it was started.
-    #[must_use]
-    pub fn starts(&self) -> usize {
-        self.starts
-    }
-
-    /// All that it has ever said.
-    #[must_use]
-    pub fn log(&self) -> String {
-        std::fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
-    }
-
-    /// The last lines of that.
-    #[must_use]
-    pub fn end_of_log(&self, lines: usize) -> String {
-        let log = self.log();
-        let all: Vec<&str> = log.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
-    }
-
-    /// Ends it by SIGKILL; it stays away until it is revived.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be killed.
-    pub fn kill(&mut self) -> Result<(), ClusterError> {
-        if let Some(mut process) = self.process.take() {
-            process.kill()?;
-        }
-        Ok(())
-    }
-
-    /// Starts it where it does not run.
-    fn revive(
-        &mut self,
-        command: impl FnOnce(&Path) -> Result<Command, MissingBinary>,
-        environment: &[(String, String, String)],
-    ) -> Result<(), ClusterError> {
-        if let Some(process) = &mut self.process
-            && process.exit_status()?.is_none()
-        {
-            return Ok(());
-        }
-        let mut command = command(&self.kubeconfig)?;
-        for (program, name, value) in environment {
-            if *program == self.name {
-                command.env(name, value);
-            }
-        }
-        self.process = Some(Process::start(&self.name, command, &self.log)?);
-        self.starts += 1;
-        Ok(())
-    }
 }
 
 /// A node: what its kubelet says, what stands for its kernel, and its agent.
@@ -375,7 +286,8 @@ impl Cluster {
             let _ = writeln!(
                 all,
                 "--- {}, started {} times\n{end}",
-                member.name, member.starts
+                member.name(),
+                member.starts()
             );
             all
         })

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::net::free_port;
-use crate::process::{Process, ProcessError, command};
+use crate::process::{Process, ProcessError};
 use crate::tools::{Tools, ToolsError};
 use crate::wait::{TimedOut, eventually};
 
@@ -19,6 +18,7 @@ mod credentials;
 mod etcd;
 mod kubeconfig;
 mod kubectl;
+mod servers;
 
 use client::{client_of, is_ready, probing_client};
 use credentials::Credentials;
@@ -155,7 +155,7 @@ impl ControlPlane {
         let (etcd_port, port) = (port()?, port()?);
         let etcd = Process::start(
             "etcd",
-            etcd(tools, dir.path(), etcd_port, self::port()?),
+            servers::etcd(tools, dir.path(), etcd_port, self::port()?),
             &dir.path().join("etcd.log"),
         )?;
         let mut this = Self {
@@ -342,67 +342,6 @@ impl ControlPlane {
         )
         .map_err(|source| io_error(format!("write {}", path.display()), source))
     }
-
-    fn api_server_command(&self) -> Command {
-        let mut server = command(&self.tools.kube_apiserver);
-        let path = |path: &Path| path.display().to_string();
-        let credentials = &self.credentials;
-        let valued = [
-            (
-                "etcd-servers",
-                format!("http://127.0.0.1:{}", self.etcd_port),
-            ),
-            ("bind-address", "127.0.0.1".to_owned()),
-            ("secure-port", self.port.to_string()),
-            ("tls-cert-file", path(&credentials.certificate)),
-            ("tls-private-key-file", path(&credentials.key)),
-            ("service-cluster-ip-range", "10.0.0.0/24".to_owned()),
-            (
-                "service-account-issuer",
-                "https://kubernetes.default.svc".to_owned(),
-            ),
-            (
-                "service-account-key-file",
-                path(&credentials.service_account_public_key),
-            ),
-            (
-                "service-account-signing-key-file",
-                path(&credentials.service_account_key),
-            ),
-            ("authorization-mode", "Node,RBAC".to_owned()),
-            ("token-auth-file", path(&credentials.tokens)),
-            ("allow-privileged", "true".to_owned()),
-            // It would want a controller manager, which makes the tokens' accounts.
-            ("disable-admission-plugins", "ServiceAccount".to_owned()),
-        ];
-        server
-            .args(valued.map(|(flag, value)| format!("--{flag}={value}")))
-            .args(&self.flags);
-        server
-    }
-}
-
-fn etcd(tools: &Tools, dir: &Path, client_port: u16, peer_port: u16) -> Command {
-    let mut etcd = command(&tools.etcd);
-    let client = format!("http://127.0.0.1:{client_port}");
-    let peer = format!("http://127.0.0.1:{peer_port}");
-    etcd.arg("--data-dir").arg(dir.join("etcd"));
-    etcd.args([
-        "--listen-client-urls",
-        &client,
-        "--advertise-client-urls",
-        &client,
-    ]);
-    etcd.args([
-        "--listen-peer-urls",
-        &peer,
-        "--initial-advertise-peer-urls",
-        &peer,
-    ]);
-    etcd.args(["--initial-cluster", &format!("default={peer}")]);
-    // The data need not survive a power cut: it is in a temporary folder.
-    etcd.arg("--unsafe-no-fsync");
-    etcd
 }
 
 fn port() -> Result<u16, ControlPlaneError> {

@@ -156,9 +156,7 @@ impl Process {
     /// Everything it has said so far.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        text_of(&self.log)
     }
 
     /// Where that is kept.
@@ -318,9 +316,7 @@ impl Process {
     /// The last lines of its log.
     #[must_use]
     pub fn tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+        last_lines(&self.log(), TAIL_LINES)
     }
 
     fn control(&self, attempt: &'static str, source: io::Error) -> ProcessError {
@@ -347,6 +343,19 @@ impl Drop for Process {
             eprintln!("{error}");
         }
     }
+}
+
+/// What a log says; nothing where there is none yet.
+pub(crate) fn text_of(log: &Path) -> String {
+    std::fs::read(log)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
+}
+
+/// The end of a text.
+pub(crate) fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Reads on a thread of its own, which ends when the other side closes the pipe or nobody listens any more.

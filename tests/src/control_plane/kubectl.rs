@@ -85,7 +85,8 @@ impl ControlPlane {
         succeeded(&args, self.kubectl_reading(&args, yaml).await?)
     }
 
-    /// Installs the CRDs of this workspace and waits until the API server serves them.
+    /// Installs the CRDs of this workspace, also in place of what somebody has made of them, and waits until the API
+    /// server serves them.
     ///
     /// # Errors
     ///
@@ -95,8 +96,14 @@ impl ControlPlane {
             .join("crds/manifests")
             .display()
             .to_string();
-        self.kubectl_ok(&["apply", "--server-side", "-f", &manifests])
-            .await?;
+        self.kubectl_ok(&[
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "-f",
+            &manifests,
+        ])
+        .await?;
         self.wait_for_crds().await
     }
 

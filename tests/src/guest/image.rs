@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
+use super::GuestConfig;
 use super::archive::Archive;
 use super::modules::{Module, Modules, ModulesError};
 use super::programs::{self, Entries, Entry, MERGED, in_usr};
-use super::{GuestConfig, LoadOrder};
+use super::qemu::LoadOrder;
 use crate::debian::{DebianError, Kernel};
 
 const INIT: &str = include_str!("init.sh");

@@ -14,7 +14,8 @@ use nettune_tests::{Cluster, ClusterConfig};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{LARGE, SMALL, SOMAXCONN, SOON, SPEC_CHANGED, TUNING, done, told, wanted};
+use super::writes::{SPEC_CHANGED, Writes};
+use super::{LARGE, SMALL, SOMAXCONN, SOON, TUNING, wanted};
 
 const NODES: u16 = 6;
 /// Until the next kill, at most.
@@ -81,21 +82,15 @@ async fn run(storm: Storm) -> anyhow::Result<()> {
         is_sound(machine).with_context(|| machine.agent.end_of_log(30))?;
     }
     cluster.rests(CALM, SOON).await?;
-    let writes = cluster.writes(began)?;
+    let writes = Writes::of(cluster.writes(began)?);
     eprintln!(
         "{} kills, {changes} changes: right {took:.1?} later; {:?}",
         storm.kills,
-        done(&writes)
+        writes.counted()
     );
     // One for what may go out at once, one for what waits for its turn, and one that was overtaken by the next change.
     let most = 3 * usize::from(NODES) * (changes + 2);
-    let specs = done(&writes).get(SPEC_CHANGED).copied().unwrap_or(0);
-    ensure!(
-        specs <= most,
-        "{specs} of at most {most}: {}",
-        told(&writes)
-    );
-    Ok(())
+    writes.have(0..=most, SPEC_CHANGED)
 }
 
 /// Any of the specs that it may be changed to.

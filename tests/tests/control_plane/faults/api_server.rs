@@ -13,7 +13,8 @@ use nettune_tests::proxy::Cutting;
 use tokio::time::{Instant, sleep_until};
 
 use super::pool::with_cluster;
-use super::{LARGE, SMALL, SOON, SPEC_CHANGED, THRESH3, done, told};
+use super::writes::{SPEC_CHANGED, Writes};
+use super::{LARGE, SMALL, SOON, THRESH3};
 
 #[tokio::test]
 async fn while_the_api_server_is_away_values_are_kept_and_afterwards_work_goes_on()
@@ -29,7 +30,7 @@ async fn while_the_api_server_is_away_values_are_kept_and_afterwards_work_goes_o
         let writes = fault
             .ends_right("API server killed and back", &LARGE.values(), SOON)
             .await?;
-        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        writes.have_just(3, SPEC_CHANGED)?;
         Ok(())
     })
     .await
@@ -48,13 +49,13 @@ async fn a_watch_that_is_older_than_what_etcd_keeps_begins_anew() -> anyhow::Res
         let writes = fault
             .ends_right("etcd compacted under a watch", &LARGE.values(), SOON)
             .await?;
-        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        writes.have_just(3, SPEC_CHANGED)?;
         // Agents have not been restarted: only a watch that is told 410 lists again.
-        let requests = fault.cluster.audit.since(fault.began)?;
+        let requests = Writes::of(fault.cluster.audit.since(fault.began)?);
         let listed = requests
-            .iter()
+            .all()
             .filter(|request| request.user == AGENT && request.verb == "list");
-        ensure!(listed.count() == 3, "{}", told(&requests));
+        ensure!(listed.count() == 3, "{requests}");
         Ok(())
     })
     .await
@@ -97,7 +98,7 @@ async fn watches_that_are_cut_each_second_still_bring_what_changes() -> anyhow::
         println!("{cuts} cuts; held {took:.1?} after the changes in between");
         // The audit log has no code for an answer that was cut off.
         let written = generations(&fault.client).await? - before;
-        ensure!(written == 6, "{written}: {}", told(&writes));
+        ensure!(written == 6, "{written}: {writes}");
         Ok(())
     })
     .await
@@ -113,7 +114,7 @@ async fn when_both_operators_are_killed_the_next_ones_go_on() -> anyhow::Result<
         let writes = fault
             .ends_right("both operators killed", &LARGE.values(), SOON)
             .await?;
-        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        writes.have_just(3, SPEC_CHANGED)?;
         Ok(())
     })
     .await

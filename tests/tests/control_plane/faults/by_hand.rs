@@ -11,10 +11,8 @@ use nettune_tests::cluster::{Machine, Values};
 use nettune_tests::{Cluster, eventually, nodes};
 
 use super::pool::{Fault, with_cluster};
-use super::{
-    AGENT_SAID, LARGE, PROFILE_CREATED, PROFILE_DELETED, SMALL, SOMAXCONN, SOON, SPEC_CHANGED,
-    THRESH3, TUNING_SAID, done, told,
-};
+use super::writes::{AGENT_SAID, PROFILE_CREATED, PROFILE_DELETED, SPEC_CHANGED, TUNING_SAID};
+use super::{LARGE, SMALL, SOMAXCONN, SOON, THRESH3, has_kept_small};
 
 /// Changes a profile, or its status.
 async fn edit(fault: &Fault, node: &str, subresource: &str, patch: &str) -> anyhow::Result<()> {
@@ -36,7 +34,7 @@ async fn a_profile_that_is_edited_by_hand_is_put_right() -> anyhow::Result<()> {
         let writes = fault
             .ends_right("profiles edited by hand", &SMALL.values(), SOON)
             .await?;
-        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        writes.have_just(3, SPEC_CHANGED)?;
         let of_another = r#"{"spec": {"tuning": "another"}}"#;
         edit(fault, "node-0", "", of_another).await?;
         let label = r#"{"metadata": {"labels": {"somebody": "was-here"}}}"#;
@@ -47,7 +45,7 @@ async fn a_profile_that_is_edited_by_hand_is_put_right() -> anyhow::Result<()> {
             .ends_right("profile, label, status edited", &SMALL.values(), SOON)
             .await?;
         // A label is nobody's business, and a status is the agent's.
-        ensure!(done(&writes)[SPEC_CHANGED] == 4, "{}", told(&writes));
+        writes.have_just(4, SPEC_CHANGED)?;
         Ok(())
     })
     .await
@@ -61,14 +59,9 @@ async fn profiles_that_are_deleted_come_back_and_no_value_moves() -> anyhow::Res
         let writes = fault
             .ends_right("profiles deleted", &SMALL.values(), SOON)
             .await?;
-        ensure!(done(&writes)[PROFILE_CREATED] == 3, "{}", told(&writes));
-        ensure!(
-            !done(&writes).contains_key(SPEC_CHANGED),
-            "{}",
-            told(&writes)
-        );
-        let moved = values.other_than(&["8192"]);
-        ensure!(moved.is_empty(), "{moved:?}");
+        writes.have_just(3, PROFILE_CREATED)?;
+        writes.have_just(0, SPEC_CHANGED)?;
+        has_kept_small(&values)?;
         Ok(())
     })
     .await
@@ -88,17 +81,12 @@ async fn a_node_that_is_deleted_and_back_in_a_second_gets_a_profile_of_its_own()
         let writes = fault
             .ends_right("Node deleted and back", &SMALL.values(), SOON)
             .await?;
-        let done = done(&writes);
-        ensure!(done[PROFILE_DELETED] == 1, "{}", told(&writes));
-        ensure!(done[PROFILE_CREATED] == 1, "{}", told(&writes));
+        writes.have_just(1, PROFILE_DELETED)?;
+        writes.have_just(1, PROFILE_CREATED)?;
         // What its agent finds, and what else it says a moment later.
-        ensure!(
-            done[AGENT_SAID] <= 2 && done[TUNING_SAID] <= 6,
-            "{}",
-            told(&writes)
-        );
-        let moved = values.other_than(&["8192"]);
-        ensure!(moved.is_empty(), "{moved:?}");
+        writes.have(0..=2, AGENT_SAID)?;
+        writes.have(0..=6, TUNING_SAID)?;
+        has_kept_small(&values)?;
         Ok(())
     })
     .await
@@ -147,12 +135,8 @@ async fn a_tuning_that_is_deleted_in_the_middle_of_a_rollout_moves_no_value() ->
         let writes = fault
             .ends_right("tuning deleted in a rollout, Retain", &SMALL.values(), SOON)
             .await?;
-        let done = done(&writes);
-        ensure!(
-            done[PROFILE_DELETED] == 3 && done[PROFILE_CREATED] == 3,
-            "{}",
-            told(&writes)
-        );
+        writes.have_just(3, PROFILE_DELETED)?;
+        writes.have_just(3, PROFILE_CREATED)?;
         Ok(())
     })
     .await
@@ -194,11 +178,7 @@ async fn originals_that_go_back_one_by_one_stop_going_back_when_the_tuning_is_th
                 SOON,
             )
             .await?;
-        ensure!(
-            !done(&writes).contains_key(PROFILE_DELETED),
-            "{}",
-            told(&writes)
-        );
+        writes.have_just(0, PROFILE_DELETED)?;
         Ok(())
     })
     .await

@@ -3,16 +3,17 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use nettune_crds::{NodeNetworkProfile, NodeNetworkTuning};
-use nettune_tests::{Cluster, workspace};
+use nettune_tests::Cluster;
 use serde_json::{Value, json};
 
 use super::pool::{Fault, with_cluster};
-use super::{LARGE, PROFILE_DELETED, SMALL, SOON, SPEC_CHANGED, TUNING_SAID, done, told};
+use super::writes::{PROFILE_DELETED, SPEC_CHANGED, TUNING_SAID};
+use super::{LARGE, SMALL, SOON};
 
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 const TUNINGS: &str = "nodenetworktunings.nettune.dev";
@@ -24,21 +25,6 @@ impl Fault {
         let patch = patch.to_string();
         self.kubectl(&["patch", "crd", crd, "--type=json", "-p", &patch])
             .await?;
-        Ok(())
-    }
-
-    /// Puts the CRDs of this workspace back.
-    async fn define(&self) -> anyhow::Result<()> {
-        let manifests = workspace::root().join("crds/manifests");
-        let manifests = manifests.to_str().context("a path in UTF-8")?;
-        let apply = [
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "-f",
-            manifests,
-        ];
-        self.kubectl(&apply).await?;
         Ok(())
     }
 
@@ -88,14 +74,14 @@ async fn fields_of_a_newer_definition_change_nothing() -> anyhow::Result<()> {
         let writes = fault
             .ends_right("a change under newer CRDs", &LARGE.values(), SOON)
             .await?;
-        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        writes.have_just(3, SPEC_CHANGED)?;
         // What they do not know they leave where it is.
         fault
             .prints(&["get", "nnp", "node-0", "-o", kept], |printed| {
                 printed == "1"
             })
             .await?;
-        fault.define().await?;
+        fault.cluster.control_plane.install_crds().await?;
         fault
             .prints(&["get", "nnp", "node-0", "-o", kept], str::is_empty)
             .await?;
@@ -117,21 +103,35 @@ async fn a_definition_that_keeps_less_is_not_written_to_again_and_again() -> any
             remove("status/properties/tables"),
         ];
         fault.redefine(PROFILES, json!(older)).await?;
-        let ceilings = ["get", "nnp", "node-0", "-o", "jsonpath={.spec.sysctls[*].ceiling}"];
+        let ceilings = [
+            "get",
+            "nnp",
+            "node-0",
+            "-o",
+            "jsonpath={.spec.sysctls[*].ceiling}",
+        ];
         fault.prints(&ceilings, str::is_empty).await?;
         fault.apply(&LARGE.at_once()).await?;
         fault.cluster.holds(&LARGE.values(), SOON).await?;
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let conditions = r#"jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{"\n"}{end}"#;
-        let said = fault.kubectl(&["get", "nnt", "default", "-o", conditions]).await?;
+        let said = fault.said().await?;
         let why = "Progressing=False WritesRefused: the API server does not take 3 of the profiles";
-        ensure!(said.contains(why) && said.contains("keeps something else than was written"), "{said}");
-        fault.define().await?;
-        fault.prints(&ceilings, |printed| !printed.is_empty()).await?;
-        let writes = fault
-            .ends_right("older CRDs, and the present ones again", &LARGE.values(), SOON * 2)
+        ensure!(
+            said.contains(why) && said.contains("keeps something else than was written"),
+            "{said}"
+        );
+        fault.cluster.control_plane.install_crds().await?;
+        fault
+            .prints(&ceilings, |printed| !printed.is_empty())
             .await?;
-        ensure!(done(&writes)[SPEC_CHANGED] <= 15, "{}", told(&writes));
+        let writes = fault
+            .ends_right(
+                "older CRDs, and the present ones again",
+                &LARGE.values(),
+                SOON * 2,
+            )
+            .await?;
+        writes.have(0..=15, SPEC_CHANGED)?;
         Ok(())
     })
     .await
@@ -197,19 +197,18 @@ async fn a_thousand_malformed_objects_stop_nothing_and_are_written_once() -> any
         }
         let rest = stream::iter((4..MALFORMED).map(create)).buffer_unordered(AT_ONCE);
         rest.try_collect::<()>().await.map_err(anyhow::Error::msg)?;
-        fault.define().await?;
+        fault.cluster.control_plane.install_crds().await?;
         fault.apply(&LARGE.at_once()).await?;
         let took = fault.cluster.holds(&LARGE.values(), SOON).await?;
         let writes = fault
             .ends_right("a thousand malformed objects", &LARGE.values(), SOON * 2)
             .await?;
         eprintln!("the good ones held what is wanted after {took:.1?}");
-        let done = done(&writes);
-        ensure!(done[SPEC_CHANGED] == 3, "{}", told(&writes));
+        writes.have_just(3, SPEC_CHANGED)?;
         // A profile without a Node is nobody's; a tuning that cannot be used says so, and once.
-        ensure!(done[PROFILE_DELETED] == MALFORMED / 2, "{done:?}");
+        writes.have_just(MALFORMED / 2, PROFILE_DELETED)?;
         let said = writes
-            .iter()
+            .all()
             .filter(|write| write.name.starts_with("malformed") && write.is_done());
         let said = said
             .filter(|write| write.resource == "nodenetworktunings/status")
@@ -217,7 +216,7 @@ async fn a_thousand_malformed_objects_stop_nothing_and_are_written_once() -> any
         ensure!(
             said == MALFORMED / 2,
             "{said} said so of {}",
-            done[TUNING_SAID]
+            writes.done(TUNING_SAID)
         );
         fault
             .kubectl(&["delete", "nnt", "-l", "malformed=true", "--wait=false"])

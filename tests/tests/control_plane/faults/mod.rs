@@ -3,11 +3,10 @@
 //! After each fault every kernel holds the right values, every condition says so, and no more was written than had to
 //! be; what the conditions say during the fault is looked at where there is something to say.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nettune_tests::audit::Request;
-use nettune_tests::cluster::{AGENT, Wanted};
+use anyhow::ensure;
+use nettune_tests::cluster::{Values, Wanted};
 
 // It takes the longest, and tests begin in the order of the alphabet.
 mod abrupt_ends;
@@ -17,6 +16,9 @@ mod definitions;
 mod pool;
 mod refusals;
 mod stale;
+mod writes;
+
+use writes::Writes;
 
 const SOON: Duration = Duration::from_secs(30);
 const TUNING: &str = "default";
@@ -77,30 +79,9 @@ fn wanted<'a>(values: &'a [(&'a str, &'a str)]) -> Wanted<'a> {
     }
 }
 
-/// Writes that were done, counted by who wrote what.
-fn done(writes: &[Request]) -> BTreeMap<String, usize> {
-    let mut counted = BTreeMap::new();
-    for write in writes.iter().filter(|write| write.is_done()) {
-        let who = if write.user == AGENT {
-            "agent"
-        } else {
-            "operator"
-        };
-        let what = format!("{who}: {} {}", write.verb, write.resource);
-        *counted.entry(what).or_default() += 1;
-    }
-    counted
+/// Fails where a node has held, for a moment, anything but SMALL's gc_thresh3 and somaxconn.
+fn has_kept_small(values: &Values) -> anyhow::Result<()> {
+    let moved = values.other_than(&[SMALL.somaxconn]);
+    ensure!(moved.is_empty(), "{moved:?}");
+    Ok(())
 }
-
-/// All of them, as they came.
-fn told(writes: &[Request]) -> String {
-    writes
-        .iter()
-        .fold(String::new(), |told, write| format!("{told}\n{write}"))
-}
-
-const SPEC_CHANGED: &str = "operator: patch nodenetworkprofiles";
-const PROFILE_CREATED: &str = "operator: create nodenetworkprofiles";
-const PROFILE_DELETED: &str = "operator: delete nodenetworkprofiles";
-const TUNING_SAID: &str = "operator: update nodenetworktunings/status";
-const AGENT_SAID: &str = "agent: patch nodenetworkprofiles/status";

@@ -4,10 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
-use nettune_tests::audit::{Mark, Request};
+use nettune_tests::audit::Mark;
 use nettune_tests::{Cluster, ClusterConfig};
 
-use super::{SMALL, SOON, wanted};
+use super::{SMALL, SOON, TUNING, Writes, wanted};
 
 /// So long nothing is written in a cluster that has come to rest.
 const CALM: Duration = Duration::from_millis(1500);
@@ -98,27 +98,31 @@ impl Fault {
         Ok(self.cluster.control_plane.kubectl_ok(args).await?)
     }
 
+    /// What the tuning says of itself, a line for each condition.
+    pub(super) async fn said(&self) -> anyhow::Result<String> {
+        let conditions = r#"jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{"\n"}{end}"#;
+        self.kubectl(&["get", "nnt", TUNING, "-o", conditions])
+            .await
+    }
+
     /// Waits until all is right and nothing more is written. Returns all that was written since the test began.
     pub(super) async fn ends_right(
         &mut self,
         fault: &str,
         values: &[(&str, &str)],
         within: Duration,
-    ) -> anyhow::Result<Vec<Request>> {
+    ) -> anyhow::Result<Writes> {
         let Self {
             cluster, client, ..
         } = self;
         let took = cluster.comes_right(client, &wanted(values), within).await?;
         cluster.rests(CALM, SOON).await?;
         let writes = self.writes()?;
-        eprintln!(
-            "{fault}: right {took:.1?} later; {:?}",
-            super::done(&writes)
-        );
+        eprintln!("{fault}: right {took:.1?} later; {:?}", writes.counted());
         Ok(writes)
     }
 
-    pub(super) fn writes(&self) -> anyhow::Result<Vec<Request>> {
-        Ok(self.cluster.writes(self.began)?)
+    pub(super) fn writes(&self) -> anyhow::Result<Writes> {
+        Ok(Writes::of(self.cluster.writes(self.began)?))
     }
 }

@@ -10,15 +10,8 @@ use nettune_tests::Proxy;
 use nettune_tests::cluster::{BINDINGS, Values};
 
 use super::pool::{Fault, with_cluster};
-use super::{LARGE, PROFILE_DELETED, SMALL, SOMAXCONN, SOON, SPEC_CHANGED, THRESH3, done, told};
-
-/// What the tuning says of itself.
-async fn said(fault: &Fault) -> anyhow::Result<String> {
-    let conditions = r#"jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{"\n"}{end}"#;
-    fault
-        .kubectl(&["get", "nnt", "default", "-o", conditions])
-        .await
-}
+use super::writes::{PROFILE_DELETED, SPEC_CHANGED};
+use super::{LARGE, SMALL, SOMAXCONN, SOON, THRESH3, has_kept_small};
 
 const POLICY: &str = r#"
 apiVersion: admissionregistration.k8s.io/v1
@@ -67,7 +60,7 @@ async fn a_policy_that_denies_writes_is_told_and_outlasted() -> anyhow::Result<(
         is_refused(fault).await?;
         fault.apply(&LARGE.at_once()).await?;
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let said = said(fault).await?;
+        let said = fault.said().await?;
         let why = "Progressing=False WritesRefused: the API server does not take 3 of the profiles";
         ensure!(
             said.contains(why) && said.contains("frozen today"),
@@ -75,11 +68,10 @@ async fn a_policy_that_denies_writes_is_told_and_outlasted() -> anyhow::Result<(
         );
         ensure!(said.contains("Ready=False NodesNotReady"), "{said}");
         let tried = fault.writes()?;
-        let tried = tried.iter().filter(|write| write.code == 422).count();
+        let tried = tried.all().filter(|write| write.code == 422).count();
         // A tenth of a second, then twice as long each time: six times in five seconds for each of three.
         ensure!((3..=24).contains(&tried), "{tried} tries");
-        let moved = values.other_than(&["8192"]);
-        ensure!(moved.is_empty(), "{moved:?}");
+        has_kept_small(&values)?;
         let delete = ["delete", "validatingadmissionpolicybinding", "frozen"];
         fault.kubectl(&delete).await?;
         fault
@@ -88,7 +80,7 @@ async fn a_policy_that_denies_writes_is_told_and_outlasted() -> anyhow::Result<(
         let writes = fault
             .ends_right("writes denied by a policy", &LARGE.values(), SOON)
             .await?;
-        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        writes.have_just(3, SPEC_CHANGED)?;
         Ok(())
     })
     .await
@@ -115,7 +107,7 @@ async fn a_webhook_that_never_answers_is_told_and_outlasted() -> anyhow::Result<
         is_refused(fault).await?;
         fault.apply(&LARGE.at_once()).await?;
         tokio::time::sleep(Duration::from_secs(6)).await;
-        let said = said(fault).await?;
+        let said = fault.said().await?;
         let why = "Progressing=False WritesRefused: the API server does not take 3 of the profiles";
         ensure!(said.contains(why) && said.contains("silent.example.org"), "{said}");
         fault.cluster.holds(&SMALL.values(), Duration::from_millis(100)).await?;
@@ -123,7 +115,7 @@ async fn a_webhook_that_never_answers_is_told_and_outlasted() -> anyhow::Result<
         let writes = fault
             .ends_right("writes held up by a webhook", &LARGE.values(), SOON)
             .await?;
-        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
+        writes.have_just(3, SPEC_CHANGED)?;
         drop(listener);
         Ok(())
     })
@@ -145,8 +137,7 @@ async fn rights_that_are_taken_away_move_no_value_and_are_used_again_when_they_a
         fault.apply(&LARGE.at_once()).await?;
         // Longer than a leader goes on without its Lease.
         tokio::time::sleep(Duration::from_secs(7)).await;
-        let moved = values.other_than(&["8192"]);
-        ensure!(moved.is_empty(), "{moved:?}");
+        has_kept_small(&values)?;
         fault.apply(BINDINGS).await?;
         let writes = fault
             .ends_right(
@@ -155,12 +146,8 @@ async fn rights_that_are_taken_away_move_no_value_and_are_used_again_when_they_a
                 SOON * 2,
             )
             .await?;
-        ensure!(done(&writes)[SPEC_CHANGED] == 3, "{}", told(&writes));
-        ensure!(
-            !done(&writes).contains_key(PROFILE_DELETED),
-            "{}",
-            told(&writes)
-        );
+        writes.have_just(3, SPEC_CHANGED)?;
+        writes.have_just(0, PROFILE_DELETED)?;
         Ok(())
     })
     .await

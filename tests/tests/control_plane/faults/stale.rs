@@ -4,7 +4,8 @@ use anyhow::{Context, ensure};
 use nettune_tests::cluster::OPERATOR;
 
 use super::pool::with_cluster;
-use super::{LARGE, SMALL, SOON, SPEC_CHANGED, done, told};
+use super::writes::{SPEC_CHANGED, Writes};
+use super::{LARGE, SMALL, SOON};
 
 #[tokio::test]
 async fn what_a_leader_wrote_before_another_one_led_is_refused_by_the_api_server()
@@ -27,11 +28,9 @@ async fn what_a_leader_wrote_before_another_one_led_is_refused_by_the_api_server
         let late = fault.cluster.audit.mark();
         fault.cluster.proxies[leader].release();
         let look = async |cluster: &nettune_tests::Cluster| {
-            let requests = cluster
-                .audit
-                .since(late)
-                .map_err(|error| error.to_string())?;
-            let refused = requests.iter().filter(|request| {
+            let requests = cluster.audit.since(late);
+            let requests = Writes::of(requests.map_err(|error| error.to_string())?);
+            let refused = requests.all().filter(|request| {
                 let of_profile = request.resource == "nodenetworkprofiles";
                 request.user == OPERATOR
                     && of_profile
@@ -40,14 +39,14 @@ async fn what_a_leader_wrote_before_another_one_led_is_refused_by_the_api_server
             });
             match refused.count() {
                 1.. => Ok(()),
-                _ => Err(format!("not refused: {}", told(&requests))),
+                _ => Err(format!("not refused: {requests}")),
             }
         };
         fault.cluster.until(SOON, look).await?;
         let writes = fault
             .ends_right("writes of a stale leader", &SMALL.values(), SOON)
             .await?;
-        ensure!(done(&writes)[SPEC_CHANGED] == 6, "{}", told(&writes));
+        writes.have_just(6, SPEC_CHANGED)?;
         Ok(())
     })
     .await

@@ -1,0 +1,94 @@
+//! The programs of a cluster.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::ClusterError;
+use crate::process::{Process, last_lines, text_of};
+use crate::workspace::MissingBinary;
+
+/// A program that is started again when it has ended.
+#[derive(Debug)]
+pub struct Member {
+    name: String,
+    kubeconfig: PathBuf,
+    log: PathBuf,
+    process: Option<Process>,
+    starts: usize,
+}
+
+impl Member {
+    pub(super) fn new(name: &str, kubeconfig: &Path, dir: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            kubeconfig: kubeconfig.to_path_buf(),
+            log: dir.join(format!("{name}.log")),
+            process: None,
+            starts: 0,
+        }
+    }
+
+    /// Its name, such as `operator-0`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process, until it is killed.
+    #[must_use]
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// How often it was started.
+    #[must_use]
+    pub fn starts(&self) -> usize {
+        self.starts
+    }
+
+    /// All that it has ever said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        text_of(&self.log)
+    }
+
+    /// The last lines of that.
+    #[must_use]
+    pub fn end_of_log(&self, lines: usize) -> String {
+        last_lines(&self.log(), lines)
+    }
+
+    /// Ends it by SIGKILL; it stays away until it is revived.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be killed.
+    pub fn kill(&mut self) -> Result<(), ClusterError> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Starts it where it does not run.
+    pub(super) fn revive(
+        &mut self,
+        command: impl FnOnce(&Path) -> Result<Command, MissingBinary>,
+        environment: &[(String, String, String)],
+    ) -> Result<(), ClusterError> {
+        if let Some(process) = &mut self.process
+            && process.exit_status()?.is_none()
+        {
+            return Ok(());
+        }
+        let mut command = command(&self.kubeconfig)?;
+        for (program, name, value) in environment {
+            if *program == self.name {
+                command.env(name, value);
+            }
+        }
+        self.process = Some(Process::start(&self.name, command, &self.log)?);
+        self.starts += 1;
+        Ok(())
+    }
+}
