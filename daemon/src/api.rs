@@ -1,20 +1,16 @@
-//! The way to the API server: a client, and patience while the server is away.
+//! The way to the API server: a client.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-use futures::{Stream, StreamExt, future};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::runtime::utils::{Backoff, StreamBackoff};
-use kube::runtime::watcher;
 use kube::{Client, Config};
+use tower::service_fn;
 
 use crate::error::chain;
 use crate::renewal::Renewal;
-use crate::retry_after;
+use crate::retry_after::told;
 
 /// How long a connection may be silent before it counts as dead. A watch lives up to 50 minutes,
 /// but the API server sends a bookmark on it about once a minute.
@@ -57,7 +53,7 @@ pub(crate) enum Busy {
 }
 
 /// A client from a kubeconfig, or from the pod's service account where none is given. Nothing is
-/// sent yet: whether the server is there is another question, see [`wait_until_reachable`].
+/// sent yet: whether the server is there is another question.
 ///
 /// Keys, certificates and tokens that are renewed are read again: within a minute from a service
 /// account, within ten seconds from a kubeconfig. When the server is busy it waits as long as it is
@@ -79,18 +75,9 @@ pub async fn impatient_client(kubeconfig: Option<&Path>) -> Result<Client, ApiEr
 }
 
 async fn renewed(kubeconfig: Option<&Path>, busy: Busy) -> Result<Client, ApiError> {
-    match (kubeconfig, busy) {
-        (Some(path), _) => Renewal::begin(path, busy).await,
-        (None, Busy::WaitFor) => make(None, busy).await,
-        (None, Busy::Tell) => {
-            let client = make(None, busy).await?;
-            let namespace = client.default_namespace().to_owned();
-            let send = move |request| {
-                let client = client.clone();
-                async move { retry_after::told(client.send(request).await?).await }
-            };
-            Ok(Client::new(tower::service_fn(send), namespace))
-        }
+    match kubeconfig {
+        Some(path) => Renewal::begin(path, busy).await,
+        None => make(None, busy).await,
     }
 }
 
@@ -108,9 +95,20 @@ pub(crate) async fn make(kubeconfig: Option<&Path>, busy: Busy) -> Result<Client
     // its end, and all else must go on meanwhile.
     let made = tokio::task::spawn_blocking(move || Client::try_from(config)).await;
     let made = made.unwrap_or_else(|error| Err(kube::Error::Service(Box::new(error))));
-    made.map_err(|source| ApiError::Client {
+    let client = made.map_err(|source| ApiError::Client {
         cluster_url,
         source: Box::new(source),
+    })?;
+    Ok(match busy {
+        Busy::WaitFor => client,
+        Busy::Tell => {
+            let namespace = client.default_namespace().to_owned();
+            let send = move |request| {
+                let client = client.clone();
+                async move { told(client.send(request).await?).await }
+            };
+            Client::new(service_fn(send), namespace)
+        }
     })
 }
 
@@ -123,128 +121,6 @@ async fn from_kubeconfig(path: &Path) -> Result<Config, ApiError> {
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(failed)
-}
-
-/// Waits, with a growing pause of at most 30 s, until the server answers.
-pub async fn wait_until_reachable(client: &Client, outage: &Outage) {
-    let mut pauses = pauses();
-    loop {
-        match client.apiserver_version().await {
-            Ok(_) => return outage.over(),
-            Err(error) => outage.noticed(&error),
-        }
-        tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
-    }
-}
-
-/// The longest pause between two tries to reach the server.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// Pauses between tries: 250 ms, doubling, each made longer by chance, up to 30 s.
-pub fn pauses() -> impl Iterator<Item = Duration> + Send + 'static {
-    pauses_up_to(LONGEST_PAUSE)
-}
-
-fn pauses_up_to(longest: Duration) -> impl Iterator<Item = Duration> + Send + 'static {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(250))
-        .with_max_delay(longest)
-        .with_jitter()
-        .without_max_times()
-        .build()
-}
-
-/// Pauses between tries of a watch. Each try to list looks like a sign of life to the client library,
-/// which would start with the shortest pause again after it: here only calm does.
-struct Patience {
-    longest: Duration,
-    pauses: Mutex<Box<dyn Iterator<Item = Duration> + Send>>,
-    last: Option<Instant>,
-}
-
-/// A watch that has not failed for this long starts with the shortest pause again.
-const CALM: Duration = Duration::from_secs(60);
-
-impl Patience {
-    /// Pauses that double up to the longest, each made longer by chance.
-    fn up_to(longest: Duration) -> Self {
-        Self {
-            longest,
-            pauses: Mutex::new(Box::new(pauses_up_to(longest))),
-            last: None,
-        }
-    }
-}
-
-/// What a watch brings, tried again after a pause where it fails. One that the API server does not remember far
-/// enough back for (410: it was restarted, or etcd was compacted) has not failed: it begins anew at once.
-pub fn patiently<T: Send>(
-    watch: impl Stream<Item = watcher::Result<T>> + Send,
-    longest: Duration,
-) -> impl Stream<Item = watcher::Result<T>> + Send {
-    let is_failure = |event: &watcher::Result<T>| {
-        let is_expired =
-            matches!(event, Err(watcher::Error::WatchError(status)) if status.code == 410);
-        future::ready(!is_expired)
-    };
-    StreamBackoff::new(watch.filter(is_failure), Patience::up_to(longest))
-}
-
-impl Iterator for Patience {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let now = Instant::now();
-        let pauses = self.pauses.get_mut();
-        let pauses = pauses.unwrap_or_else(PoisonError::into_inner);
-        if self.last.is_some_and(|last| now > last + CALM) {
-            *pauses = Box::new(pauses_up_to(self.longest));
-        }
-        self.last = Some(now);
-        pauses.next()
-    }
-}
-
-impl Backoff for Patience {
-    fn reset(&mut self) {}
-}
-
-/// Says once that the API server cannot be reached, and once that it can again; clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Outage {
-    since: Arc<Mutex<Option<Instant>>>,
-}
-
-impl Outage {
-    /// A request failed.
-    pub fn noticed(&self, error: &(dyn Error + 'static)) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        if since.is_none() {
-            *since = Some(Instant::now());
-            tracing::warn!(
-                error = in_words(error),
-                "cannot talk to the API server; trying on"
-            );
-        }
-    }
-
-    /// A request went through.
-    pub fn over(&self) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(began) = since.take() {
-            let seconds = began.elapsed().as_secs();
-            tracing::info!(seconds, "the API server answers again");
-        }
-    }
-
-    /// Whether the last request failed.
-    #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
-    }
 }
 
 /// An error with its causes, where an answer of the API server is told by its code and message: the
@@ -266,55 +142,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_and_never_pass_their_limit_by_more_than_its_jitter() {
-        let pauses: Vec<Duration> = pauses().take(50).collect();
-        assert_eq!(pauses.len(), 50);
-        assert!(pauses[0] < Duration::from_secs(1));
-        assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE * 2));
-        assert!(pauses[49] >= LONGEST_PAUSE);
-    }
-
-    #[test]
-    fn a_mere_try_does_not_shorten_the_pauses_of_a_watch() {
-        let mut patience = Patience::up_to(LONGEST_PAUSE);
-        let mut grown = Duration::ZERO;
-        for _ in 0..10 {
-            patience.reset();
-            grown = patience.next().unwrap();
-        }
-        assert!(grown >= LONGEST_PAUSE, "{grown:?}");
-        patience.last = Instant::now().checked_sub(CALM * 2);
-        assert!(patience.next().unwrap() < Duration::from_secs(1));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_watch_that_is_too_old_begins_anew_at_once_and_one_that_fails_after_a_pause() {
-        let error = |code| {
-            let status = kube::core::Status::failure("too old", "Expired").with_code(code);
-            Err(watcher::Error::WatchError(status.boxed()))
-        };
-        for (code, errors, pauses) in [(410, 0, false), (500, 1, true)] {
-            let began = tokio::time::Instant::now();
-            let watch = futures::stream::iter([error(code), Ok("listed")]);
-            let events: Vec<_> = patiently(watch, LONGEST_PAUSE).collect().await;
-            assert_eq!(events.iter().filter(|event| event.is_err()).count(), errors);
-            assert_eq!(events.last().unwrap().as_ref().unwrap(), &"listed");
-            assert_eq!(!began.elapsed().is_zero(), pauses, "{code}");
-        }
-    }
-
-    #[test]
-    fn an_outage_is_on_until_a_request_goes_through() {
-        let outage = Outage::default();
-        assert!(!outage.is_on());
-        outage.noticed(&std::io::Error::other("refused"));
-        outage.clone().noticed(&std::io::Error::other("refused"));
-        assert!(outage.is_on());
-        outage.over();
-        assert!(!outage.is_on());
-    }
-
-    #[test]
     fn an_answer_of_the_server_is_told_by_its_code_and_message() {
         #[derive(Debug, thiserror::Error)]
         #[error("the list failed")]
@@ -333,29 +160,5 @@ mod tests {
             error.to_string(),
             "cannot use the kubeconfig /nonexistent/kubeconfig"
         );
-    }
-
-    #[tokio::test]
-    async fn a_server_that_is_away_is_waited_for() {
-        crate::tls::install();
-        let dir = tempfile::tempdir().unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let path = dir.path().join("kubeconfig");
-        let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
-             clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\n\
-             users: [{{name: u, user: {{}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
-        );
-        std::fs::write(&path, text).unwrap();
-        let client = client(Some(&path)).await.unwrap();
-        let outage = Outage::default();
-        let waited = tokio::time::timeout(
-            Duration::from_millis(400),
-            wait_until_reachable(&client, &outage),
-        );
-        assert!(waited.await.is_err(), "nothing listens there");
-        assert!(outage.is_on());
     }
 }

@@ -5,6 +5,7 @@ pub mod api;
 pub mod error;
 pub mod logging;
 pub mod metrics;
+pub mod patience;
 mod renewal;
 mod retry_after;
 pub mod serve;

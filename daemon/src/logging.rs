@@ -15,8 +15,8 @@ const VARIABLE: &str = "RUST_LOG";
 
 /// What is logged unless `RUST_LOG` says otherwise.
 ///
-/// The client libraries log each failed request of an outage, at every retry; [`crate::api::Outage`]
-/// says once that it began and once that it is over.
+/// The client libraries log each failed request of an outage, at every retry; the daemons say once that
+/// it began and once that it is over.
 const DEFAULT_FILTER: &str = "info,kube_client=error,kube_client::client::builder=off,\
      kube_runtime=error,hyper=error,hyper_util=error,tower=error,rustls=error";
 

@@ -20,7 +20,6 @@ use tower::service_fn;
 
 use crate::api::{ApiError, Busy, make};
 use crate::error::chain;
-use crate::retry_after;
 
 /// How often it is looked whether the files have changed, when there are requests: a handful of calls
 /// of stat(2).
@@ -76,11 +75,7 @@ impl Renewal {
     }
 
     async fn send(self: Arc<Self>, request: Request<Body>) -> kube::Result<Response<Body>> {
-        let response = self.current().await.send(request).await?;
-        match self.busy {
-            Busy::WaitFor => Ok(response),
-            Busy::Tell => retry_after::told(response).await,
-        }
+        self.current().await.send(request).await
     }
 
     async fn current(&self) -> Client {
@@ -89,10 +84,10 @@ impl Renewal {
             return made.client.clone();
         }
         made.looked = Instant::now();
-        let files = Files::of(&self.kubeconfig);
-        if files == made.files {
+        if made.files.are_the_same() {
             return made.client.clone();
         }
+        let files = Files::of(&self.kubeconfig);
         let path = self.kubeconfig.display();
         let complaint = match timeout(PATIENCE, make(Some(&self.kubeconfig), self.busy)).await {
             Ok(Ok(client)) => {
@@ -112,7 +107,7 @@ impl Renewal {
 }
 
 /// The files that a client was made from, each with what shows that it has changed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Files(Vec<(PathBuf, Option<Stamp>)>);
 
 /// A file that is written in place has another time, one that is put in the place of another (also by a
@@ -144,6 +139,11 @@ impl Files {
             (path, stamp)
         });
         Self(stamped.collect())
+    }
+
+    fn are_the_same(&self) -> bool {
+        let mut files = self.0.iter();
+        files.all(|(path, stamp)| Stamp::of(path).ok() == *stamp)
     }
 }
 
@@ -233,16 +233,15 @@ mod tests {
         for name in ["ca.crt", "tls.crt", "tls.key"] {
             std::fs::write(dir.path().join(name), "one").unwrap();
         }
-        let mut before = Files::of(&path);
-        assert_eq!(before.0.len(), 4, "{before:?}");
-        assert_eq!(before, Files::of(&path));
+        let mut files = Files::of(&path);
+        assert_eq!(files.0.len(), 4, "{files:?}");
+        assert!(files.are_the_same());
         for name in ["ca.crt", "tls.crt", "tls.key"] {
             // As a secret's volume does it: another file in its place, of the same size.
             std::fs::write(dir.path().join("next"), "two").unwrap();
             std::fs::rename(dir.path().join("next"), dir.path().join(name)).unwrap();
-            let after = Files::of(&path);
-            assert_ne!(before, after, "{name}");
-            before = after;
+            assert!(!files.are_the_same(), "{name}");
+            files = Files::of(&path);
         }
     }
 }

@@ -17,8 +17,7 @@ use nettune_agent::signals::Signals;
 use nettune_agent::state::StateDir;
 use nettune_agent::step::keys_to_look_at;
 use nettune_crds::ProfileFacts;
-use nettune_sizing::Mono;
-use nettune_sizing::{KernelVersion, SysctlKey, keys, size};
+use nettune_sizing::{KernelVersion, Mono, SysctlKey, keys, size};
 
 use crate::node::Node;
 

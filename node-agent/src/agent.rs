@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use nettune_daemon::error::chain;
 use nettune_daemon::serve::Health;
 use nettune_daemon::shutdown::Shutdown;
-use nettune_sizing::SysctlKey;
+use nettune_sizing::{Mono, SysctlKey};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::doorbell::{Ring, Ringing};
+use crate::drift::Drift;
 use crate::facts::{self, Identity};
 use crate::goal::{Goal, Revision, Source};
 use crate::live::{Content, Counts, Distress, Live};
@@ -22,9 +23,8 @@ use crate::procfs::{Noticing, Roots, Sysctls};
 use crate::report::Findings;
 use crate::signals::Signals;
 use crate::state::{SaveError, StateDir};
-use crate::step::{Drift, Effect, Left, Step, keys_to_look_at, step};
+use crate::step::{Effect, Left, Step, keys_to_look_at, step};
 use crate::ticks::Ticks;
-use nettune_sizing::Mono;
 
 /// How often all keys are looked at: the longest that a writer goes unnoticed.
 const LOOK: Duration = Duration::from_millis(100);

@@ -5,7 +5,7 @@ use std::path::Path;
 use nettune_crds::{PodLinks, ProfileFacts};
 use nettune_sizing::{KernelVersion, SysctlKey, keys};
 
-use crate::counters::read_bounded;
+use crate::kernel_file::read_bounded;
 use crate::live::Machine;
 use crate::procfs::Roots;
 use crate::routes::Routes;

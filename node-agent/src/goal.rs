@@ -192,6 +192,14 @@ fn in_range(key: SysctlKey, wanted: Wanted) -> Result<(SysctlKey, Wanted), Strin
     }
 }
 
+/// What is wanted of a key.
+pub(crate) fn in_words(wanted: &Wanted) -> String {
+    match wanted {
+        Wanted::Exact(value) => value.to_string(),
+        Wanted::AtLeast(bounds) => format!("at least {}", bounds.floor()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

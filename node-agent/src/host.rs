@@ -5,8 +5,8 @@ use std::path::Path;
 use nettune_crds::ProfileFacts;
 use nettune_sizing::{ClusterFacts, NodeFacts, PodLinks, PodNetwork};
 
-use crate::counters::read_bounded;
 use crate::facts::Identity;
+use crate::kernel_file::read_bounded;
 use crate::procfs::Roots;
 
 /// What a host cannot see of itself.

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourHeader, NeighbourState};
+use nettune_sizing::Mono;
 
 use crate::flannel::{self, Entries, Found, Missing};
 use crate::live::Counts;
 use crate::netlink::{self, NetlinkError};
-use nettune_sizing::Mono;
 
 /// Neighbours are counted at most this often, and Flannel's entries this often.
 const INTERVAL: Duration = Duration::from_secs(60);

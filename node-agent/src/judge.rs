@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nettune_crds::KeyState;
-use nettune_sizing::{Scope, SysctlKey, Wanted, keys};
+use nettune_sizing::{Mono, Scope, SysctlKey, Wanted, keys};
 
 use crate::conntrack;
 use crate::goal::Goal;
@@ -13,7 +13,6 @@ use crate::order;
 use crate::refusal;
 use crate::restore;
 use crate::thresholds;
-use nettune_sizing::Mono;
 
 /// What becomes of each key.
 pub(crate) type Plan = BTreeMap<SysctlKey, Verdict>;

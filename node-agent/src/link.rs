@@ -1,6 +1,6 @@
-//! The API: the node's own profile is watched by its name, and its status is written when it differs.
+//! The link to the API: the node's own profile is watched, and its status is written when it differs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,23 +8,25 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use kube::ResourceExt;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::runtime::watcher;
-use nettune_crds::{NodeNetworkProfile, NodeNetworkProfileStatus};
-use nettune_daemon::api::{self, ApiError, LONGEST_PAUSE, Outage, patiently, pauses};
+use nettune_crds::NodeNetworkProfileStatus;
+use nettune_daemon::patience::{LONGEST_PAUSE, patiently, pauses};
 use nettune_daemon::shutdown::Shutdown;
+use nettune_sizing::Mono;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::agent::Order;
 use crate::clock;
-use crate::goal::{Revision, Source};
+use crate::goal::Revision;
 use crate::metrics::Metrics;
+use crate::outage::Outage;
 use crate::pace::Pace;
 use crate::patch::difference;
+use crate::profiles;
 use crate::report::Findings;
-use nettune_sizing::Mono;
 
 /// How long a write of the status may take; the client repeats it for much longer by itself.
 const PATCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,10 +42,6 @@ const RENEWED_AFTER: Duration = Duration::from_secs(30);
 /// And once that has not helped: each new client begins with short pauses between its tries, and an
 /// API server that comes back has thousands of agents to answer.
 const RENEWED_AGAIN_AFTER: Duration = Duration::from_secs(600);
-
-/// Watches live 25 to 50 minutes: when an API server restarts, all agents come at once, and this is
-/// what spreads them.
-const WATCH_LIFE: std::ops::RangeInclusive<u32> = 1500..=3000;
 
 /// How long after a profile seems to be gone a list is asked: an API server that loses its kind deletes
 /// the objects first, and the kind a moment later.
@@ -133,8 +131,8 @@ impl Link {
             node: node.to_owned(),
             orders,
             findings,
+            outage: Outage::new(metrics.clone()),
             metrics,
-            outage: Outage::default(),
             profile: None,
             brought_since: false,
             doubts: false,
@@ -168,10 +166,8 @@ impl Link {
     /// Watches and reports over one client, until something ends that.
     async fn follow(&mut self, api: &Api<DynamicObject>, shutdown: &mut Shutdown) -> End {
         let mut failing_since = None;
-        let config = watcher::Config::default()
-            .fields(&by_name(&self.node))
-            .timeout(watch_life());
-        let mut events = pin!(patiently(watcher(api.clone(), config), LONGEST_PAUSE));
+        let watch = watcher(api.clone(), profiles::watch_of(&self.node));
+        let mut events = pin!(patiently(watch, LONGEST_PAUSE));
         let mut patching: Option<(Value, Patching)> = None;
         let mut next_patch = Instant::now();
         let mut listed = false;
@@ -229,7 +225,7 @@ impl Link {
         let mut pauses = pauses();
         loop {
             let kubeconfig = self.kubeconfig.clone();
-            let mut connecting = pin!(profiles(kubeconfig.as_deref()));
+            let mut connecting = pin!(profiles::all(kubeconfig.as_deref()));
             let connected = match timeout(PROGRAM_PATIENCE, &mut connecting).await {
                 Ok(connected) => connected,
                 // Not given up: it would be started again, and again.
@@ -248,7 +244,6 @@ impl Link {
                 Ok(api) => return api,
                 Err(error) => self.outage.noticed(&error),
             }
-            self.metrics.api_reachable(false);
             sleep(pauses.next().unwrap_or_default()).await;
         }
     }
@@ -265,7 +260,7 @@ impl Link {
         let (api, node) = (api.clone(), self.node.clone());
         async move {
             sleep(wait).await;
-            profile(&api, &node).await
+            profiles::of(&api, &node).await
         }
     }
 
@@ -278,7 +273,6 @@ impl Link {
             }
             Err(error) => {
                 self.outage.noticed(&error);
-                self.metrics.api_reachable(false);
                 self.doubt_pauses.get_or_insert_with(|| Box::new(pauses()));
             }
         }
@@ -291,10 +285,7 @@ impl Link {
     ) {
         let event = match event {
             Ok(event) => event,
-            Err(error) => {
-                self.metrics.api_reachable(false);
-                return self.outage.noticed(&error);
-            }
+            Err(error) => return self.outage.noticed(&error),
         };
         match event {
             watcher::Event::Init => {
@@ -319,7 +310,6 @@ impl Link {
             watcher::Event::InitDone => {}
         }
         self.outage.over();
-        self.metrics.api_reachable(true);
     }
 
     /// It seems to be gone. A CustomResourceDefinition that is deleted takes its objects with it, by
@@ -337,7 +327,7 @@ impl Link {
         self.profile = Some(Profile::of(object));
         self.brought_since = true;
         self.doubts = false;
-        self.order(Order::Profile(Arc::new(source(object))));
+        self.order(Order::Profile(Arc::new(profiles::source(object))));
     }
 
     fn order(&self, order: Order) {
@@ -402,7 +392,6 @@ impl Link {
                     self.profile = Some(profile);
                 }
                 self.outage.over();
-                self.metrics.api_reachable(true);
                 self.pauses = None;
                 next
             }
@@ -410,79 +399,10 @@ impl Link {
             Err(PatchError::Api(error)) if is_overtaken(&error) => next,
             Err(error) => {
                 self.outage.noticed(&error);
-                self.metrics.api_reachable(false);
                 let pauses = self.pauses.get_or_insert_with(|| Box::new(pauses()));
                 next.max(Instant::now() + pauses.next().unwrap_or_default())
             }
         }
-    }
-}
-
-/// The profiles as they are: not typed, since what cannot be read is reported and must not stop the
-/// watch.
-async fn profiles(kubeconfig: Option<&Path>) -> Result<Api<DynamicObject>, ApiError> {
-    let client = api::client(kubeconfig).await?;
-    let resource = ApiResource::erase::<NodeNetworkProfile>(&());
-    Ok(Api::all_with(client, &resource))
-}
-
-fn by_name(node: &str) -> String {
-    format!("metadata.name={node}")
-}
-
-/// The profile of a node, by a list: a get answers 404 for a profile that is gone and for a kind that
-/// is gone.
-async fn profile(api: &Api<DynamicObject>, node: &str) -> kube::Result<Option<DynamicObject>> {
-    let list = api
-        .list(&ListParams::default().fields(&by_name(node)))
-        .await?;
-    Ok(list.items.into_iter().next())
-}
-
-/// The profile could not be asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// There is no way to the API server.
-    #[error(transparent)]
-    Client(#[from] ApiError),
-    /// It did not answer with the profile.
-    #[error("cannot get the profile of node {node}")]
-    Get {
-        /// The node.
-        node: String,
-        /// What it said.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// It did not answer at all.
-    #[error("the API server has not answered within {} s", waited.as_secs())]
-    Silent {
-        /// How long it was waited for.
-        waited: Duration,
-    },
-}
-
-/// Asks once for the profile of a node.
-///
-/// # Errors
-/// When the API server cannot be reached, or refuses. That there is no profile is none.
-pub async fn fetch(kubeconfig: Option<&Path>, node: &str) -> Result<Order, FetchError> {
-    let api = profiles(kubeconfig).await?;
-    let found = profile(&api, node)
-        .await
-        .map_err(|source| FetchError::Get {
-            node: node.to_owned(),
-            source: Box::new(source),
-        })?;
-    Ok(found.map_or(Order::NoProfile, |object| {
-        Order::Profile(Arc::new(source(&object)))
-    }))
-}
-
-fn source(object: &DynamicObject) -> Source {
-    Source {
-        revision: Profile::of(object).revision,
-        spec: object.data.get("spec").cloned().unwrap_or(Value::Null),
     }
 }
 
@@ -508,22 +428,10 @@ fn is_overtaken(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
 }
 
-/// A number of seconds from the range, by the random keys of the standard library's hash maps: which
-/// one it is matters to nobody, only that agents differ.
-fn watch_life() -> u32 {
-    use std::hash::{BuildHasher, RandomState};
-    let random = RandomState::new().hash_one(0);
-    let width = u64::from(WATCH_LIFE.end() - WATCH_LIFE.start() + 1);
-    WATCH_LIFE.start() + u32::try_from(random % width).unwrap_or(0)
-}
-
 impl Profile {
     fn of(object: &DynamicObject) -> Self {
         Self {
-            revision: Revision {
-                uid: object.metadata.uid.clone().unwrap_or_default(),
-                generation: object.metadata.generation.unwrap_or(0),
-            },
+            revision: profiles::revision(object),
             resource_version: object.resource_version().unwrap_or_default(),
             status: object.data.get("status").cloned().unwrap_or(Value::Null),
         }
@@ -532,8 +440,9 @@ impl Profile {
 
 #[cfg(test)]
 mod tests {
-    use nettune_crds::ProfileFacts;
+    use kube::api::ApiResource;
     use nettune_crds::conditions::reasons;
+    use nettune_crds::{NodeNetworkProfile, ProfileFacts};
     use prometheus_client::registry::Registry;
 
     use super::*;
@@ -663,12 +572,5 @@ mod tests {
         renewed.unwrap().unwrap();
         end.send_replace(true);
         linked.await.unwrap().unwrap();
-    }
-
-    #[test]
-    fn watches_live_25_to_50_minutes_and_differ() {
-        let lives: Vec<u32> = (0..100).map(|_| watch_life()).collect();
-        assert!(lives.iter().all(|life| WATCH_LIFE.contains(life)));
-        assert!(lives.iter().any(|life| *life != lives[0]));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nettune_sizing::{SysctlKey, Value};
+use nettune_sizing::{Mono, SysctlKey, Value};
 use rustix::io::Errno;
 
 use crate::conntrack;
@@ -13,7 +13,6 @@ use crate::key_report::KeyReport;
 use crate::live::{Content, Distress};
 use crate::rivals::{LONG_PAUSE, Rival};
 use crate::step::{Effect, Left};
-use nettune_sizing::Mono;
 
 /// Everything that [`crate::step::step`] knows besides the goal and the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nettune_agent::agent::{Agent, Order};
-use nettune_agent::link::{FetchError, fetch};
 use nettune_agent::metrics::Metrics;
+use nettune_agent::profiles::{FetchError, fetch};
 use nettune_agent::report::Findings;
 use nettune_agent::standalone::PolicyMetrics;
 use nettune_crds::KeyState;
-use nettune_daemon::api::{in_words, pauses};
+use nettune_daemon::api::in_words;
+use nettune_daemon::patience::pauses;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};

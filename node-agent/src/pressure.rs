@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use nettune_crds::conditions::reasons;
+use nettune_sizing::Mono;
 
 use crate::counters::{ConntrackCounters, NeighborCounters, Reading};
 use crate::live::Distress;
-use nettune_sizing::Mono;
 
 /// A finding stays this long after its last sign: what comes in bursts is one finding.
 pub const QUIET: Duration = Duration::from_secs(600);

@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::doorbell::{Doorbell, Ring, Watch};
+use crate::kernel_file::is_of_kernel;
 use crate::live::{Content, Seen};
 
 /// Where the kernel's files are. In a pod `/proc/sys` is read-only, and the host's is mounted
@@ -322,7 +323,7 @@ impl Opened {
             .read(true)
             .custom_flags(nonblocking())
             .open(path)?;
-        let of_kernel = rustix::fs::fstatfs(&file)?.f_type == rustix::fs::PROC_SUPER_MAGIC;
+        let of_kernel = is_of_kernel(&file)?;
         let identity = identity(&file.metadata()?);
         Ok(Self {
             file,

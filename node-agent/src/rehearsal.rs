@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use nettune_crds::table::{self, Row, wrap};
 use nettune_crds::{KeyState, ProfileSysctl};
-use nettune_sizing::SysctlKey;
+use nettune_sizing::{Mono, SysctlKey};
 
 use crate::goal::Goal;
 use crate::key_report::KeyReport;
@@ -16,7 +16,6 @@ use crate::live::{Content, Live, Seen};
 use crate::memory::Memory;
 use crate::policy::Sized;
 use crate::step::{Effect, step};
-use nettune_sizing::Mono;
 
 /// More effects than any goal needs.
 const MOST_EFFECTS: usize = 2000;

@@ -6,12 +6,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use nettune_sizing::{SysctlKey, Wanted, keys};
+use nettune_sizing::{Mono, SysctlKey, Wanted, keys};
 
 use crate::goal::{Goal, Task};
 use crate::live::{Distress, Live};
 use crate::memory::Memory;
-use nettune_sizing::Mono;
 
 /// What is counted this soon after a raise belongs to the burst that it answers: counters are read
 /// once a second.

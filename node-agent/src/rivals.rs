@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nettune_crds::KeyState;
-use nettune_sizing::{SysctlKey, Wanted};
+use nettune_sizing::{Mono, SysctlKey, Wanted};
 
+use crate::goal::in_words;
 use crate::judge::Verdict;
 use crate::live::Content;
-use crate::step::in_words;
 use crate::suspects;
-use nettune_sizing::Mono;
 
 /// The second write of somebody else is answered after this pause, and each further one after twice
 /// the pause before; the first one at once. That is the kernel's own first pause before it repeats

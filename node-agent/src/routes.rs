@@ -6,6 +6,7 @@
 //! mounted in the agent's pod, so pod devices are told by the names that the plugins give them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
@@ -17,8 +18,8 @@ use netlink_packet_route::route::{
 use nettune_crds::PodLinks;
 use rustix::net::{AddressFamily as SocketFamily, SocketType, netdevice, socket};
 
-use crate::counters::read_bounded;
 use crate::flannel::ip;
+use crate::kernel_file::{is_of_kernel, read_bounded};
 use crate::netlink::{self, NetlinkError};
 
 /// Routes to what is on a device itself, by no gateway: each once, whatever tables it is in.
@@ -79,8 +80,7 @@ impl Routes {
     /// Those of this network namespace, or of a directory that stands for its /proc.
     pub(crate) fn read(proc: &Path) -> Self {
         let file = proc.join("net/route");
-        let of_kernel =
-            rustix::fs::statfs(&file).is_ok_and(|fs| fs.f_type == rustix::fs::PROC_SUPER_MAGIC);
+        let of_kernel = File::open(&file).and_then(is_of_kernel).unwrap_or(false);
         let listed = of_kernel.then(Self::by_netlink).and_then(Result::ok);
         listed.unwrap_or_else(|| Self::of_text(&read_bounded(&file).unwrap_or_default()))
     }

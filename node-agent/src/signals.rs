@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use nettune_sizing::{KernelVersion, keys};
+use nettune_sizing::{KernelVersion, Mono, keys};
 
-use crate::counters::{Counters, Reading, read_bounded};
+use crate::counters::{Counters, Reading};
 use crate::flannel;
 use crate::inspection::{self, Counted, Flannel, Inspector};
+use crate::kernel_file::read_bounded;
 use crate::live::{Counts, Distress, Live};
 use crate::pressure::{Around, Finding, Pressure, Totals};
 use crate::procfs::Roots;
 use crate::tables::Tables;
-use nettune_sizing::Mono;
 
 /// How often the devices are looked through for those that tell something.
 const DEVICES: Duration = Duration::from_secs(30);

@@ -14,6 +14,7 @@ use nettune_crds::conditions::{READY, RELEASED};
 use nettune_crds::{NodeNetworkProfileStatus, PodLinks};
 use nettune_daemon::error::chain;
 use nettune_daemon::shutdown::Shutdown;
+use nettune_sizing::Mono;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -29,7 +30,6 @@ use crate::goal::Source;
 use crate::pace::Pace;
 use crate::policy::{Host, PolicyError, PolicyFile, Sized};
 use crate::report::Findings;
-use nettune_sizing::Mono;
 
 /// How often the file is looked at. A look costs a microsecond and sees every kind of change: a write,
 /// a rename over it, a symbolic link on its way that was turned, as in a mounted ConfigMap.

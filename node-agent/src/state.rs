@@ -6,23 +6,18 @@
 //! survives a loss of power. Between the second and the third lies the flush to the disk, which takes
 //! longer than all else: it waits until the kernel has its values (`docs/design/0013-flush-later.md`).
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use nettune_sizing::{SysctlKey, Value};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
-use crate::goal::{Revision, Source};
-use crate::live::Content;
-use crate::memory::{AppliedOnce, Persisted, Record};
+use crate::memory::Persisted;
 use crate::procfs::errno;
+use crate::state_file::{self, Read, Undecodable, VERSION};
 
 /// The state directory of one node in one boot.
 #[derive(Debug)]
@@ -116,8 +111,6 @@ const FLUSHED: &str = "state.json";
 const NOTED: &str = "state.json.new";
 const UNFINISHED: &str = "state.json.tmp";
 const ASIDE: &str = "state.json.bad";
-const VERSION: u32 = 1;
-
 /// A profile has at most 128 keys with 2 KiB of text each, and each key a record.
 const MOST_BYTES: u64 = 4 << 20;
 
@@ -127,50 +120,6 @@ const TRIES: u32 = 6;
 
 /// The pause between two of these.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
-
-/// A state, and the name of the other node whose goal was left out of it.
-type Read = (Persisted, Option<String>);
-
-/// What every version of the file has.
-#[derive(Deserialize)]
-struct Header {
-    version: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StateFile {
-    format: Format,
-    version: u32,
-    node: String,
-    boot_id: String,
-    originals_lost: bool,
-    source: Option<Source>,
-    records: BTreeMap<String, RecordFile>,
-    #[serde(default)]
-    relief: BTreeMap<String, u64>,
-    applied_once: Option<AppliedOnceFile>,
-    released: Option<Revision>,
-}
-
-#[derive(Serialize, Deserialize)]
-enum Format {
-    #[serde(rename = "nettune-agent-state")]
-    State,
-}
-
-/// An empty text is a sysctl that was empty.
-#[derive(Serialize, Deserialize)]
-struct RecordFile {
-    original: Option<String>,
-    before: Option<String>,
-    written: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct AppliedOnceFile {
-    revision: Revision,
-    keys: BTreeSet<String>,
-}
 
 impl StateDir {
     /// The state of a node in a boot, below a directory.
@@ -265,51 +214,11 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(UnusableState::Read { path, source }),
         }
-        let foreign = |source| UnusableState::Foreign {
-            path: path.clone(),
-            source,
-        };
-        let header: Header = serde_json::from_slice(&bytes).map_err(foreign)?;
-        if header.version != VERSION {
-            let version = header.version;
-            return Err(UnusableState::Newer { path, version });
+        match state_file::decode(&bytes, &self.node, &self.boot_id) {
+            Ok(read) => Ok(Some(read)),
+            Err(Undecodable::Foreign(source)) => Err(UnusableState::Foreign { path, source }),
+            Err(Undecodable::Newer { version }) => Err(UnusableState::Newer { path, version }),
         }
-        let file: StateFile = serde_json::from_slice(&bytes).map_err(foreign)?;
-        let is_other = file.node != self.node && file.source.is_some();
-        let other_node = is_other.then(|| file.node.clone());
-        let persisted = self.still_true(file).map_err(foreign)?;
-        Ok(Some((persisted, other_node)))
-    }
-
-    fn still_true(&self, file: StateFile) -> Result<Persisted, serde_json::Error> {
-        let source = file.source.filter(|_| file.node == self.node).map(Arc::new);
-        if file.boot_id != self.boot_id {
-            return Ok(Persisted {
-                source,
-                ..Persisted::default()
-            });
-        }
-        // Keys that this version's allow-list does not have cannot be written by it, nor restored.
-        let known = |name: &str| SysctlKey::parse(name).ok();
-        let mut records = BTreeMap::new();
-        for (name, record) in file.records {
-            let record = record.try_into()?;
-            records.extend(known(&name).map(|key| (key, record)));
-        }
-        let relief = file.relief.into_iter();
-        let relief = relief.filter_map(|(name, raised)| Some((known(&name)?, raised)));
-        let applied_once = file.applied_once.map(|done| AppliedOnce {
-            revision: done.revision,
-            keys: done.keys.iter().filter_map(|name| known(name)).collect(),
-        });
-        Ok(Persisted {
-            originals_lost: file.originals_lost,
-            source,
-            records,
-            relief: relief.collect(),
-            applied_once,
-            released: file.released,
-        })
     }
 
     /// Writes the state down for every process of this boot, which a kill does not undo: written
@@ -320,7 +229,7 @@ impl StateDir {
     /// When any of these fails; the last state is still there then.
     pub fn note(&self, persisted: &Persisted) -> Result<(), SaveError> {
         let unfinished = self.dir.join(UNFINISHED);
-        let bytes = serde_json::to_vec(&self.file(persisted))
+        let bytes = state_file::encode(persisted, &self.node, &self.boot_id)
             .map_err(|error| failed("encode", &unfinished)(error.into()))?;
         fs::create_dir_all(&self.dir).map_err(failed("create", &self.dir))?;
         let mut file = OpenOptions::new()
@@ -352,58 +261,5 @@ impl StateDir {
         let dir = File::open(&self.dir).map_err(failed("open", &self.dir))?;
         dir.sync_all().map_err(failed("flush", &self.dir))?;
         Ok(true)
-    }
-
-    fn file(&self, persisted: &Persisted) -> StateFile {
-        let record = |(key, record): (&SysctlKey, &Record)| (key.name().to_owned(), record.into());
-        StateFile {
-            format: Format::State,
-            version: VERSION,
-            node: self.node.clone(),
-            boot_id: self.boot_id.clone(),
-            originals_lost: persisted.originals_lost,
-            source: persisted.source.as_deref().cloned(),
-            records: persisted.records.iter().map(record).collect(),
-            relief: persisted
-                .relief
-                .iter()
-                .map(|(key, raised)| (key.name().to_owned(), *raised))
-                .collect(),
-            applied_once: persisted.applied_once.as_ref().map(|done| AppliedOnceFile {
-                revision: done.revision.clone(),
-                keys: done.keys.iter().map(|key| key.name().to_owned()).collect(),
-            }),
-            released: persisted.released.clone(),
-        }
-    }
-}
-
-impl From<&Record> for RecordFile {
-    fn from(record: &Record) -> Self {
-        Self {
-            original: record
-                .original
-                .as_ref()
-                .map(|content| content.as_str().to_owned()),
-            before: record.before.as_ref().map(ToString::to_string),
-            written: record.written.to_string(),
-        }
-    }
-}
-
-impl TryFrom<RecordFile> for Record {
-    type Error = serde_json::Error;
-
-    fn try_from(file: RecordFile) -> Result<Self, Self::Error> {
-        let value = |text: String| Value::parse(&text).map_err(serde::de::Error::custom);
-        let content = |text: String| match text.is_empty() {
-            true => Ok(Content::Empty),
-            false => value(text).map(Content::Value),
-        };
-        Ok(Self {
-            original: file.original.map(content).transpose()?,
-            before: file.before.map(value).transpose()?,
-            written: value(file.written)?,
-        })
     }
 }

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use nettune_crds::{TableUse, TablesUse};
-use nettune_sizing::keys;
+use nettune_sizing::{Mono, keys};
 
 use crate::inspection::Counted;
 use crate::live::{Distress, Live};
-use nettune_sizing::Mono;
 
 /// Upper ends of the bands, in per cent of the limit.
 const BANDS: [i32; 6] = [10, 25, 50, 75, 90, 100];

@@ -1,14 +1,13 @@
 //! What becomes of one threshold because of another, so that they stay in order.
 
 use nettune_crds::KeyState;
-use nettune_sizing::{SysctlKey, Wanted};
+use nettune_sizing::{Mono, SysctlKey, Wanted};
 
 use crate::goal::Goal;
 use crate::judge::{self, Plan, Verdict};
 use crate::live::Live;
 use crate::memory::Memory;
 use crate::order::{FAMILIES, Family, HIGHEST, leaf};
-use nettune_sizing::Mono;
 
 /// What is known while the thresholds of one table are settled.
 struct Table<'a> {

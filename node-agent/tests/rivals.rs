@@ -15,8 +15,7 @@ use nettune_agent::goal::Task;
 use nettune_agent::key_report::KeyReport;
 use nettune_agent::step::Effect;
 use nettune_crds::KeyState;
-use nettune_sizing::Mono;
-use nettune_sizing::{SysctlKey, Wanted};
+use nettune_sizing::{Mono, SysctlKey, Wanted};
 use proptest::prelude::*;
 use rustix::io::Errno;
 

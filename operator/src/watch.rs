@@ -11,7 +11,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use nettune_crds::{
     NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkProfileStatus, NodeNetworkTuning,
 };
-use nettune_daemon::api::{in_words, patiently};
+use nettune_daemon::api::in_words;
+use nettune_daemon::patience::patiently;
 use nettune_planner::{Kind, ObservedNode, ObservedPod, PlannedProfile, PlannedTuning, Watched};
 use serde_json::Value;
 use tracing::{info, warn};

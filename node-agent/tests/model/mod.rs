@@ -17,8 +17,7 @@ use nettune_agent::key_report::KeyReport;
 use nettune_agent::live::{Content, Counts, Distress, Live, Machine, Seen};
 use nettune_agent::memory::{Memory, Persisted};
 use nettune_agent::step::{Effect, Step, keys_to_look_at, step};
-use nettune_sizing::Mono;
-use nettune_sizing::{KernelVersion, SysctlKey, Value, Wanted, keys};
+use nettune_sizing::{KernelVersion, Mono, SysctlKey, Value, Wanted, keys};
 use rustix::io::Errno;
 
 pub(crate) const V4: [&SysctlKey; 3] = [

@@ -1,0 +1,103 @@
+//! Files of the kernel that are read whole: counters and lists, below `/proc`.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The most that is read of any file: a row of about 150 bytes for each of 1,700 processors.
+const MOST_BYTES: usize = 256 * 1024;
+
+/// What is read at a time at first: enough for 25 processors.
+const FIRST_BYTES: usize = 4096;
+
+/// A file of the kernel that is held open: a look is then one or two reads.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Kept {
+    /// Opened when it is first read.
+    pub(crate) const fn new(path: PathBuf) -> Self {
+        Self { path, file: None }
+    }
+
+    /// Whether the last read was of a file of the kernel that this process runs on, and not of a
+    /// directory that stands for it.
+    pub(crate) const fn is_of_kernel(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Its text, at most [`MOST_BYTES`] of it; `None` where it cannot be read.
+    pub(crate) fn read<'a>(&mut self, buffer: &'a mut Vec<u8>) -> Option<Cow<'a, str>> {
+        let held = self.file.take();
+        // One whose module went away answers with an error; the one that came back in its place has
+        // to be opened anew.
+        let length = match held.and_then(|file| Some((fill(&file, buffer).ok()?, file))) {
+            Some((length, file)) => {
+                self.file = Some(file);
+                length
+            }
+            None => {
+                let file = File::open(&self.path).ok()?;
+                let length = fill(&file, buffer).ok()?;
+                // Files of a directory that stands for /proc can be replaced.
+                let of_kernel = is_of_kernel(&file).unwrap_or(false);
+                self.file = of_kernel.then_some(file);
+                length
+            }
+        };
+        Some(String::from_utf8_lossy(buffer.get(..length)?))
+    }
+}
+
+/// Reads a file from its start. The size that it claims says nothing: it is 0 below /proc.
+fn fill(file: &File, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let mut length = 0;
+    loop {
+        if length == buffer.len() {
+            if length >= MOST_BYTES {
+                return Ok(length);
+            }
+            buffer.resize((length * 2).clamp(FIRST_BYTES, MOST_BYTES), 0);
+        }
+        let room = buffer.get_mut(length..).unwrap_or_default();
+        match file.read_at(room, length as u64)? {
+            0 => return Ok(length),
+            read => length += read,
+        }
+    }
+}
+
+/// Reads a file of the kernel, at most [`MOST_BYTES`] of it.
+pub(crate) fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(MOST_BYTES as u64)
+        .read_to_end(&mut bytes)?;
+    // A row that was cut off is left out by those who read rows.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether a file is one of the kernel, and not of a directory that stands for `/proc`.
+pub(crate) fn is_of_kernel(file: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstatfs(file)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_bound_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("huge");
+        std::fs::write(&path, vec![b'x'; 1 << 20]).unwrap();
+        assert_eq!(read_bounded(&path).unwrap().len(), MOST_BYTES);
+        assert!(read_bounded(&dir.path().join("none")).is_err());
+    }
+}
