@@ -45,7 +45,7 @@ pub struct SetAside {
     pub reason: UnusableState,
     /// Where it is kept; `None` where it could not be.
     pub kept_as: Option<PathBuf>,
-    /// Why the next start will find it again.
+    /// Why it is still in its place, or what has taken its place would not survive a loss of power.
     pub unsaved: Option<SaveError>,
 }
 
@@ -111,6 +111,10 @@ const FLUSHED: &str = "state.json";
 const NOTED: &str = "state.json.new";
 const UNFINISHED: &str = "state.json.tmp";
 const ASIDE: &str = "state.json.bad";
+
+/// How many states that could not be used are kept: a disk that tears one at each start must not be filled.
+const MOST_ASIDE: u32 = 10;
+
 /// A profile has at most 128 keys with 2 KiB of text each, and each key a record.
 const MOST_BYTES: u64 = 4 << 20;
 
@@ -148,28 +152,51 @@ impl StateDir {
             Err(unusable) => unusable,
         };
         // A loss of power may tear what was not flushed; the goal before it is still there then.
-        let older = self.read_file(FLUSHED).ok().flatten();
-        let older = older.filter(|_| file == NOTED);
+        let (other, older) = match file {
+            NOTED => (FLUSHED, self.read_file(FLUSHED).ok().flatten()),
+            _ => (NOTED, None),
+        };
         let persisted = Persisted {
             originals_lost: true,
             source: older.and_then(|(older, _)| older.source),
             ..Persisted::default()
         };
-        // A second name for the file, and then its replacement in one step: after a kill in between
-        // it is still there, and still known to be unusable.
-        let aside = self.dir.join(ASIDE);
-        let _none_before = fs::remove_file(&aside);
-        let kept = fs::hard_link(self.dir.join(file), &aside).is_ok();
-        let unsaved = self.note(&persisted).and_then(|()| self.flush()).err();
+        // First beside it, under the other name: after a kill in between, either it is still there and
+        // still known to be unusable, or what is there says that originals were lost.
+        let set_aside = self.write(&persisted, other).and_then(|()| {
+            let (from, aside) = (self.dir.join(file), self.name_aside());
+            fs::rename(&from, &aside).map_err(failed("set aside", &from))?;
+            Ok(aside)
+        });
+        let (kept_as, unsaved) = match set_aside {
+            Ok(aside) => {
+                let saved = self.note(&persisted).and_then(|()| self.flush());
+                (Some(aside), saved.err())
+            }
+            Err(error) => (None, Some(error)),
+        };
         Loaded {
             persisted,
             other_node: None,
             set_aside: Some(SetAside {
                 reason,
-                kept_as: kept.then_some(aside),
+                kept_as,
                 unsaved,
             }),
         }
+    }
+
+    /// A name that nothing has yet; where all are taken, the last one.
+    fn name_aside(&self) -> PathBuf {
+        let free = |path: &PathBuf| {
+            let found = fs::symlink_metadata(path);
+            found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let first = self.dir.join(ASIDE);
+        let numbered = |number: u32| self.dir.join(format!("{ASIDE}.{number}"));
+        let further = (1..MOST_ASIDE).map(numbered);
+        let mut all = std::iter::once(first).chain(further);
+        all.find(free).unwrap_or_else(|| numbered(MOST_ASIDE - 1))
     }
 
     /// What is there, as [`load`](Self::load) would take it, but nothing is set aside.
@@ -228,6 +255,10 @@ impl StateDir {
     /// # Errors
     /// When any of these fails; the last state is still there then.
     pub fn note(&self, persisted: &Persisted) -> Result<(), SaveError> {
+        self.write(persisted, NOTED)
+    }
+
+    fn write(&self, persisted: &Persisted, name: &str) -> Result<(), SaveError> {
         let unfinished = self.dir.join(UNFINISHED);
         let bytes = state_file::encode(persisted, &self.node, &self.boot_id)
             .map_err(|error| failed("encode", &unfinished)(error.into()))?;
@@ -241,8 +272,8 @@ impl StateDir {
             .map_err(failed("create", &unfinished))?;
         file.write_all(&bytes)
             .map_err(failed("write", &unfinished))?;
-        let noted = self.dir.join(NOTED);
-        fs::rename(&unfinished, &noted).map_err(failed("replace", &noted))
+        let path = self.dir.join(name);
+        fs::rename(&unfinished, &path).map_err(failed("replace", &path))
     }
 
     /// Makes what was noted last survive a loss of power: flushed, put in the place of the last such

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use nettune_agent::agent::Order;
+use nettune_agent::memory::Persisted;
 use nettune_agent::state::StateDir;
 use nettune_crds::KeyState;
 use nettune_crds::conditions::{self, RELEASED, reasons};
@@ -289,4 +290,62 @@ fn what_a_loss_of_power_has_torn_costs_the_originals_and_not_the_goal() {
     let aside = node.state().with_file_name("state.json.bad");
     assert_eq!(fs::read_to_string(aside).unwrap(), "");
     assert!(!noted.exists());
+}
+
+#[test]
+fn no_state_that_was_set_aside_is_lost_to_a_later_one_or_to_what_has_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir(path("state.json.bad")).unwrap();
+    let states = ["one", "two", "three"];
+    for (number, name) in ["state.json", "state.json.new", "state.json"]
+        .iter()
+        .enumerate()
+    {
+        fs::write(path(name), states[number]).unwrap();
+        let set_aside = state_of(&dir).load().set_aside.unwrap();
+        assert!(set_aside.unsaved.is_none(), "{set_aside:?}");
+        let kept = path(&format!("state.json.bad.{}", number + 1));
+        assert_eq!(set_aside.kept_as.as_ref(), Some(&kept));
+        let next = state_of(&dir).load();
+        assert!(next.set_aside.is_none() && next.persisted.originals_lost);
+    }
+    for (number, state) in states.iter().enumerate() {
+        let kept = path(&format!("state.json.bad.{}", number + 1));
+        assert_eq!(fs::read_to_string(kept).unwrap(), *state);
+    }
+}
+
+#[test]
+fn no_more_than_ten_states_are_kept_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..20 {
+        fs::write(dir.path().join("state.json"), format!("bad {number}")).unwrap();
+        assert!(state_of(&dir).load().set_aside.unwrap().kept_as.is_some());
+    }
+    let kept = |name| fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!(kept("state.json.bad"), "bad 0", "the first");
+    assert_eq!(kept("state.json.bad.9"), "bad 19", "and the last");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 11);
+}
+
+/// A process that is killed while it sets a state aside leaves both.
+#[test]
+fn a_state_that_was_being_set_aside_is_set_aside_by_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let lost = Persisted {
+        originals_lost: true,
+        ..Persisted::default()
+    };
+    state_of(&dir).note(&lost).unwrap();
+    state_of(&dir).flush().unwrap();
+    fs::write(dir.path().join("state.json.new"), "bad").unwrap();
+    let next = state_of(&dir).load();
+    assert!(next.set_aside.is_some() && next.persisted.originals_lost);
+    let kept = dir.path().join("state.json.bad");
+    assert_eq!(fs::read_to_string(kept).unwrap(), "bad");
+}
+
+fn state_of(dir: &tempfile::TempDir) -> StateDir {
+    StateDir::new(dir.path(), "n1", "boot-1")
 }
