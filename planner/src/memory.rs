@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use nettune_crds::NodeNetworkProfileSpec;
 
 use nettune_sizing::Mono;
@@ -52,6 +53,9 @@ pub(crate) struct Trial {
 pub(crate) enum Silence {
     /// Since then.
     Since(Mono),
+    /// Its profile shall say so; when its `Ready` turned last before that. An agent may object before
+    /// anybody has seen that it was said.
+    Due(Option<Timestamp>),
     /// Its profile says so.
     Said,
     /// Its profile said so, and the agent has objected: it lives, whatever the signs.
@@ -71,7 +75,7 @@ impl Memory {
         self.nodes.iter_mut().flat_map(|(_, seen)| {
             let silence = match &mut seen.silence {
                 Some(Silence::Since(since)) => Some(since),
-                Some(Silence::Said | Silence::Refuted) | None => None,
+                Some(Silence::Due(_) | Silence::Said | Silence::Refuted) | None => None,
             };
             [
                 seen.trial.as_mut().map(|trial| &mut trial.since),

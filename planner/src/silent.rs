@@ -45,23 +45,30 @@ pub(crate) fn listen(
     };
     let reported = profile.reported.as_ref();
     let said = reported.is_some_and(|reported| reported.is_silenced);
+    let last_turned = reported.and_then(|reported| reported.turned);
     let silence = match before {
         _ if said => Silence::Said,
         Some(Silence::Said | Silence::Refuted) => Silence::Refuted,
-        Some(since @ Silence::Since(_)) => since,
+        Some(Silence::Due(turned)) if turned != last_turned => Silence::Refuted,
+        Some(as_before @ (Silence::Since(_) | Silence::Due(_))) => as_before,
         None => Silence::Since(now.mono),
     };
     let is_silent = match silence {
         Silence::Since(since) => alarm.passed(since, deadline, now),
-        Silence::Said => true,
+        Silence::Due(_) | Silence::Said => true,
         Silence::Refuted => false,
     };
     // A profile without any word of its agent says already that there is none.
     let speaks = reported.is_some_and(|reported| reported.speaks);
+    let tells = is_silent && !said && speaks;
     Verdict {
-        silence: Some(silence),
+        silence: Some(if tells {
+            Silence::Due(last_turned)
+        } else {
+            silence
+        }),
         is_silent,
-        tell: (is_silent && !said && speaks).then_some(why),
+        tell: tells.then_some(why),
     }
 }
 

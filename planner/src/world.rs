@@ -258,6 +258,8 @@ pub struct Reported {
     overflows: bool,
     /// Whether `Ready` is there and not `Unknown`.
     pub(crate) speaks: bool,
+    /// When `Ready` turned last, by the clock of who turned it.
+    pub(crate) turned: Option<Timestamp>,
     /// Whether the operator has said there that the agent is silent.
     pub(crate) is_silenced: bool,
     /// The message of `Ready` where a key has failed.
@@ -376,6 +378,7 @@ impl Reported {
             left,
             overflows: is_full(NEIGHBOR_PRESSURE, reasons::OVERFLOW)
                 || is_full(CONNTRACK_PRESSURE, reasons::TABLE_FULL),
+            turned: ready.map(|ready| ready.last_transition_time.0),
             speaks: ready.is_some_and(|ready| ready.status != "Unknown"),
             is_silenced: ready.is_some_and(|ready| {
                 ready.status == "Unknown" && ready.reason == reasons::AGENT_SILENT

@@ -141,6 +141,43 @@ fn an_agent_that_objects_is_believed_as_long_as_the_sign_stays() {
     assert_eq!(ready(&cluster, "node-0").1, "AgentSilent");
 }
 
+/// Its kubelet is dead, the agent is not, and it is faster than the next decision.
+#[test]
+fn an_agent_that_objects_before_anybody_has_looked_is_believed_too() {
+    let mut cluster = answered(1);
+    cluster.set_ready("node-0", "Unknown");
+    later(&mut cluster, 1);
+    let mut told = 0;
+    for _ in 0..50 {
+        for write in later(&mut cluster, 60) {
+            if matches!(write, Write::AgentSilent { .. }) {
+                told += 1;
+                cluster.report("node-0", "Ready", "True", "Applied", "");
+            }
+        }
+    }
+    assert_eq!(told, 1);
+    assert_eq!(ready(&cluster, "node-0").1, "Applied");
+    assert_eq!(cluster.status("default").nodes.unwrap().silent, 0);
+}
+
+#[test]
+fn what_could_not_be_written_of_a_silent_agent_is_written_again() {
+    let mut cluster = answered(1);
+    cluster.set_ready("node-0", "Unknown");
+    later(&mut cluster, 1);
+    cluster.time += Duration::from_secs(120);
+    for _ in 0..3 {
+        // Refused: the profile has another version by now.
+        let decision = cluster.look();
+        let is_told = |write: &Write| matches!(write, Write::AgentSilent { .. });
+        assert!(decision.writes.iter().any(is_told));
+        cluster.memory = decision.memory;
+    }
+    later(&mut cluster, 1);
+    assert_eq!(ready(&cluster, "node-0").1, "AgentSilent");
+}
+
 #[test]
 fn an_agent_that_never_spoke_is_counted_and_nothing_is_written_on_its_profile() {
     let mut cluster = Cluster::with_ready_nodes(2);

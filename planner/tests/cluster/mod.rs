@@ -281,7 +281,7 @@ impl Cluster {
             reason,
             message,
             generation,
-            Timestamp::UNIX_EPOCH,
+            Timestamp::UNIX_EPOCH + self.time,
         );
     }
 
