@@ -2,10 +2,14 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use kube::client::Body;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use tokio::sync::Notify;
 use tower::service_fn;
 
 use crate::error::chain;
@@ -74,6 +78,36 @@ pub async fn impatient_client(kubeconfig: Option<&Path>) -> Result<Client, ApiEr
     renewed(kubeconfig, Busy::Tell).await
 }
 
+/// A client as of [`client`], and `stands` is told of each watch that the API server has begun to answer: a
+/// watcher of kube's says that a watch has failed, and of one that stands again nothing until it brings
+/// something, which on a quiet cluster may take hours.
+///
+/// # Errors
+/// When the kubeconfig or the service account cannot be used.
+pub async fn watching_client(
+    kubeconfig: Option<&Path>,
+    stands: Arc<Notify>,
+) -> Result<Client, ApiError> {
+    Ok(telling(client(kubeconfig).await?, stands))
+}
+
+fn telling(client: Client, stands: Arc<Notify>) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let send = move |request: Request<Body>| {
+        let (client, stands) = (client.clone(), Arc::clone(&stands));
+        let mut parameters = request.uri().query().unwrap_or_default().split('&');
+        let is_watch = parameters.any(|parameter| parameter == "watch=true");
+        async move {
+            let response = client.send(request).await?;
+            if is_watch && response.status().is_success() {
+                stands.notify_one();
+            }
+            Ok::<_, kube::Error>(response)
+        }
+    };
+    Client::new(service_fn(send), namespace)
+}
+
 async fn renewed(kubeconfig: Option<&Path>, busy: Busy) -> Result<Client, ApiError> {
     match kubeconfig {
         Some(path) => Renewal::begin(path, busy).await,
@@ -139,6 +173,9 @@ pub fn in_words(error: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+    use http::Response;
+
     use super::*;
 
     #[test]
@@ -150,6 +187,31 @@ mod tests {
         let status = kube::core::Status::failure("not you", "Forbidden").with_code(403);
         let error = Outer(kube::Error::Api(status.boxed()));
         assert_eq!(in_words(&error), "it answers 403: not you");
+    }
+
+    #[tokio::test]
+    async fn only_a_watch_that_is_answered_is_told() {
+        let answers = |request: Request<Body>| async move {
+            let is_good = request.uri().path() == "/good";
+            let response = Response::builder().status(if is_good { 200 } else { 500 });
+            response.body(Body::empty())
+        };
+        let stands = Arc::new(Notify::new());
+        let client = telling(
+            Client::new(service_fn(answers), "default"),
+            Arc::clone(&stands),
+        );
+        for (uri, told) in [
+            ("/good?watch=true&timeoutSeconds=9", true),
+            ("/good?limit=500&watch=true", true),
+            ("/good?limit=500", false),
+            ("/good", false),
+            ("/bad?watch=true", false),
+        ] {
+            let request = Request::get(uri).body(Body::empty()).unwrap();
+            client.send(request).await.unwrap();
+            assert_eq!(stands.notified().now_or_never().is_some(), told, "{uri}");
+        }
     }
 
     #[tokio::test]

@@ -15,14 +15,14 @@ use nettune_daemon::patience::{LONGEST_PAUSE, patiently, pauses};
 use nettune_daemon::shutdown::Shutdown;
 use nettune_sizing::Mono;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::agent::Order;
 use crate::clock;
 use crate::goal::Revision;
 use crate::metrics::Metrics;
-use crate::outage::Outage;
+use crate::outage::{Failing, Outage};
 use crate::pace::Pace;
 use crate::patch::difference;
 use crate::profiles;
@@ -34,14 +34,6 @@ const PATCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the way to the API server may take to be set up before that is said: the one thing in it
 /// that can take long is a program that gets the token.
 const PROGRAM_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long the watch may fail before everything that is needed for it is read anew:
-/// what was read once (the kubeconfig, a client's certificate, the server's CA) may have been renewed.
-const RENEWED_AFTER: Duration = Duration::from_secs(30);
-
-/// And once that has not helped: each new client begins with short pauses between its tries, and an
-/// API server that comes back has thousands of agents to answer.
-const RENEWED_AGAIN_AFTER: Duration = Duration::from_secs(600);
 
 /// How long after a profile seems to be gone a list is asked: an API server that loses its kind deletes
 /// the objects first, and the kind a moment later.
@@ -72,8 +64,9 @@ pub struct Link {
     pauses: Option<Box<dyn Iterator<Item = Duration> + Send>>,
     started: Instant,
     pace: Pace,
-    /// How long the watch may fail before a new client is made.
-    renewed_after: Duration,
+    failing: Failing,
+    /// Told of each watch that the API server has begun to answer.
+    stands: Arc<Notify>,
 }
 
 /// The profile as the API server has it.
@@ -141,7 +134,8 @@ impl Link {
             pauses: None,
             started: Instant::now(),
             pace: Pace::new(Mono::default()),
-            renewed_after: RENEWED_AFTER,
+            failing: Failing::default(),
+            stands: Arc::default(),
         }
     }
 
@@ -165,7 +159,7 @@ impl Link {
 
     /// Watches and reports over one client, until something ends that.
     async fn follow(&mut self, api: &Api<DynamicObject>, shutdown: &mut Shutdown) -> End {
-        let mut failing_since = None;
+        let stands = Arc::clone(&self.stands);
         let watch = watcher(api.clone(), profiles::watch_of(&self.node));
         let mut events = pin!(patiently(watch, LONGEST_PAUSE));
         let mut patching: Option<(Value, Patching)> = None;
@@ -190,23 +184,23 @@ impl Link {
                     Some(event) => {
                         match &event {
                             Err(_) => {
-                                let since = failing_since.get_or_insert_with(Instant::now);
-                                if since.elapsed() >= self.renewed_after {
-                                    self.renewed_after = RENEWED_AGAIN_AFTER;
+                                // Told in the order in which it was.
+                                if stands.notified().now_or_never().is_some() {
+                                    self.stands();
+                                }
+                                if self.failing.fails(Instant::now()) {
                                     return End::OfPatience;
                                 }
                             }
                             // Comes before each try to list.
                             Ok(watcher::Event::Init) => {}
-                            Ok(_) => {
-                                failing_since = None;
-                                self.renewed_after = RENEWED_AFTER;
-                            }
+                            Ok(_) => self.failing.brought(),
                         }
                         self.watched(event, &mut listed);
                     }
                     None => return End::OfTheWatch,
                 },
+                () = stands.notified() => self.stands(),
                 found = self.findings.changed(), if may_find => may_find = found.is_ok(),
                 patched = patched(&mut patching) => {
                     next_patch = self.patched(patched);
@@ -225,7 +219,10 @@ impl Link {
         let mut pauses = pauses();
         loop {
             let kubeconfig = self.kubeconfig.clone();
-            let mut connecting = pin!(profiles::all(kubeconfig.as_deref()));
+            let mut connecting = pin!(profiles::watched(
+                kubeconfig.as_deref(),
+                Arc::clone(&self.stands)
+            ));
             let connected = match timeout(PROGRAM_PATIENCE, &mut connecting).await {
                 Ok(connected) => connected,
                 // Not given up: it would be started again, and again.
@@ -276,6 +273,12 @@ impl Link {
                 self.doubt_pauses.get_or_insert_with(|| Box::new(pauses()));
             }
         }
+    }
+
+    /// A watch that brings nothing yet is answered all the same.
+    fn stands(&mut self) {
+        self.failing.stands(Instant::now());
+        self.outage.over();
     }
 
     fn watched(

@@ -151,7 +151,7 @@ impl Metrics {
         );
         registry.register(
             "agent_api_reachable",
-            "Whether the last request to the API server went through",
+            "Whether the API server answers: the watch stands, or the last request went through",
             self.api_reachable.clone(),
         );
     }

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::runtime::watcher;
 use nettune_crds::NodeNetworkProfile;
 use nettune_daemon::api::{self, ApiError};
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use crate::agent::Order;
 use crate::goal::{Revision, Source};
@@ -19,10 +21,17 @@ const WATCH_LIFE: std::ops::RangeInclusive<u32> = 1500..=3000;
 
 /// The profiles as they are: not typed, since what cannot be read is reported and must not stop the
 /// watch.
-pub(crate) async fn all(kubeconfig: Option<&Path>) -> Result<Api<DynamicObject>, ApiError> {
-    let client = api::client(kubeconfig).await?;
+fn all(client: Client) -> Api<DynamicObject> {
     let resource = ApiResource::erase::<NodeNetworkProfile>(&());
-    Ok(Api::all_with(client, &resource))
+    Api::all_with(client, &resource)
+}
+
+/// The profiles, to be watched: `stands` is told of each watch that the API server has begun to answer.
+pub(crate) async fn watched(
+    kubeconfig: Option<&Path>,
+    stands: Arc<Notify>,
+) -> Result<Api<DynamicObject>, ApiError> {
+    api::watching_client(kubeconfig, stands).await.map(all)
 }
 
 fn by_name(node: &str) -> String {
@@ -76,7 +85,7 @@ pub enum FetchError {
 /// # Errors
 /// When the API server cannot be reached, or refuses. That there is no profile is none.
 pub async fn fetch(kubeconfig: Option<&Path>, node: &str) -> Result<Order, FetchError> {
-    let api = all(kubeconfig).await?;
+    let api = all(api::client(kubeconfig).await?);
     let found = of(&api, node).await.map_err(|source| FetchError::Get {
         node: node.to_owned(),
         source: Box::new(source),

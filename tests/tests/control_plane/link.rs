@@ -1,5 +1,6 @@
 //! The agent's link to its profile, against a real API server; the test plays the operator.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -7,7 +8,10 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use nettune_crds::conditions::{self, READY};
 use nettune_crds::{NodeNetworkProfile, NodeNetworkProfileStatus};
-use nettune_tests::{ControlPlane, ControlPlaneConfig, DirectoryNode, Program, eventually};
+use nettune_tests::control_plane::StaticToken;
+use nettune_tests::{
+    Audit, ControlPlane, ControlPlaneConfig, DirectoryNode, Program, Proxy, eventually,
+};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -25,10 +29,15 @@ struct Cluster {
 impl Cluster {
     async fn start() -> anyhow::Result<Self> {
         let control_plane = ControlPlane::start(ControlPlaneConfig::default()).await?;
+        let kubeconfig = control_plane.kubeconfig().to_owned();
+        Self::by(control_plane, &kubeconfig).await
+    }
+
+    async fn by(control_plane: ControlPlane, kubeconfig: &Path) -> anyhow::Result<Self> {
         control_plane.install_crds().await?;
         let profiles = Api::all(control_plane.client().await?);
         let node = DirectoryNode::new("0b5e6f3c-0000-4000-8000-000000000001")?;
-        let agent = Program::agent(&control_plane, NODE, &node, &[]).await?;
+        let agent = Program::agent_as(&control_plane, kubeconfig, NODE, &node, &[]).await?;
         Ok(Self {
             agent,
             node,
@@ -89,6 +98,16 @@ impl Cluster {
             anyhow::Ok(profile)
         });
         Ok(profile.await?)
+    }
+
+    async fn is_reachable(&self, wanted: bool) -> anyhow::Result<()> {
+        eventually("nettune_agent_api_reachable", SOON, || async {
+            let reachable = self.metric("nettune_agent_api_reachable ").await?;
+            ensure!(reachable == u64::from(wanted), "{reachable}");
+            anyhow::Ok(())
+        })
+        .await?;
+        Ok(())
     }
 
     async fn metric(&self, line: &str) -> anyhow::Result<u64> {
@@ -198,6 +217,33 @@ async fn an_agent_that_was_taken_for_silent_says_that_it_is_not() -> anyhow::Res
     let status = silent.status.unwrap_or_default();
     ensure!(!is_ready(&status), "{status:?}");
     cluster.reported("the agent's word", is_ready).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watch_that_stands_again_is_told_although_it_brings_nothing() -> anyhow::Result<()> {
+    const TOKEN: &str = "token-of-the-agent";
+    let audit = Audit::new()?;
+    let config = ControlPlaneConfig {
+        tokens: vec![StaticToken::admin(TOKEN)],
+        api_server_flags: audit.flags(),
+    };
+    let control_plane = ControlPlane::start(config).await?;
+    let proxy = Proxy::to(control_plane.port())?;
+    let kubeconfig = control_plane.kubeconfig_through(proxy.port(), "agent", TOKEN)?;
+    let cluster = Cluster::by(control_plane, &kubeconfig).await?;
+    cluster.create("5000").await?;
+    cluster.reported("the value", is_ready).await?;
+    let mark = audit.mark();
+    for _ in 0..2 {
+        proxy.close();
+        cluster.is_reachable(false).await?;
+        proxy.open();
+        cluster.is_reachable(true).await?;
+    }
+    let requests = audit.since(mark)?;
+    let listed = requests.iter().any(|request| request.verb == "list");
+    ensure!(!listed, "{requests:?}");
     Ok(())
 }
 
