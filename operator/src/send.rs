@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use nettune_planner::{Announcement, Write};
+use nettune_planner::{Announcement, Object, PlannedProfile, PlannedTuning, Write};
 use tokio::time::{Instant, timeout};
 use tracing::field::{self, Empty};
 use tracing::{Instrument, debug_span, info, warn};
@@ -20,34 +20,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The field manager that the operator's writes are recorded under.
 const FIELD_MANAGER: &str = "nettune-operator";
-
-/// What a write is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Object {
-    Profile(Arc<str>),
-    Tuning(Arc<str>),
-    Node(Arc<str>),
-}
-
-impl Object {
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Profile(name) | Self::Tuning(name) | Self::Node(name) => name,
-        }
-    }
-
-    pub(crate) fn of(write: &Write) -> Self {
-        match write {
-            Write::CreateProfile { node, .. }
-            | Write::ReplaceProfile { node, .. }
-            | Write::ReleaseProfile { node, .. }
-            | Write::DeleteProfile { node, .. }
-            | Write::AgentSilent { node, .. } => Self::Profile(Arc::clone(node)),
-            Write::Untaint { node, .. } => Self::Node(Arc::clone(node)),
-            Write::TuningStatus { tuning, .. } => Self::Tuning(Arc::clone(tuning)),
-        }
-    }
-}
 
 /// A write that was answered.
 pub(crate) struct Done {
@@ -84,11 +56,17 @@ impl Done {
 }
 
 pub(crate) enum Answer {
-    Profile(DynamicObject),
+    Profile(Box<PlannedProfile>),
     Deleted,
-    Tuning(DynamicObject),
+    Tuning(Box<PlannedTuning>),
     /// The watch of Nodes brings it.
     Node,
+}
+
+impl Answer {
+    fn profile(object: &DynamicObject) -> Self {
+        Self::Profile(Box::new(watch::profile(object)))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -188,7 +166,7 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
             let body = body::new_profile(&node, &node_uid, &spec);
             let created = profiles.create(&post(), &body).await?;
             info!(node = &*node, tuning = spec.tuning, "profile created");
-            Ok(Answer::Profile(created))
+            Ok(Answer::profile(&created))
         }
         Write::ReplaceProfile {
             node,
@@ -200,7 +178,7 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
             let body = body::changed_profile(&node, &node_uid, &uid, &seen, &spec);
             let changed = profiles.patch(&node, &patch(), &Patch::Merge(body)).await?;
             info!(node = &*node, tuning = spec.tuning, "profile changed");
-            Ok(Answer::Profile(changed))
+            Ok(Answer::profile(&changed))
         }
         Write::ReleaseProfile {
             node,
@@ -211,7 +189,7 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
             let body = body::released_profile(&uid, &seen, trial);
             let changed = profiles.patch(&node, &patch(), &Patch::Merge(body)).await?;
             info!(node = &*node, "originals asked back");
-            Ok(Answer::Profile(changed))
+            Ok(Answer::profile(&changed))
         }
         Write::DeleteProfile { node, uid, seen } => {
             let params = DeleteParams {
@@ -237,7 +215,7 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
             let changed = tunings
                 .replace_subresource("status", &tuning, &post(), &body)
                 .await?;
-            Ok(Answer::Tuning(changed))
+            Ok(Answer::Tuning(Box::new(watch::tuning(&changed))))
         }
         Write::AgentSilent {
             node,
@@ -250,7 +228,7 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
                 .patch_status(&node, &patch().force(), &Patch::Apply(body))
                 .await?;
             warn!(node = &*node, reason = ready.message, "agent is silent");
-            Ok(Answer::Profile(changed))
+            Ok(Answer::profile(&changed))
         }
         Write::Untaint {
             node,

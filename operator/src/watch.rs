@@ -219,7 +219,7 @@ pub(crate) fn tuning(object: &DynamicObject) -> PlannedTuning {
 pub(crate) fn profile(object: &DynamicObject) -> PlannedProfile {
     let spec: Option<NodeNetworkProfileSpec> = part(object, "spec").ok();
     let status: Option<NodeNetworkProfileStatus> = part(object, "status").ok();
-    PlannedProfile::of(&object.metadata, spec.as_ref(), status.as_ref())
+    PlannedProfile::of(&object.metadata, spec, status.as_ref())
 }
 
 fn part<T: serde::de::DeserializeOwned>(

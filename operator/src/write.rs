@@ -9,18 +9,16 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use kube::Client;
-use kube::api::DynamicObject;
 use nettune_crds::NodeNetworkProfileSpec;
 use nettune_daemon::api::in_words;
-use nettune_planner::{Announcement, Watched, Write, say_the_same};
+use nettune_planner::{Announcement, Object, PlannedProfile, Watched, Write, say_the_same};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::metrics::{Metrics, Verb};
 use crate::queue::Queue;
 use crate::run::Writable;
-use crate::send::{Answer, Done, Object, WriteError, perform};
-use crate::watch;
+use crate::send::{Answer, Done, WriteError, perform};
 use crate::window::{Signal, Window};
 
 /// A tuning's counts change with every node that answers; this often they are written at most.
@@ -105,15 +103,13 @@ impl Writer {
         let mut wake = None;
         let (busy, holds) = (&self.busy, &self.holds);
         let due = writes.into_iter().filter(|write| {
-            let object = Object::of(write);
+            let object = write.object();
             if busy.contains_key(&object) {
                 return false;
             }
             let held = holds.get(&object).filter(|hold| now < hold.until);
             let held = held.filter(|hold| hold.is_about(&wish(write)));
-            if let Some(hold) = held {
-                wake = Some(wake.map_or(hold.until, |wake: Instant| wake.min(hold.until)));
-            }
+            wake = wake.into_iter().chain(held.map(|hold| hold.until)).min();
             held.is_none()
         });
         self.queue.replace(due, now);
@@ -248,7 +244,7 @@ impl Writer {
             let Some(write) = self.queue.next(now) else {
                 break;
             };
-            let object = Object::of(&write);
+            let object = write.object();
             self.busy.insert(object.clone(), wish(&write));
             self.in_flight
                 .push(perform(self.client.clone(), write, object).boxed());
@@ -259,10 +255,8 @@ impl Writer {
 }
 
 /// What is wrong with an answer that says something else than was written.
-fn kept_other(answer: &DynamicObject, wish: &Wish) -> Option<String> {
-    let is_other = wish
-        .as_ref()
-        .is_some_and(|wish| !watch::profile(answer).says(wish));
+fn kept_other(answer: &PlannedProfile, wish: &Wish) -> Option<String> {
+    let is_other = wish.as_ref().is_some_and(|wish| !answer.says(wish));
     is_other.then(|| {
         "it keeps something else than was written: its CustomResourceDefinition is of another \
          version than this operator's, or an admission webhook changes it"
@@ -286,11 +280,11 @@ const MOST_WORDS: usize = 400;
 fn take_answer(answer: Answer, object: &Object, uid: &str, watched: &mut Watched) {
     match (answer, object) {
         (Answer::Profile(answer), Object::Profile(node)) => {
-            watched.answered_profile(node, watch::profile(&answer));
+            watched.answered_profile(node, *answer);
         }
         (Answer::Deleted, Object::Profile(node)) => watched.gone_profile(node, uid),
         (Answer::Tuning(answer), Object::Tuning(tuning)) => {
-            watched.answered_tuning(tuning, watch::tuning(&answer));
+            watched.answered_tuning(tuning, *answer);
         }
         // An answer is about what was asked for.
         _ => {}

@@ -3,24 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Taint;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use nettune_crds::{NodeNetworkProfileSpec, NodeNetworkTuningStatus, ReleasePolicy, Rollout};
+use nettune_crds::{NodeNetworkProfileSpec, ReleasePolicy, Rollout};
+use nettune_sizing::Mono;
 
 use crate::groups::{Groups, cluster_facts};
+use crate::leaving::{Leavers, Leaving};
 use crate::memory::{Memory, Recall, Seen};
 use crate::plan::{Plans, Step};
 use crate::rollout::{Candidate, Rollouts, Turn, judge};
-use crate::select::{Claims, Owner};
+use crate::select::{Claim, Claims, Owner};
 use crate::silent;
 use crate::status::{self, Tally};
 use crate::taint;
-use nettune_sizing::Mono;
-
-use crate::leaving::{Leavers, Leaving};
 use crate::time::{Alarm, Now};
 use crate::urgency::{Urgency, Writes};
 use crate::world::{PlannedProfile, Reported, TuningContent};
+use crate::write::Write;
 use crate::{PlannedNode, World};
 
 /// What the cluster needs now.
@@ -34,116 +32,6 @@ pub struct Decision {
     pub memory: Memory,
     /// When to decide again although nothing changes; `None`: there is no need to.
     pub wake_at: Option<Mono>,
-}
-
-/// One write. Each names what it was decided on, so that the API server refuses it when that has
-/// changed; then the next decision comes from the new content.
-#[derive(Debug, Clone)]
-pub enum Write {
-    /// A node has no profile yet.
-    CreateProfile {
-        /// The node's and the profile's name.
-        node: Arc<str>,
-        /// The Node's uid: it owns the profile.
-        node_uid: Arc<str>,
-        /// What the profile shall say.
-        spec: Arc<NodeNetworkProfileSpec>,
-    },
-    /// A profile says something else than it shall.
-    ReplaceProfile {
-        /// The node's and the profile's name.
-        node: Arc<str>,
-        /// The Node's uid: it owns the profile.
-        node_uid: Arc<str>,
-        /// The profile's uid.
-        uid: Arc<str>,
-        /// The resourceVersion that was decided on.
-        seen: Arc<str>,
-        /// What the profile shall say.
-        spec: Arc<NodeNetworkProfileSpec>,
-    },
-    /// The originals of a node that no tuning has any more shall go back: `spec.release` becomes true,
-    /// all else stays.
-    ReleaseProfile {
-        /// The profile's name.
-        node: Arc<str>,
-        /// The profile's uid.
-        uid: Arc<str>,
-        /// The resourceVersion that was decided on.
-        seen: Arc<str>,
-        /// What `spec.trial` shall be: whether the Node is Ready and so shows what becomes of it.
-        trial: bool,
-    },
-    /// A profile whose node no tuning has, or whose Node is gone.
-    DeleteProfile {
-        /// The profile's name.
-        node: Arc<str>,
-        /// The profile's uid.
-        uid: Arc<str>,
-        /// The resourceVersion that was decided on.
-        seen: Arc<str>,
-    },
-    /// A tuning's status differs from what it shall say.
-    TuningStatus {
-        /// The tuning's name.
-        tuning: Arc<str>,
-        /// The tuning's uid.
-        uid: Arc<str>,
-        /// The resourceVersion that was decided on.
-        seen: Arc<str>,
-        /// The whole status.
-        status: Box<NodeNetworkTuningStatus>,
-        /// What this change is worth telling as Events.
-        announcements: Vec<Announcement>,
-    },
-    /// A node's agent has been silent for too long: its profile's condition `Ready` is not known any
-    /// more. All else in the status stays.
-    AgentSilent {
-        /// The profile's name.
-        node: Arc<str>,
-        /// The profile's uid.
-        uid: Arc<str>,
-        /// The resourceVersion that was decided on.
-        seen: Arc<str>,
-        /// What `Ready` shall be.
-        ready: Box<Condition>,
-    },
-    /// The startup taint goes.
-    Untaint {
-        /// The Node's name.
-        node: Arc<str>,
-        /// The Node's uid.
-        uid: Arc<str>,
-        /// The resourceVersion that was decided on.
-        seen: Arc<str>,
-        /// The taints that stay.
-        taints: Vec<Taint>,
-    },
-}
-
-impl Write {
-    /// The profile that it is about, by its node's name.
-    pub(crate) fn profile(&self) -> Option<&Arc<str>> {
-        match self {
-            Self::CreateProfile { node, .. }
-            | Self::ReplaceProfile { node, .. }
-            | Self::ReleaseProfile { node, .. }
-            | Self::DeleteProfile { node, .. }
-            | Self::AgentSilent { node, .. } => Some(node),
-            Self::TuningStatus { .. } | Self::Untaint { .. } => None,
-        }
-    }
-}
-
-/// An Event about a tuning, told once: when its status changes so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Announcement {
-    /// Whether somebody should look (`Warning`) or just know (`Normal`).
-    pub warning: bool,
-    /// One word.
-    pub reason: &'static str,
-    /// A sentence.
-    pub note: String,
 }
 
 /// Decides from the whole world, each time anew. `memory` is what the decision before gave back; a
@@ -162,7 +50,7 @@ pub fn decide(world: &World, memory: &Memory, now: Now) -> Decision {
     }
     let mut by_claim: Vec<Tally> = Vec::new();
     by_claim.resize_with(claims.all.len(), Tally::default);
-    let resting = |claim: &crate::select::Claim<'_>| memory.resting.contains(claim.name);
+    let resting = |claim: &Claim<'_>| memory.resting.contains(claim.name);
     let mut pass = Pass {
         resting: claims.all.iter().map(resting).collect(),
         claims,
@@ -185,7 +73,8 @@ pub fn decide(world: &World, memory: &Memory, now: Now) -> Decision {
     let mut profiles = world.profiles.iter().peekable();
     for (name, node) in &world.nodes {
         while let Some((orphan, profile)) = profiles.next_if(|(profile, _)| *profile < name) {
-            pass.writes.push(Urgency::Removal, delete(orphan, profile));
+            pass.writes
+                .push(Urgency::Removal, Write::delete(orphan, profile));
         }
         let profile = profiles
             .next_if(|(profile, _)| *profile == name)
@@ -218,7 +107,8 @@ pub fn decide(world: &World, memory: &Memory, now: Now) -> Decision {
         recall.keep(name, new);
     }
     for (orphan, profile) in profiles {
-        pass.writes.push(Urgency::Removal, delete(orphan, profile));
+        pass.writes
+            .push(Urgency::Removal, Write::delete(orphan, profile));
     }
     pass.admit(&mut recall.new);
     let mut decision = pass.statuses(by_claim);
@@ -281,7 +171,8 @@ impl<'a> Pass<'a> {
         };
         // The Node came back under its old name: what the old one's agent said is not its word.
         if let Some(profile) = profile.filter(|profile| profile.owner_uid != node.uid) {
-            self.writes.push(Urgency::NewNode, delete(name, profile));
+            self.writes
+                .push(Urgency::NewNode, Write::delete(name, profile));
             return;
         }
         let group = self.groups.put(owner, tuning_name, tuning, node, profile);
@@ -352,7 +243,7 @@ impl<'a> Pass<'a> {
                     true => Urgency::Overflow,
                     false => Urgency::AtOnce,
                 };
-                self.writes.push(urgency, replace(candidate, spec));
+                self.writes.push(urgency, Write::replace(candidate, spec));
             }
             Step::Turn => {
                 match rule.all_at_once && !rule.paused {
@@ -439,7 +330,8 @@ impl<'a> Pass<'a> {
         } = visit;
         let Some(profile) = profile else { return };
         if profile.owner_uid != node.uid {
-            self.writes.push(Urgency::Removal, delete(name, profile));
+            self.writes
+                .push(Urgency::Removal, Write::delete(name, profile));
             return;
         }
         // One that cannot be read does not say how it is to be released: it stays.
@@ -447,7 +339,8 @@ impl<'a> Pass<'a> {
             return;
         };
         if behaviour.release_policy == ReleasePolicy::Retain {
-            self.writes.push(Urgency::Removal, delete(name, profile));
+            self.writes
+                .push(Urgency::Removal, Write::delete(name, profile));
             return;
         }
         let candidate = Candidate {
@@ -465,7 +358,8 @@ impl<'a> Pass<'a> {
         } else if profile.trial {
             self.judge(target, candidate, (gate, released), old, new);
         } else if released {
-            self.writes.push(Urgency::Removal, delete(name, profile));
+            self.writes
+                .push(Urgency::Removal, Write::delete(name, profile));
         }
         if released {
             self.leavers
@@ -511,22 +405,16 @@ impl<'a> Pass<'a> {
             let Candidate { name, profile, .. } = candidate;
             let on_trial = match turn {
                 Turn::Delete => {
-                    writes.push(Urgency::Removal, delete(name, profile));
+                    writes.push(Urgency::Removal, Write::delete(name, profile));
                     false
                 }
                 Turn::Write(spec) => {
                     let on_trial = spec.trial;
-                    writes.push(Urgency::Turn, replace(candidate, spec));
+                    writes.push(Urgency::Turn, Write::replace(candidate, spec));
                     on_trial
                 }
                 Turn::Release { trial } => {
-                    let write = Write::ReleaseProfile {
-                        node: Arc::clone(name),
-                        uid: Arc::clone(&profile.uid),
-                        seen: Arc::clone(&profile.resource_version),
-                        trial,
-                    };
-                    writes.push(Urgency::Turn, write);
+                    writes.push(Urgency::Turn, Write::release(candidate, trial));
                     trial
                 }
             };
@@ -622,7 +510,7 @@ impl Newcomer<'_> {
                 node_uid: Arc::clone(&self.node.uid),
                 spec: Arc::clone(spec),
             },
-            Some(profile) => replace(
+            Some(profile) => Write::replace(
                 Candidate {
                     name: self.name,
                     node: self.node,
@@ -631,30 +519,5 @@ impl Newcomer<'_> {
                 Arc::clone(spec),
             ),
         })
-    }
-}
-
-fn replace(
-    Candidate {
-        name,
-        node,
-        profile,
-    }: Candidate<'_>,
-    spec: Arc<NodeNetworkProfileSpec>,
-) -> Write {
-    Write::ReplaceProfile {
-        node: Arc::clone(name),
-        node_uid: Arc::clone(&node.uid),
-        uid: Arc::clone(&profile.uid),
-        seen: Arc::clone(&profile.resource_version),
-        spec,
-    }
-}
-
-fn delete(name: &Arc<str>, profile: &PlannedProfile) -> Write {
-    Write::DeleteProfile {
-        node: Arc::clone(name),
-        uid: Arc::clone(&profile.uid),
-        seen: Arc::clone(&profile.resource_version),
     }
 }

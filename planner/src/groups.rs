@@ -196,7 +196,7 @@ fn make(
         pod_network: pod_network(&tuning.policy, evidence),
         sizes,
         nodes: 0,
-        behaviour: Arc::new(behaviour(&spec)),
+        behaviour: Arc::new(behaviour(spec.clone())),
         spec: Arc::new(spec),
         known_equal: None,
     }

@@ -25,9 +25,10 @@ mod time;
 mod urgency;
 mod watched;
 mod world;
+mod write;
 
 pub use agents::{ObservedPod, ObservedPodSpec, ObservedPodStatus};
-pub use decide::{Announcement, Decision, Write, decide};
+pub use decide::{Decision, decide};
 pub use groups::{Group, group_nodes};
 pub use leaving::{Leaver, Leaving};
 pub use memory::Memory;
@@ -39,3 +40,4 @@ pub use node::{
 pub use time::Now;
 pub use watched::{Kind, Watched};
 pub use world::{PlannedProfile, PlannedTuning, Reported, TuningContent, World, say_the_same};
+pub use write::{Announcement, Object, Write};

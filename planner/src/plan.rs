@@ -102,7 +102,7 @@ fn plan(
     rollouts: &mut Rollouts<'_>,
 ) -> Plan {
     let target = rollouts.target(gate, wanted);
-    let end = behaviour(wanted);
+    let end = behaviour(wanted.clone());
     if present.is_some_and(|present| **present == end) {
         let step = Step::Holds;
         return Plan { target, step };
@@ -111,7 +111,7 @@ fn plan(
     // Where everybody's turn is now, one write does both. One that is new is looked after apart.
     let is_everybodys_turn = rule.all_at_once && !rule.paused && present.is_some();
     let is_apart = at_once.urgent && !is_everybodys_turn;
-    let step = if behaviour(&at_once.spec) == end || is_apart {
+    let step = if behaviour(at_once.spec.clone()) == end || is_apart {
         Step::Write(Arc::new(at_once.spec))
     } else {
         Step::Turn

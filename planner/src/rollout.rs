@@ -124,7 +124,7 @@ impl<'a> Rollouts<'a> {
 
     /// The nodes that shall say this. The content names its tuning, and so it has one gate.
     pub(crate) fn target(&mut self, gate: usize, spec: &NodeNetworkProfileSpec) -> usize {
-        let content = Arc::new(behaviour(spec));
+        let content = Arc::new(behaviour(spec.clone()));
         if let Some(known) = self.by_content.get(&content) {
             return *known;
         }

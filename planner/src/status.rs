@@ -11,11 +11,11 @@ use nettune_crds::{
 use nettune_sizing::{ClusterFacts, PodLinks};
 
 use crate::World;
-use crate::decide::{Announcement, Write};
 use crate::groups::Group;
 use crate::rollout::{Gate, MOST_NAMED};
 use crate::select::Claim;
 use crate::world::{PlannedTuning, Reported, TuningContent};
+use crate::write::{Announcement, Write};
 
 /// Most groups and warnings in a status: it must stay small whatever the cluster.
 const MOST_LISTED: usize = 16;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::PlannedNode;
-use crate::decide::Write;
+use crate::write::Write;
 use nettune_sizing::Mono;
 
 use crate::time::{Alarm, Now};

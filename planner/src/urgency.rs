@@ -1,10 +1,9 @@
 //! What comes first where not everything can be written at once.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
 
-use crate::decide::Write;
+use crate::write::{Object, Write};
 
 /// How urgent a write is; the first is written first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,14 +42,10 @@ impl Writes {
         let silences = self.range(Urgency::Silence);
         if !silences.is_empty() {
             let (before, after) = (&self.0[..silences.start], &self.0[silences.end..]);
-            let written: BTreeSet<Arc<str>> = before
-                .iter()
-                .chain(after)
-                .filter_map(|(_, write)| write.profile().cloned())
-                .collect();
+            let others = before.iter().chain(after);
+            let written: HashSet<Object> = others.map(|(_, write)| write.object()).collect();
             self.0.retain(|(urgency, write)| {
-                *urgency != Urgency::Silence
-                    || write.profile().is_none_or(|node| !written.contains(node))
+                *urgency != Urgency::Silence || !written.contains(&write.object())
             });
         }
         self.0.into_iter().map(|(_, write)| write).collect()
@@ -88,13 +83,12 @@ mod tests {
         }
     }
 
-    fn named(writes: &[Write]) -> Vec<(&str, bool)> {
-        let mut named = Vec::new();
-        for write in writes {
-            let node = write.profile().map_or("", |node| node);
-            named.push((node, matches!(write, Write::AgentSilent { .. })));
-        }
-        named
+    fn named(writes: &[Write]) -> Vec<String> {
+        let named = writes.iter().map(|write| match write {
+            Write::AgentSilent { node, .. } => format!("{node} is silent"),
+            _ => write.object().name().to_owned(),
+        });
+        named.collect()
     }
 
     #[test]
@@ -108,11 +102,10 @@ mod tests {
         for (index, urgency) in all.into_iter().rev().enumerate() {
             writes.push(urgency, removal(&format!("{index}")));
         }
-        let names: Vec<_> = named(&writes.in_order())
-            .into_iter()
-            .map(|(name, _)| name.to_owned())
-            .collect();
-        assert_eq!(names, ["7", "6", "5", "4", "3", "2", "1", "0"]);
+        assert_eq!(
+            named(&writes.in_order()),
+            ["7", "6", "5", "4", "3", "2", "1", "0"]
+        );
     }
 
     #[test]
@@ -121,8 +114,7 @@ mod tests {
         for node in ["b", "a", "c"] {
             writes.push(Urgency::Turn, removal(node));
         }
-        let writes = writes.in_order();
-        assert_eq!(named(&writes), [("b", false), ("a", false), ("c", false)]);
+        assert_eq!(named(&writes.in_order()), ["b", "a", "c"]);
     }
 
     #[test]
@@ -133,7 +125,6 @@ mod tests {
         writes.push(Urgency::Turn, removal("a"));
         writes.push(Urgency::Silence, silence("c"));
         writes.push(Urgency::Removal, removal("c"));
-        let writes = writes.in_order();
-        assert_eq!(named(&writes), [("a", false), ("b", true), ("c", false)]);
+        assert_eq!(named(&writes.in_order()), ["a", "b is silent", "c"]);
     }
 }

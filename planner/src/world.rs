@@ -272,7 +272,7 @@ impl PlannedProfile {
     pub fn new(profile: &NodeNetworkProfile) -> Self {
         Self::of(
             &profile.metadata,
-            Some(&profile.spec),
+            Some(profile.spec.clone()),
             profile.status.as_ref(),
         )
     }
@@ -282,7 +282,7 @@ impl PlannedProfile {
     #[must_use]
     pub fn of(
         meta: &ObjectMeta,
-        spec: Option<&NodeNetworkProfileSpec>,
+        spec: Option<NodeNetworkProfileSpec>,
         status: Option<&NodeNetworkProfileStatus>,
     ) -> Self {
         let owner = meta
@@ -295,8 +295,8 @@ impl PlannedProfile {
             resource_version: meta.resource_version.as_deref().unwrap_or_default().into(),
             generation: meta.generation,
             owner_uid: owner.map_or("", |owner| owner.uid.as_str()).into(),
+            trial: spec.as_ref().is_some_and(|spec| spec.trial),
             behaviour: spec.map(|spec| Arc::new(behaviour(spec))),
-            trial: spec.is_some_and(|spec| spec.trial),
             reported: status.map(Reported::new),
             facts: status.and_then(|status| status.facts.clone()),
             peaks: status.map(Peaks::of).unwrap_or_default(),
@@ -315,7 +315,7 @@ impl PlannedProfile {
     #[must_use]
     pub fn says(&self, spec: &NodeNetworkProfileSpec) -> bool {
         let own = self.behaviour.as_ref();
-        own.is_some_and(|own| **own == behaviour(spec))
+        own.is_some_and(|own| **own == behaviour(spec.clone()))
     }
 
     /// What the agent says, where that is about this generation of the profile and this boot.
@@ -330,18 +330,17 @@ impl PlannedProfile {
 /// Whether two specs make a node hold the same, whatever their reasons and the mark of a trial are.
 #[must_use]
 pub fn say_the_same(one: &NodeNetworkProfileSpec, other: &NodeNetworkProfileSpec) -> bool {
-    behaviour(one) == behaviour(other)
+    behaviour(one.clone()) == behaviour(other.clone())
 }
 
 /// A spec without the reasons and the mark of a trial: two specs that are equal so make a node hold
 /// the same.
-pub(crate) fn behaviour(spec: &NodeNetworkProfileSpec) -> NodeNetworkProfileSpec {
-    let mut behaviour = spec.clone();
-    behaviour.trial = false;
-    for sysctl in &mut behaviour.sysctls {
+pub(crate) fn behaviour(mut spec: NodeNetworkProfileSpec) -> NodeNetworkProfileSpec {
+    spec.trial = false;
+    for sysctl in &mut spec.sysctls {
         sysctl.reason = String::new();
     }
-    behaviour
+    spec
 }
 
 impl Reported {
