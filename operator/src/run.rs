@@ -31,6 +31,12 @@ use crate::write::Writer;
 /// Decisions are at least this far apart: a burst of changes is one decision.
 const BETWEEN_DECISIONS: Duration = Duration::from_millis(50);
 
+/// They are also this many times as far apart as the last one took, as long as that is no more than
+/// [`LONGEST_BETWEEN`]: while thousands of profiles are written each answer is a change, and deciding
+/// about all of them again after each would take the processor from writing them.
+const SPARE: u32 = 20;
+const LONGEST_BETWEEN: Duration = Duration::from_secs(1);
+
 /// An idle loop shows this often that it lives.
 const BEAT: Duration = Duration::from_secs(5);
 
@@ -182,6 +188,11 @@ impl Leadership {
     }
 }
 
+/// How far the next decision is from one that took so long.
+fn apart(took: Duration) -> Duration {
+    (took * SPARE).clamp(BETWEEN_DECISIONS, LONGEST_BETWEEN)
+}
+
 /// Whether a write may be started.
 #[derive(Clone)]
 pub(crate) enum Writable {
@@ -232,7 +243,8 @@ struct Operator {
     started: Instant,
     /// When to decide next; `None`: when something changes.
     due: Option<Instant>,
-    last: Option<Instant>,
+    /// When to decide next at the soonest.
+    soonest: Instant,
     idle: Idle,
     writable: Writable,
     leads: bool,
@@ -261,7 +273,7 @@ impl Operator {
             memory: Memory::default(),
             started: Instant::now(),
             due: None,
-            last: None,
+            soonest: Instant::now(),
             idle: Idle::NotSaid,
             writable,
             leads,
@@ -272,7 +284,7 @@ impl Operator {
     fn lease_changed(&mut self) {
         let leads = self.writable.now();
         if leads && !self.leads {
-            self.due_by(self.soonest());
+            self.due_by(Instant::now());
         }
         self.leads = leads;
         self.metrics.leader.set(leads.into());
@@ -284,7 +296,7 @@ impl Operator {
             self.tell(news);
         }
         self.intake.take(change).map_err(RunError::WatchEnded)?;
-        self.due_by(self.soonest());
+        self.due_by(Instant::now());
         Ok(())
     }
 
@@ -325,7 +337,7 @@ impl Operator {
             self.announcer
                 .announce(&told.tuning, &told.uid, told.announcements);
         }
-        self.due_by(self.soonest());
+        self.due_by(Instant::now());
     }
 
     fn confirmed(&mut self, none_is_left: Result<bool, String>) {
@@ -343,16 +355,11 @@ impl Operator {
                 );
             }
         }
-        self.due_by(self.soonest());
-    }
-
-    fn soonest(&self) -> Instant {
-        let now = Instant::now();
-        self.last
-            .map_or(now, |last| now.max(last + BETWEEN_DECISIONS))
+        self.due_by(Instant::now());
     }
 
     fn due_by(&mut self, at: Instant) {
+        let at = at.max(self.soonest);
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
@@ -367,7 +374,7 @@ impl Operator {
         };
         // One that only stands by is ready too: it can take over at once.
         health.set_ready(true);
-        self.last = Some(now);
+        self.soonest = now + BETWEEN_DECISIONS;
         if !self.writable.now() {
             self.leaving.clear();
             self.measure();
@@ -407,6 +414,7 @@ impl Operator {
         self.tell(news);
         self.measure();
         let held = self.writer.plan(decision.writes, now);
+        self.soonest = now + apart(now.elapsed());
         for wake in wake.into_iter().chain(held) {
             self.due_by(wake);
         }
@@ -439,5 +447,18 @@ impl Operator {
         while let Some(done) = self.writer.answer().await {
             self.settle(done);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deciding_takes_a_twentieth_of_the_time_at_most_but_never_waits_for_long() {
+        let apart = |took| super::apart(Duration::from_millis(took)).as_millis();
+        assert_eq!((apart(0), apart(2)), (50, 50));
+        assert_eq!((apart(5), apart(20)), (100, 400));
+        assert_eq!(apart(500), 1000);
     }
 }

@@ -73,7 +73,10 @@ impl Watched {
         let listing = std::mem::replace(self.listing(kind), Listing::Complete);
         if let Listing::UnderWay(seen) = listing {
             match kind {
-                Kind::Node => self.world.nodes.retain(|name, _| seen.contains(name)),
+                Kind::Node => {
+                    self.world.nodes.retain(|name, _| seen.contains(name));
+                    self.world.refused.retain(|name, _| seen.contains(name));
+                }
                 Kind::Tuning => self.world.tunings.retain(|name, _| seen.contains(name)),
                 Kind::Profile => self.world.profiles.retain(|name, _| seen.contains(name)),
                 Kind::Agent => {
@@ -318,6 +321,24 @@ mod tests {
         watched.list_ends(Kind::Agent);
         assert_eq!(is_ready(&watched, "node-of-a"), Some(false));
         assert_eq!(is_ready(&watched, "node-of-b"), Some(true));
+    }
+
+    #[test]
+    fn what_was_refused_is_forgotten_with_its_node() {
+        let mut watched = Watched::default();
+        let mut node = ObservedNode::default();
+        node.metadata.name = Some("a".into());
+        for still_there in [true, false] {
+            watched.list_begins(Kind::Node);
+            if still_there {
+                watched.node(&node);
+            }
+            watched.list_ends(Kind::Node);
+            if still_there {
+                watched.refused_profile(&"a".into(), Some("no".to_owned()));
+            }
+        }
+        assert!(watched.world.refused.is_empty());
     }
 
     fn profile(uid: &str, version: &str) -> PlannedProfile {

@@ -37,9 +37,13 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16, runs: usize) -> any
         let large = watched.agreement(count, &small).await?;
         ours.push(rate(count, began.elapsed()));
         operator.process_mut().stop()?;
+        // The operator's writes have two parsed watches beside them, its own and the one that sees when
+        // they are done. So has the loop.
+        let beside = Parsed::begin(&client).await?;
         bare.push(rate(count, write_all(&client, &large, &small).await?));
         bare.push(rate(count, write_all(&client, &small, &large).await?));
         write_all(&client, &large, &small).await?;
+        drop(beside);
         cluster::size_for(&client, SIZES[0]).await?;
         operator = Program::operator(&control_plane, &[]).await?;
         leads(&operator).await?;
