@@ -42,7 +42,8 @@ struct Args {
     /// Only these; all where none is named
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Write the table and the plots into this page and a folder of its name beside it
+    /// Write the table and the plots into this page and a folder of its name beside it; the rows of
+    /// parts that were not measured stay
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
     /// Exit with 1 where a goal is missed
@@ -78,7 +79,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let (table, missed) = report.table();
     println!("{table}");
     if let Some(page) = &args.page {
-        report::put_into(page, &table)?;
+        report::put_into(page, table, !args.only.is_empty())?;
     }
     measured?;
     Ok(match args.check && missed {

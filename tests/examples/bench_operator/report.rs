@@ -1,5 +1,6 @@
 //! Figures beside their goals.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,7 @@ impl Report {
 
     /// All of it as a table in Markdown, and whether a goal is missed.
     pub(crate) fn table(&self) -> (String, bool) {
-        let mut table = "| what | measured | goal |\n|---|---|---|\n".to_owned();
+        let mut table = HEAD.to_owned();
         for Row { what, figure, goal } in &self.rows {
             let goal = match goal {
                 None => "–".to_owned(),
@@ -84,18 +85,28 @@ impl Report {
     }
 }
 
-/// Puts a table in the place of the one that a page has between two marks.
-pub(crate) fn put_into(page: &Path, table: &str) -> anyhow::Result<()> {
+/// Puts a table in the place of the one that a page has between two marks. Where only a part was measured,
+/// the rows of the others stay.
+pub(crate) fn put_into(page: &Path, mut table: String, is_part: bool) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(page)?;
     let parts = text.split_once(BEGIN).and_then(|(before, rest)| {
-        let (_, after) = rest.split_once(END)?;
-        Some((before, after))
+        let (known, after) = rest.split_once(END)?;
+        Some((before, known, after))
     });
-    let (before, after) =
+    let (before, known, after) =
         parts.with_context(|| format!("{} has no {BEGIN} and {END}", page.display()))?;
+    if is_part {
+        let what = |row: &str| row.split('|').nth(1).map(str::to_owned);
+        let measured: BTreeSet<_> = table.lines().map(what).collect();
+        let rows = known.lines().filter(|line| line.starts_with('|'));
+        let others = rows.filter(|row| !HEAD.contains(row) && !measured.contains(&what(row)));
+        table.extend(others.flat_map(|row| [row, "\n"]));
+    }
     std::fs::write(page, format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))?;
     Ok(())
 }
+
+const HEAD: &str = "| what | measured | goal |\n|---|---|---|\n";
 
 const BEGIN: &str = "<!-- measured -->";
 const END: &str = "<!-- end -->";
