@@ -19,10 +19,12 @@ pub(crate) enum Action {
     NodeIsCutOff(usize),
     NodeComesBack(usize),
     TimePasses,
+    LeaderIsWoken(usize),
     Input,
     LeaderDies(usize),
     SecondLeader,
     WriteIsLost(usize, Object),
+    WriteIsSlow(usize, Object),
     AgentDies(usize),
     Reboots(usize),
     NodeGoes(usize),
@@ -54,6 +56,7 @@ impl Action {
             Self::LeaderDies(_)
                 | Self::SecondLeader
                 | Self::WriteIsLost(..)
+                | Self::WriteIsSlow(..)
                 | Self::AgentDies(_)
                 | Self::Reboots(_)
                 | Self::NodeGoes(_)
@@ -62,9 +65,10 @@ impl Action {
         )
     }
 
-    /// Whether it is neither a fault nor what people do.
+    /// Whether it comes by itself: neither a fault, nor what people do, nor a watch that says the same
+    /// again and again.
     pub(crate) fn is_calm(&self) -> bool {
-        !self.is_fault() && *self != Self::Input
+        !self.is_fault() && !matches!(self, Self::Input | Self::LeaderIsWoken(_))
     }
 }
 
@@ -79,8 +83,8 @@ impl std::fmt::Debug for Action {
                     "leader {leader}'s write of {object:?} lands, answered {answer:?}"
                 )
             }
-            Self::OrphanLands(at) => write!(f, "write {at} of a leader that is gone lands"),
-            Self::OrphanIsLost(at) => write!(f, "write {at} of a leader that is gone is lost"),
+            Self::OrphanLands(at) => write!(f, "write {at} that nobody waits for lands"),
+            Self::OrphanIsLost(at) => write!(f, "write {at} that nobody waits for is lost"),
             Self::LeaderRetires => write!(f, "leader 0 ends"),
             Self::AgentSees(node) => write!(f, "agent {} sees its profile", NODES[*node]),
             Self::AgentActs(node) => write!(f, "agent {} acts", NODES[*node]),
@@ -90,12 +94,19 @@ impl std::fmt::Debug for Action {
             }
             Self::NodeIsCutOff(node) => write!(f, "node {} is cut off", NODES[*node]),
             Self::NodeComesBack(node) => write!(f, "node {} comes back", NODES[*node]),
+            Self::LeaderIsWoken(leader) => write!(f, "leader {leader}'s watch says the same again"),
             Self::TimePasses => write!(f, "time passes"),
             Self::Input => write!(f, "INPUT"),
             Self::LeaderDies(leader) => write!(f, "FAULT: leader {leader} dies"),
             Self::SecondLeader => write!(f, "FAULT: a second leader begins"),
             Self::WriteIsLost(leader, object) => {
                 write!(f, "FAULT: leader {leader}'s write of {object:?} is lost")
+            }
+            Self::WriteIsSlow(leader, object) => {
+                write!(
+                    f,
+                    "FAULT: leader {leader} waits for its write of {object:?} no longer"
+                )
             }
             Self::AgentDies(node) => write!(f, "FAULT: agent {} dies", NODES[*node]),
             Self::Reboots(node) => write!(f, "FAULT: node {} boots again", NODES[*node]),

@@ -73,15 +73,23 @@ impl Hosts {
     }
 
     /// The agent's watch, or the answer to its write, brings the profile of this name.
-    pub(crate) fn bring(&self, host: &mut Host, name: &str, profile: Option<&Interned<Profile>>) {
+    pub(crate) fn bring(
+        &self,
+        host: &mut Host,
+        name: &'static str,
+        profile: Option<&Interned<Profile>>,
+    ) {
         let Some(process) = &host.process else { return };
         if process.profile.as_ref() == profile {
             return;
         }
-        let mut process = Process::clone(process);
-        process.profile = profile.cloned();
-        process.source = profile.map(|profile| source(name, profile));
-        host.process = Some(self.processes.put(process));
+        let key = (process.clone(), profile.cloned(), name);
+        host.process = Some(self.brought.get(&key, |(process, profile, name)| {
+            let mut process = Process::clone(process);
+            process.profile.clone_from(profile);
+            process.source = profile.as_ref().map(|profile| source(name, profile));
+            self.processes.put(process)
+        }));
     }
 
     /// The same, but of a write only its version and status are taken: the watch brings the spec.
@@ -103,7 +111,7 @@ impl Hosts {
     }
 
     fn acted(&self, host: &Host) -> Host {
-        self.acted.get(host.clone(), |host| {
+        self.acted.get(host, |host| {
             let mut host = host.clone();
             for _ in 0..MOST_EFFECTS {
                 if self.effect(&mut host) || self.fine {
@@ -185,10 +193,10 @@ impl Hosts {
         host.kernel = self.kernels.put(kernel);
     }
     /// The status that the agent would write now; `None` where it would write none.
-    pub(crate) fn report(&self, host: &Host) -> Option<Value> {
+    pub(crate) fn report(&self, host: &Host) -> Option<Arc<Value>> {
         let process = host.process.clone()?;
         self.reported
-            .get((process, host.kernel.boot), |(process, boot)| {
+            .get(&(process, host.kernel.boot), |(process, boot)| {
                 let (profile, rested) = (process.profile.as_ref()?, process.rested.as_ref()?);
                 let source = process.source.as_ref()?;
                 let findings = findings(rested, *boot);
@@ -200,7 +208,7 @@ impl Hosts {
                 let previous: NodeNetworkProfileStatus =
                     serde_json::from_value(profile.status.clone()).unwrap_or_default();
                 let status = json!(findings.status(&previous, Timestamp::UNIX_EPOCH));
-                difference(&profile.status, &status).map(|_| status)
+                difference(&profile.status, &status).map(|_| Arc::new(status))
             })
     }
 }

@@ -7,8 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use nettune_crds::NodeNetworkProfileSpec;
 use serde_json::{Value, json};
 
+use crate::agent::Process;
 use crate::flight::{Change, Flight, Object};
-use crate::intern::{Interned, Pool};
+use crate::intern::{Interned, Memo, Pool};
 
 /// Names of the nodes, and of their profiles.
 pub(crate) const NODES: [&str; 3] = ["a", "b", "c"];
@@ -21,7 +22,7 @@ pub(crate) const TUNINGS: [&str; 2] = ["first", "second"];
 pub(crate) struct Api {
     pub(crate) nodes: Vec<Option<Node>>,
     pub(crate) tunings: Vec<Option<Interned<Tuning>>>,
-    pub(crate) profiles: Vec<Option<Interned<Profile>>>,
+    pub(crate) profiles: Vec<Found>,
 }
 
 /// A Node.
@@ -43,6 +44,9 @@ pub(crate) struct Tuning {
     pub(crate) status: Value,
 }
 
+/// A profile, where there is one.
+pub(crate) type Found = Option<Interned<Profile>>;
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Profile {
     pub(crate) life: u8,
@@ -58,6 +62,26 @@ pub(crate) struct Profile {
 pub(crate) struct Pools {
     pub(crate) tunings: Pool<Tuning>,
     pub(crate) profiles: Pool<Profile>,
+    changed: Memo<(Interned<Profile>, Interned<Flight>), Found>,
+    told: Memo<(Interned<Profile>, Interned<Process>, u8), Interned<Profile>>,
+}
+
+impl Pools {
+    /// A profile with the status that an agent in this boot has reported.
+    pub(crate) fn told(
+        &self,
+        profile: &Interned<Profile>,
+        (agent, boot): (&Interned<Process>, u8),
+        status: &Value,
+    ) -> Interned<Profile> {
+        let key = (profile.clone(), agent.clone(), boot);
+        self.told.get(&key, |(profile, ..)| {
+            self.profiles.put(Profile {
+                status: status.clone(),
+                ..Profile::clone(profile)
+            })
+        })
+    }
 }
 
 pub(crate) fn uid(name: &str, life: u8) -> String {
@@ -78,13 +102,13 @@ impl Api {
         }
     }
 
-    /// Performs a write; `false` where it is refused. `lives` counts the profiles of each name.
-    /// `conditional` is what an API server does with a version that a write carries; without it, the
-    /// write carries none.
+    /// Performs a write; `false` where it is refused. A profile that it makes has the uid of this
+    /// life. `conditional` is what an API server does with a version that a write carries; without
+    /// it, the write carries none.
     pub(crate) fn land(
         &mut self,
-        flight: &Flight,
-        lives: &mut [u8],
+        flight: &Interned<Flight>,
+        life: u8,
         pools: &Pools,
         conditional: bool,
     ) -> bool {
@@ -106,17 +130,15 @@ impl Api {
                 true
             }
             Object::Profile(at) => {
-                let (Some(profile), Some(lives)) = (self.profiles.get_mut(at), lives.get_mut(at))
-                else {
+                let Some(profile) = self.profiles.get_mut(at) else {
                     return false;
                 };
                 let Some(found) = profile else {
                     let Change::Create { owner, spec } = &flight.change else {
                         return false;
                     };
-                    *lives += 1;
                     *profile = Some(pools.profiles.put(Profile {
-                        life: *lives,
+                        life,
                         generation: 1,
                         owner: *owner,
                         spec: Arc::clone(spec),
@@ -128,9 +150,11 @@ impl Api {
                 if !fits || found.life != flight.life {
                     return false;
                 }
-                *profile = found
-                    .changed(&flight.change)
-                    .map(|to| pools.profiles.put(to));
+                let key = (found.clone(), flight.clone());
+                *profile = pools.changed.get(&key, |(found, flight)| {
+                    let changed = found.changed(&flight.change)?;
+                    Some(pools.profiles.put(changed))
+                });
                 true
             }
         }

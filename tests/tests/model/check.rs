@@ -1,8 +1,9 @@
 //! Goes through all states of a model, and says what was found.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
+use ahash::{AHashMap, AHashSet};
 use stateright::{Checker, HasDiscoveries, Model, Path};
 
 use crate::action::Action;
@@ -17,6 +18,7 @@ const MOST_STATES: usize = 5_000_000;
 /// Goes through every state of a model. Returns what does not hold, with the shortest way there.
 pub(crate) fn explore(name: &str, setup: Setup) -> Vec<String> {
     let started = Instant::now();
+    let (nodes, faults) = (setup.nodes, setup.most_faults);
     let checker = Cluster::new(setup)
         .checker()
         .target_state_count(MOST_STATES)
@@ -34,7 +36,7 @@ pub(crate) fn explore(name: &str, setup: Setup) -> Vec<String> {
     let depth = checker.max_depth();
     violations.extend(circle(checker.model()));
     println!(
-        "model {name}: {states} states visited, {unique} unique, depth {depth}, {:.1} s",
+        "model {name}: {nodes} nodes, {faults} faults, {states} states visited, {unique} unique, depth {depth}, {:.1} s",
         started.elapsed().as_secs_f32()
     );
     violations
@@ -59,8 +61,9 @@ fn lines(steps: &[(State, Option<Action>)]) -> String {
 /// A run without a fault that has no end: steps that lead back to where they began, and no action
 /// that could be taken all the time and is not.
 fn circle(model: &Cluster) -> Option<String> {
-    let circle = liveness::fair_circle(&model.calm.lock().ok()?)?;
-    let mut found: HashMap<u64, Vec<(State, Option<Action>)>> = HashMap::new();
+    let steps = std::mem::take(&mut *model.calm.lock().ok()?);
+    let circle = liveness::fair_circle(steps)?;
+    let mut found: AHashMap<u64, Vec<(State, Option<Action>)>> = AHashMap::new();
     let mut pending: VecDeque<State> = model.init_states().into();
     for state in &pending {
         found.insert(state.fingerprint(), vec![(state.clone(), None)]);
@@ -91,8 +94,8 @@ fn circle(model: &Cluster) -> Option<String> {
 }
 
 /// Once around, by some steps of a circle.
-fn around(model: &Cluster, start: &State, circle: &HashSet<u64>) -> Vec<(State, Option<Action>)> {
-    let mut seen = HashSet::new();
+fn around(model: &Cluster, start: &State, circle: &AHashSet<u64>) -> Vec<(State, Option<Action>)> {
+    let mut seen = AHashSet::new();
     let mut steps = Vec::new();
     let mut state = start.clone();
     while seen.insert(state.fingerprint()) {

@@ -95,9 +95,9 @@ impl Cluster {
             hosts: vec![self.hosts.boot(self.kernel(1)); nodes],
             reach: vec![Reach::Reached; nodes],
             orphans: Vec::new(),
-            lives: vec![0; nodes],
             tuning_lives: [1; 2],
             inputs_done: 0,
+            written_after: vec![0; nodes],
             faults_left: self.setup.most_faults,
             struck: vec![false; nodes],
             broken: None,
@@ -175,6 +175,9 @@ impl Model for Cluster {
             actions.push(Action::Input);
         }
         actions.extend(self.faults(state));
+        if self.setup.repeats {
+            actions.extend((0..state.leaders.len()).map(Action::LeaderIsWoken));
+        }
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
@@ -191,9 +194,14 @@ impl Model for Cluster {
         Some(next)
     }
 
+    fn within_boundary(&self, state: &State) -> bool {
+        let mut profiles = state.api.profiles.iter().flatten();
+        profiles.all(|profile| profile.generation <= self.setup.most_generations)
+    }
+
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("the agent keeps the rules", |_, state: &State| {
+            Property::always("the rules are kept", |_, state: &State| {
                 state.broken.is_none()
             }),
             Property::always("statuses tell the truth", |_, state: &State| {
@@ -211,8 +219,9 @@ impl Model for Cluster {
                 "no profile is written again and again",
                 |_, state: &State| {
                     let mut profiles = state.api.profiles.iter().flatten();
-                    profiles.all(|profile| profile.generation <= MOST_GENERATIONS)
-                        && state.lives.iter().all(|lives| *lives <= MOST_LIVES)
+                    profiles.all(|profile| {
+                        profile.generation <= MOST_GENERATIONS && profile.life <= MOST_LIVES
+                    })
                 },
             ),
             Property::always(

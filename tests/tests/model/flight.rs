@@ -19,6 +19,8 @@ pub(crate) enum Object {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Flight {
     pub(crate) object: Object,
+    /// How much of what people do was done when it was decided.
+    pub(crate) after: usize,
     /// The version that it was decided on; `None`: there was none.
     pub(crate) seen: Option<u32>,
     pub(crate) life: u8,
@@ -51,9 +53,10 @@ fn place(names: &[&str], name: &str) -> usize {
 
 impl Flight {
     /// A write as the planner has decided it; `None` for those that no model has.
-    pub(crate) fn of(write: Write) -> Option<Self> {
+    pub(crate) fn of(write: Write, after: usize) -> Option<Self> {
         let profile = |node: &str, uid: &str, seen: &str, change| Self {
             object: Object::Profile(place(&NODES, node)),
+            after,
             seen: seen.parse().ok(),
             life: life(uid),
             change,
@@ -98,6 +101,7 @@ impl Flight {
                 ..
             } => Self {
                 object: Object::Tuning(place(&TUNINGS, &tuning)),
+                after,
                 seen: seen.parse().ok(),
                 life: life(&uid),
                 change: Change::Status(json!(status)),

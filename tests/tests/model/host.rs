@@ -2,6 +2,7 @@
 //! something there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nettune_agent::live::{Content, Counts, Distress};
@@ -10,6 +11,7 @@ use nettune_sizing::SysctlKey;
 use serde_json::Value;
 
 use crate::agent::Process;
+use crate::api::Found;
 use crate::intern::{Interned, Memo, Pool};
 use crate::leader::{NOW, reckon};
 use crate::rules;
@@ -51,6 +53,14 @@ pub(crate) struct Host {
     pub(crate) broken: Option<&'static str>,
 }
 
+impl Host {
+    /// Whether the agent or its disk knows an object by this uid.
+    pub(crate) fn names(&self, uid: &str) -> bool {
+        let process = self.process.as_ref();
+        self.disk.names(uid) || process.is_some_and(|process| process.names(uid))
+    }
+}
+
 /// Nodes' parts.
 pub(crate) struct Hosts {
     /// One effect is one action; else all effects up to a rest are.
@@ -62,8 +72,10 @@ pub(crate) struct Hosts {
     pub(crate) processes: Pool<Process>,
     pub(crate) acted: Memo<Host, Host>,
     pub(crate) later: Memo<(Interned<Process>, Duration), Interned<Process>>,
+    /// The profile's name too: profiles of two nodes may be equal.
+    pub(crate) brought: Memo<(Interned<Process>, Found, &'static str), Interned<Process>>,
     pub(crate) due: Memo<Host, Option<Duration>>,
-    pub(crate) reported: Memo<(Interned<Process>, u8), Option<Value>>,
+    pub(crate) reported: Memo<(Interned<Process>, u8), Option<Arc<Value>>>,
 }
 
 impl Hosts {
@@ -77,6 +89,7 @@ impl Hosts {
             processes: Pool::default(),
             acted: Memo::default(),
             later: Memo::default(),
+            brought: Memo::default(),
             due: Memo::default(),
             reported: Memo::default(),
         }
@@ -114,7 +127,7 @@ impl Hosts {
 
     /// After how long the agent would do something although nothing changes; `None`: never, or at once.
     pub(crate) fn due(&self, host: &Host) -> Option<Duration> {
-        self.due.get(host.clone(), |host| {
+        self.due.get(host, |host| {
             let process = host.process.as_ref()?;
             if self.acts(host) {
                 return None;
@@ -140,7 +153,7 @@ impl Hosts {
     /// Time passes.
     pub(crate) fn pass(&self, host: &mut Host, time: Duration) {
         let Some(process) = &host.process else { return };
-        let later = self.later.get((process.clone(), time), |(process, time)| {
+        let later = self.later.get(&(process.clone(), time), |(process, time)| {
             let mut process = Process::clone(process);
             reckon(process.memory.moments_mut(), *time, self.longest);
             self.processes.put(process)

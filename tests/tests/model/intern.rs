@@ -1,11 +1,12 @@
 //! Parts of states, each kept once: a state is a handful of small numbers then, and what one part
 //! leads to is computed once, however many states have it.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use ahash::AHashMap;
 
 /// A part that is known by its number: equal parts have the same one.
 pub(crate) struct Interned<T> {
@@ -16,6 +17,14 @@ pub(crate) struct Interned<T> {
 impl<T> Interned<T> {
     pub(crate) fn id(&self) -> u32 {
         self.id
+    }
+}
+
+impl<T: fmt::Debug> Interned<T> {
+    /// Whether it holds the uid of an object: what is in the product's memories is told by their
+    /// text alone.
+    pub(crate) fn names(&self, uid: &str) -> bool {
+        format!("{:?}", self.value).contains(&format!("{uid:?}"))
     }
 }
 
@@ -57,7 +66,7 @@ impl<T: fmt::Debug> fmt::Debug for Interned<T> {
 }
 
 /// All parts of one kind.
-pub(crate) struct Pool<T>(Mutex<HashMap<Arc<T>, u32>>);
+pub(crate) struct Pool<T>(Mutex<AHashMap<Arc<T>, u32>>);
 
 impl<T> Default for Pool<T> {
     fn default() -> Self {
@@ -81,7 +90,7 @@ impl<T: Eq + Hash> Pool<T> {
 }
 
 /// What parts were found to lead to.
-pub(crate) struct Memo<K, V>(Mutex<HashMap<K, V>>);
+pub(crate) struct Memo<K, V>(Mutex<AHashMap<K, V>>);
 
 impl<K, V> Default for Memo<K, V> {
     fn default() -> Self {
@@ -89,14 +98,14 @@ impl<K, V> Default for Memo<K, V> {
     }
 }
 
-impl<K: Eq + Hash, V: Clone> Memo<K, V> {
-    pub(crate) fn get(&self, key: K, make: impl FnOnce(&K) -> V) -> V {
+impl<K: Clone + Eq + Hash, V: Clone> Memo<K, V> {
+    pub(crate) fn get(&self, key: &K, make: impl FnOnce(&K) -> V) -> V {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = lock().get(&key) {
+        if let Some(known) = lock().get(key) {
             return known.clone();
         }
-        let value = make(&key);
-        lock().insert(key, value.clone());
+        let value = make(key);
+        lock().insert(key.clone(), value.clone());
         value
     }
 }

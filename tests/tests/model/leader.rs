@@ -29,6 +29,16 @@ pub(crate) struct Leader {
     pub(crate) in_flight: Vec<Interned<Flight>>,
 }
 
+impl Leader {
+    /// It waits no longer for the answer to a write, and decides again.
+    pub(crate) fn give_up(&mut self, object: Object) -> Option<Interned<Flight>> {
+        let mut in_flight = self.in_flight.iter();
+        let place = in_flight.position(|flight| flight.object == object)?;
+        self.due = true;
+        Some(self.in_flight.remove(place))
+    }
+}
+
 /// What a decision leads to.
 #[derive(Clone)]
 pub(crate) struct Decided {
@@ -46,7 +56,7 @@ pub(crate) struct Leaders {
     longest: Duration,
     memories: Pool<Memory>,
     flights: Pool<Flight>,
-    decided: Memo<(Api, Interned<Memory>), Decided>,
+    decided: Memo<(Api, Interned<Memory>, usize), Decided>,
     later: Memo<(Interned<Memory>, Duration), Interned<Memory>>,
 }
 
@@ -78,11 +88,11 @@ impl Leaders {
     }
 
     /// It decides, and starts the writes of all objects that have none on its way.
-    pub(crate) fn decide(&self, leader: &mut Leader) {
-        let key = (leader.view.clone(), leader.memory.clone());
-        let decided = self
-            .decided
-            .get(key, |(view, memory)| self.look(view, memory));
+    pub(crate) fn decide(&self, leader: &mut Leader, after: usize) {
+        let key = (leader.view.clone(), leader.memory.clone(), after);
+        let decided = self.decided.get(&key, |(view, memory, after)| {
+            self.look(view, memory, *after)
+        });
         leader.memory = decided.memory;
         leader.wake = decided.wake;
         leader.due = false;
@@ -95,7 +105,7 @@ impl Leaders {
         leader.in_flight.sort_by_key(|flight| flight.object);
     }
 
-    fn look(&self, view: &Api, memory: &Memory) -> Decided {
+    fn look(&self, view: &Api, memory: &Memory, after: usize) -> Decided {
         let watched = self.watched(view);
         let world = watched.world().expect("every list is complete");
         let now = Now {
@@ -105,7 +115,10 @@ impl Leaders {
         let mut decision = decide(world, memory, now);
         reckon(decision.memory.moments_mut(), Duration::ZERO, self.longest);
         let wanted = |flight: &Flight| self.statuses || matches!(flight.object, Object::Profile(_));
-        let flights = decision.writes.into_iter().filter_map(Flight::of);
+        let flights = decision
+            .writes
+            .into_iter()
+            .filter_map(|write| Flight::of(write, after));
         Decided {
             memory: self.memories.put(decision.memory),
             wake: decision.wake_at.map(|at| at.since(NOW)),
@@ -154,7 +167,7 @@ impl Leaders {
     /// Time passes.
     pub(crate) fn pass(&self, leader: &mut Leader, time: Duration) {
         let key = (leader.memory.clone(), time);
-        leader.memory = self.later.get(key, |(memory, time)| {
+        leader.memory = self.later.get(&key, |(memory, time)| {
             let mut memory = Memory::clone(memory);
             reckon(memory.moments_mut(), *time, self.longest);
             self.memories.put(memory)

@@ -3,10 +3,10 @@
 //! The checker itself follows no circle. All steps without a fault are recorded while it goes through
 //! the states, and looked through afterwards: a run that never ends stays in one circle of them.
 
-use std::collections::{HashMap, HashSet};
+use ahash::{AHashMap, AHashSet};
 
 /// A step: states by their fingerprints, and the action by its own.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Step {
     pub(crate) from: u64,
     pub(crate) action: u64,
@@ -15,37 +15,38 @@ pub(crate) struct Step {
 
 /// The states of a circle in which a run may stay for ever although nothing is left aside that could
 /// be done all the time. A process that is never given its turn is a fault, and does not count.
-pub(crate) fn fair_circle(steps: &[Step]) -> Option<HashSet<u64>> {
-    let mut ways: HashMap<u64, Vec<Step>> = HashMap::new();
-    let steps: HashSet<Step> = steps.iter().copied().collect();
-    for step in &steps {
-        ways.entry(step.from).or_default().push(*step);
-    }
-    let components = components(&without_ends(&steps));
-    components.into_iter().find(|states| {
-        let inner = |step: &&Step| states.contains(&step.to);
-        let of = |state: &u64| ways.get(state).map_or(&[][..], Vec::as_slice);
-        let taken: HashSet<u64> = states
-            .iter()
-            .flat_map(|state| of(state).iter().filter(inner))
-            .map(|step| step.action)
-            .collect();
-        let mut always: Option<HashSet<u64>> = None;
-        for state in states {
-            let can: HashSet<u64> = of(state).iter().map(|step| step.action).collect();
-            always = Some(match always {
-                Some(always) => &always & &can,
-                None => can,
-            });
-        }
-        !taken.is_empty() && always.is_none_or(|always| always.is_subset(&taken))
-    })
+pub(crate) fn fair_circle(mut steps: Vec<Step>) -> Option<AHashSet<u64>> {
+    steps.sort_unstable();
+    steps.dedup();
+    let ways = |state: u64| {
+        let first = steps.partition_point(|step| step.from < state);
+        let own = steps[first..].iter();
+        own.take_while(move |step| step.from == state)
+    };
+    components(&without_ends(&steps))
+        .into_iter()
+        .find(|states| {
+            let of_all = states.iter().flat_map(|state| ways(*state));
+            let inner = of_all.filter(|step| states.contains(&step.to));
+            let taken: AHashSet<u64> = inner.map(|step| step.action).collect();
+            let mut states = states.iter();
+            let first = states.next().into_iter().flat_map(|state| ways(*state));
+            let mut waits: Vec<u64> = first.map(|step| step.action).collect();
+            waits.retain(|action| !taken.contains(action));
+            for state in states {
+                if waits.is_empty() {
+                    break;
+                }
+                waits.retain(|action| ways(*state).any(|step| step.action == *action));
+            }
+            waits.is_empty()
+        })
 }
 
 /// The steps that lead to further steps for ever.
-fn without_ends(steps: &HashSet<Step>) -> Vec<(u64, u64)> {
-    let mut before: HashMap<u64, Vec<u64>> = HashMap::new();
-    let mut ways: HashMap<u64, usize> = HashMap::new();
+fn without_ends(steps: &[Step]) -> Vec<(u64, u64)> {
+    let mut before: AHashMap<u64, Vec<u64>> = AHashMap::new();
+    let mut ways: AHashMap<u64, usize> = AHashMap::new();
     for Step { from, to, .. } in steps {
         before.entry(*to).or_default().push(*from);
         *ways.entry(*from).or_default() += 1;
@@ -71,14 +72,14 @@ fn without_ends(steps: &HashSet<Step>) -> Vec<(u64, u64)> {
 }
 
 /// States that lead to each other (strongly connected components, by Kosaraju).
-fn components(steps: &[(u64, u64)]) -> Vec<HashSet<u64>> {
-    let mut forth: HashMap<u64, Vec<u64>> = HashMap::new();
-    let mut back: HashMap<u64, Vec<u64>> = HashMap::new();
+fn components(steps: &[(u64, u64)]) -> Vec<AHashSet<u64>> {
+    let mut forth: AHashMap<u64, Vec<u64>> = AHashMap::new();
+    let mut back: AHashMap<u64, Vec<u64>> = AHashMap::new();
     for (from, to) in steps {
         forth.entry(*from).or_default().push(*to);
         back.entry(*to).or_default().push(*from);
     }
-    let mut seen = HashSet::new();
+    let mut seen = AHashSet::new();
     let mut order = Vec::new();
     for start in forth.keys() {
         walk(*start, &forth, &mut seen, &mut order);
@@ -88,7 +89,8 @@ fn components(steps: &[(u64, u64)]) -> Vec<HashSet<u64>> {
     for start in order.into_iter().rev() {
         let mut component = Vec::new();
         walk(start, &back, &mut seen, &mut component);
-        if !component.is_empty() {
+        // No step leads to where it began.
+        if component.len() > 1 {
             all.push(component.into_iter().collect());
         }
     }
@@ -96,7 +98,12 @@ fn components(steps: &[(u64, u64)]) -> Vec<HashSet<u64>> {
 }
 
 /// Everything that is reached and was not seen before; a state comes after those that it leads to.
-fn walk(start: u64, ways: &HashMap<u64, Vec<u64>>, seen: &mut HashSet<u64>, order: &mut Vec<u64>) {
+fn walk(
+    start: u64,
+    ways: &AHashMap<u64, Vec<u64>>,
+    seen: &mut AHashSet<u64>,
+    order: &mut Vec<u64>,
+) {
     let of = |state: u64| ways.get(&state).map_or(&[][..], Vec::as_slice);
     if !seen.insert(start) {
         return;
@@ -134,20 +141,20 @@ mod tests {
     #[test]
     fn a_run_that_ends_has_no_circle() {
         assert_eq!(
-            fair_circle(&steps(&[(1, 10, 2), (1, 11, 3), (2, 11, 4), (3, 10, 4)])),
+            fair_circle(steps(&[(1, 10, 2), (1, 11, 3), (2, 11, 4), (3, 10, 4)])),
             None
         );
     }
 
     #[test]
     fn a_circle_is_found_behind_the_way_to_it() {
-        let found = fair_circle(&steps(&[(1, 10, 2), (2, 11, 3), (3, 12, 2), (3, 13, 4)]));
-        assert_eq!(found, Some(HashSet::from([2, 3])));
+        let found = fair_circle(steps(&[(1, 10, 2), (2, 11, 3), (3, 12, 2), (3, 13, 4)]));
+        assert_eq!(found, Some(AHashSet::from([2, 3])));
     }
 
     #[test]
     fn a_circle_beside_which_something_waits_all_the_time_is_none() {
         let waits = steps(&[(2, 11, 3), (3, 12, 2), (3, 13, 4), (2, 13, 5)]);
-        assert_eq!(fair_circle(&waits), None);
+        assert_eq!(fair_circle(waits), None);
     }
 }

@@ -26,8 +26,10 @@ mod state;
 /// What is gone through.
 mod models {
     mod kernel;
+    mod leaders;
     mod nodes;
     mod planted;
     mod release;
     mod rollout;
+    mod watches;
 }

@@ -24,6 +24,8 @@ pub(crate) struct Setup {
     pub(crate) most_faults: u8,
     /// One effect of an agent is one step; else it does all it has to before anything else happens.
     pub(crate) fine: bool,
+    /// A watch may bring again what is known: a leader decides although nothing has changed.
+    pub(crate) repeats: bool,
     /// A leader's watches bring each kind of object when they like; else it looks at all of them when
     /// it decides. Its writes are on their way for as long as they like in any case.
     pub(crate) lag: bool,
@@ -40,6 +42,9 @@ pub(crate) struct Setup {
     pub(crate) most_cut_off: usize,
     /// No longer ago than this is told apart: as long as the longest that is waited for.
     pub(crate) longest: Duration,
+    /// Runs are followed up to this generation of a profile. Leaders that see a change one after the
+    /// other write over each other for as long as the slower one does not get to see it.
+    pub(crate) most_generations: i64,
     /// Whether everything is as it should be once nothing is left to do.
     pub(crate) right: fn(&Cluster, &State) -> bool,
     /// A fault of the shell that must be found.
@@ -57,6 +62,7 @@ impl Default for Setup {
             faults: Vec::new(),
             most_faults: 0,
             fine: false,
+            repeats: false,
             lag: false,
             statuses: false,
             late_answers: false,
@@ -64,6 +70,7 @@ impl Default for Setup {
             deadly: None,
             most_cut_off: 0,
             longest: Duration::from_secs(60),
+            most_generations: i64::MAX,
             right: Cluster::holds_what_is_wanted,
             planted: None,
         }
@@ -129,6 +136,8 @@ pub(crate) enum Fault {
     SecondLeader,
     /// A write is lost on its way, or its answer does not come.
     WriteIsLost,
+    /// A leader waits for a write's answer no longer; it may still arrive.
+    WriteIsSlow,
     /// An agent is killed; the next one begins.
     AgentDies,
     /// A machine boots again.
@@ -144,8 +153,10 @@ pub(crate) enum Fault {
 /// A fault that is planted in the shell around the product's functions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Planted {
-    /// The API server is not told the version that a write was decided on.
-    WritesWithoutVersion,
+    /// Leaders do not say which version their writes were decided on.
+    LeadersWriteWithoutVersion,
+    /// Nor do agents say which one they report on.
+    AgentsWriteWithoutVersion,
     /// What is saved holds no originals.
     ForgetsOriginals,
     /// What is to be saved is saved when nothing is left to do: after the writes.

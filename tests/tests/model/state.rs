@@ -1,11 +1,13 @@
 //! A state of a small cluster: all that is in it at one moment.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
+use std::hash::Hash;
 use std::time::Duration;
 
+use ahash::RandomState;
+
 use crate::action::Kind;
-use crate::api::{Api, NODES, TUNINGS};
-use crate::flight::Flight;
+use crate::api::{Api, NODES, TUNINGS, uid};
+use crate::flight::{Change, Flight, Object};
 use crate::host::Host;
 use crate::intern::Interned;
 use crate::leader::Leader;
@@ -16,13 +18,13 @@ pub(crate) struct State {
     pub(crate) hosts: Vec<Host>,
     pub(crate) reach: Vec<Reach>,
     pub(crate) leaders: Vec<Leader>,
-    /// Writes of leaders that are gone.
+    /// Writes that no leader waits for.
     pub(crate) orphans: Vec<Interned<Flight>>,
-    /// Counts the profiles of each name.
-    pub(crate) lives: Vec<u8>,
     /// Counts the tunings of each name.
     pub(crate) tuning_lives: [u8; 2],
     pub(crate) inputs_done: usize,
+    /// How much of that was known when the spec of each node's profile was written.
+    pub(crate) written_after: Vec<usize>,
     pub(crate) faults_left: u8,
     /// Nodes on which the deadly value was.
     pub(crate) struck: Vec<bool>,
@@ -59,9 +61,55 @@ impl State {
     /// A leader ends; what it has sent may still arrive.
     pub(crate) fn end_leader(&mut self, at: usize) {
         let leader = self.leaders.remove(at);
-        self.orphans.extend(leader.in_flight);
+        self.leave(leader.in_flight);
+    }
+
+    /// Nobody waits for these writes any more; they may still arrive.
+    pub(crate) fn leave(&mut self, flights: impl IntoIterator<Item = Interned<Flight>>) {
+        self.orphans.extend(flights);
         self.orphans.sort_by_key(Interned::id);
         self.orphans.dedup();
+    }
+
+    /// Leaders and what they are writing.
+    pub(crate) fn in_flight(&self) -> impl Iterator<Item = (usize, Object)> {
+        let leaders = self.leaders.iter().enumerate();
+        leaders.flat_map(|(at, leader)| {
+            let flights = leader.in_flight.iter();
+            flights.map(move |flight| (at, flight.object))
+        })
+    }
+
+    /// Which spec of which profile there is.
+    pub(crate) fn version_of_spec(&self, object: Object) -> Option<(u8, i64)> {
+        let Object::Profile(at) = object else {
+            return None;
+        };
+        let profile = self.api.profiles[at].as_ref()?;
+        Some((profile.life, profile.generation))
+    }
+
+    /// The first uid for a profile that nobody knows: one that was forgotten is as good as new.
+    /// Counted on instead, a leader that does not see its Node go would make one profile after the
+    /// other, each collected, and no two states would be the same.
+    pub(crate) fn unused_life(&self, flight: &Flight) -> u8 {
+        let (Object::Profile(at), Change::Create { .. }) = (flight.object, &flight.change) else {
+            return 0;
+        };
+        let is_known = |life: &u8| {
+            let uid = uid(NODES[at], *life);
+            let is_meant =
+                |other: &Interned<Flight>| other.object == flight.object && other.life == *life;
+            self.orphans.iter().any(is_meant)
+                || self.hosts[at].names(&uid)
+                || self.leaders.iter().any(|leader| {
+                    let profile = leader.view.profiles[at].as_ref();
+                    profile.is_some_and(|profile| profile.life == *life)
+                        || leader.in_flight.iter().any(is_meant)
+                        || leader.memory.names(&uid)
+                })
+        };
+        (1..u8::MAX).find(|life| !is_known(life)).unwrap_or(u8::MAX)
     }
 
     /// What a sysctl of a node holds.
@@ -82,7 +130,7 @@ impl State {
 }
 
 pub(crate) fn fingerprint(of: &impl Hash) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(of)
+    RandomState::with_seed(0).hash_one(of)
 }
 
 /// One line about a state, for a path that people read.

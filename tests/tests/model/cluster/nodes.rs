@@ -5,7 +5,7 @@ use std::time::Duration;
 use nettune_agent::live::Counts;
 
 use crate::action::Action;
-use crate::api::{NODES, Node, Profile};
+use crate::api::{NODES, Node};
 use crate::cluster::{Cluster, content};
 use crate::setup::Planted;
 use crate::state::{Reach, State};
@@ -37,17 +37,14 @@ impl Cluster {
             }
             Action::AgentReports(_) => {
                 let status = self.hosts.report(host).filter(|_| is_reached)?;
-                let known = host.process.as_ref()?.profile.clone();
-                let is_conditional = self.setup.planted != Some(Planted::WritesWithoutVersion);
-                let there = profile.clone()?;
-                if is_conditional && known.as_ref() != Some(&there) {
+                let process = host.process.as_ref()?;
+                let is_conditional = self.setup.planted != Some(Planted::AgentsWriteWithoutVersion);
+                if is_conditional && process.profile != *profile {
                     // Refused; the watch brings what there is.
                     return None;
                 }
-                let told = self.pools.profiles.put(Profile {
-                    status,
-                    ..Profile::clone(&there)
-                });
+                let by = (process, host.kernel.boot);
+                let told = self.pools.told(profile.as_ref()?, by, &status);
                 *profile = Some(told.clone());
                 self.hosts.answer(host, &told);
             }

@@ -4,6 +4,7 @@ use crate::action::{Action, Answer, Kind};
 use crate::api::Tuning;
 use crate::cluster::Cluster;
 use crate::flight::{Flight, Object};
+use crate::intern::Interned;
 use crate::setup::{Fault, Input, Planted};
 use crate::state::{Reach, State};
 
@@ -56,10 +57,12 @@ impl Cluster {
                 }
                 Fault::SecondLeader => actions.push(Action::SecondLeader),
                 Fault::WriteIsLost => {
-                    for (at, leader) in state.leaders.iter().enumerate() {
-                        let objects = leader.in_flight.iter().map(|flight| flight.object);
-                        actions.extend(objects.map(|object| Action::WriteIsLost(at, object)));
-                    }
+                    let lost = |(leader, object)| Action::WriteIsLost(leader, object);
+                    actions.extend(state.in_flight().map(lost));
+                }
+                Fault::WriteIsSlow => {
+                    let slow = |(leader, object)| Action::WriteIsSlow(leader, object);
+                    actions.extend(state.in_flight().map(slow));
                 }
                 Fault::AgentDies => actions.extend(nodes.clone().map(Action::AgentDies)),
                 Fault::Reboot => actions.extend(nodes.clone().map(Action::Reboots)),
@@ -89,6 +92,7 @@ impl Cluster {
                 let leader = &state.leaders[at];
                 leader.due || (!self.setup.lag && leader.view != state.api)
             }
+            Action::LeaderIsWoken(at) => !state.leaders[at].due,
             Action::LeaderRetires => state.leaders.len() > 1,
             Action::SecondLeader => state.leaders.len() == 1,
             Action::AgentSees(at) => self.setup.fine && !state.agent_knows(at),
@@ -118,10 +122,13 @@ impl Cluster {
             Action::LeaderSees(leader, kind) => next.leader_sees(leader, kind),
             Action::LeaderDecides(leader) => {
                 let leader = &mut next.leaders[leader];
+                // Only one whose view is whole knows what people have done.
+                let mut after = 0;
                 if !self.setup.lag {
                     leader.view.clone_from(&next.api);
+                    after = next.inputs_done;
                 }
-                self.leaders.decide(leader);
+                self.leaders.decide(leader, after);
             }
             Action::Lands(leader, object, answer) => {
                 self.lands(&mut next, leader, object, answer)?;
@@ -141,10 +148,13 @@ impl Cluster {
                 next.leaders.insert(at, self.leaders.begin(&next.api));
             }
             Action::SecondLeader => next.leaders.push(self.leaders.begin(&next.api)),
+            Action::LeaderIsWoken(leader) => next.leaders[leader].due = true,
             Action::WriteIsLost(leader, object) => {
-                let leader = &mut next.leaders[leader];
-                leader.in_flight.retain(|flight| flight.object != object);
-                leader.due = true;
+                next.leaders[leader].give_up(object)?;
+            }
+            Action::WriteIsSlow(leader, object) => {
+                let flight = next.leaders[leader].give_up(object)?;
+                next.leave([flight]);
             }
             Action::AgentSees(node)
             | Action::AgentActs(node)
@@ -162,23 +172,30 @@ impl Cluster {
     }
 
     fn lands(&self, next: &mut State, leader: usize, object: Object, answer: Answer) -> Option<()> {
-        let mut in_flight = next.leaders[leader].in_flight.iter();
-        let place = in_flight.position(|flight| flight.object == object)?;
-        let flight = next.leaders[leader].in_flight.remove(place);
+        let flight = next.leaders[leader].give_up(object)?;
         let is_done = self.land(next, &flight);
-        let leader = &mut next.leaders[leader];
         // Otherwise the watch brings what there is.
         if is_done && answer == Answer::AtOnce {
-            leader.view.take(&next.api, object);
+            next.leaders[leader].view.take(&next.api, object);
         }
-        leader.due = true;
         Some(())
     }
 
-    fn land(&self, next: &mut State, flight: &Flight) -> bool {
-        let conditional = self.setup.planted != Some(Planted::WritesWithoutVersion);
-        next.api
-            .land(flight, &mut next.lives, &self.pools, conditional)
+    fn land(&self, next: &mut State, flight: &Interned<Flight>) -> bool {
+        let conditional = self.setup.planted != Some(Planted::LeadersWriteWithoutVersion);
+        let life = next.unused_life(flight);
+        let before = next.version_of_spec(flight.object);
+        let is_done = next.api.land(flight, life, &self.pools, conditional);
+        if let Object::Profile(at) = flight.object
+            && before != next.version_of_spec(flight.object)
+        {
+            // A profile that is made takes nothing's place.
+            let is_behind = before.is_some() && flight.after < next.written_after[at];
+            let broken = is_behind.then_some("no write undoes what was decided later");
+            next.broken = next.broken.or(broken);
+            next.written_after[at] = flight.after;
+        }
+        is_done
     }
 
     fn input(&self, next: &mut State) -> Option<()> {

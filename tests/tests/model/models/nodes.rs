@@ -1,5 +1,7 @@
 //! Nodes that go, come back under their name, or are cut off by a value.
 
+use serde_json::json;
+
 use crate::cluster::Cluster;
 use crate::setup::{Fault, Input, SOMAXCONN, Setup};
 use crate::specs::waves;
@@ -47,6 +49,16 @@ fn deadly() -> Setup {
     }
 }
 
+/// The same where one may fail: that one and a wave may be cut off.
+fn deadly_where_one_may_fail() -> Setup {
+    let mut model = deadly();
+    model.specs[1]["rollout"]["maxFailed"] = json!(1);
+    Setup {
+        most_cut_off: 2,
+        ..model
+    }
+}
+
 /// Nodes that are not cut off hold what they held before.
 fn is_stopped(model: &Cluster, state: &State) -> bool {
     let changed = (0..model.setup.nodes).filter(|at| state.holds(*at, SOMAXCONN) != Some("1024"));
@@ -69,4 +81,28 @@ fn a_value_that_cuts_nodes_off_stops_also_where_agents_die() {
 fn a_value_that_cuts_nodes_off_stops_also_with_two_leaders() {
     let model = deadly().with(1, [Fault::SecondLeader]);
     model.holds("a value cuts nodes off; two leaders");
+}
+
+#[test]
+fn one_node_may_fail_and_leaders_die() {
+    let model = deadly_where_one_may_fail().with(2, [Fault::LeaderDies, Fault::WriteIsLost]);
+    model.holds("a value cuts nodes off, one may fail; leaders die");
+}
+
+#[test]
+fn one_node_may_fail_and_agents_die() {
+    let model = deadly_where_one_may_fail().with(2, [Fault::AgentDies]);
+    model.holds("a value cuts nodes off, one may fail; agents die");
+}
+
+#[test]
+fn one_node_may_fail_with_two_leaders() {
+    let model = deadly_where_one_may_fail().with(1, [Fault::SecondLeader]);
+    model.holds("a value cuts nodes off, one may fail; two leaders");
+}
+
+#[test]
+fn a_value_that_cuts_nodes_off_stops_also_where_writes_are_slow() {
+    let model = deadly().with(2, [Fault::WriteIsSlow]);
+    model.holds("a value cuts nodes off; writes are slow");
 }

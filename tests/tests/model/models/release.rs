@@ -37,7 +37,6 @@ fn a_tuning_comes_back_in_the_middle_of_a_release() {
 fn nodes_move_between_two_tunings() {
     let inputs = [Input::Tunes(1, 1), Input::Deletes(1)];
     Setup {
-        nodes: 1,
         ..Setup::new([waves("1024"), above("4096")], inputs).with(1, [Fault::LeaderDies])
     }
     .holds("two tunings; nodes move and come back");

@@ -1,4 +1,4 @@
-//! A value reaches the nodes of a tuning, whatever goes wrong on the way.
+//! A value reaches the nodes of a tuning, whatever goes wrong on the nodes, and whatever people do meanwhile.
 
 use crate::setup::{Fault, Input, Setup};
 use crate::specs::waves;
@@ -6,42 +6,6 @@ use crate::specs::waves;
 /// One change of a value on two nodes.
 fn change() -> Setup {
     Setup::new([waves("1024"), waves("4096")], [Input::Tunes(0, 1)])
-}
-
-#[test]
-fn leaders_die_at_any_step_and_answers_come_late() {
-    Setup {
-        late_answers: true,
-        ..change().with(2, [Fault::LeaderDies, Fault::WriteIsLost])
-    }
-    .holds("rollout; leaders die, writes are lost");
-}
-
-#[test]
-fn two_leaders_for_a_while() {
-    let model = change().with(1, [Fault::SecondLeader]);
-    model.holds("rollout; two leaders");
-}
-
-#[test]
-fn watches_lag_behind_each_other() {
-    Setup {
-        nodes: 1,
-        lag: true,
-        late_answers: true,
-        ..change()
-    }
-    .holds("rollout; watches lag, answers come late");
-}
-
-#[test]
-fn watches_lag_and_leaders_die() {
-    Setup {
-        nodes: 1,
-        lag: true,
-        ..change().with(1, [Fault::LeaderDies])
-    }
-    .holds("rollout; watches lag, leaders die");
 }
 
 #[test]
@@ -77,7 +41,6 @@ fn a_change_in_the_middle_of_a_rollout() {
 #[test]
 fn what_a_tuning_says_of_itself() {
     Setup {
-        nodes: 1,
         statuses: true,
         ..change().with(1, [Fault::LeaderDies])
     }
