@@ -298,4 +298,22 @@ mod tests {
             assert_eq!(error.signal(), signal, "{error}");
         }
     }
+
+    #[test]
+    fn what_is_overtaken_and_what_is_not_reached_is_no_refusal() {
+        for (error, is_refusal) in [
+            (refused(403, None), true),
+            (refused(422, None), true),
+            (refused(500, None), true),
+            (WriteError::Deadline, true),
+            (refused(404, None), false),
+            (refused(409, None), false),
+            (
+                WriteError::Api(kube::Error::LinesCodecMaxLineLengthExceeded),
+                false,
+            ),
+        ] {
+            assert_eq!(error.is_refusal(), is_refusal, "{error}");
+        }
+    }
 }

@@ -290,3 +290,6 @@ fn take_answer(answer: Answer, object: &Object, uid: &str, watched: &mut Watched
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+use kube::Config;
+use kube::core::Status;
+use nettune_crds::ProfileSysctl;
+use nettune_crds::Rule;
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::{body, watch};
+
+/// A writer whose writes stay under way: nobody asks for their answers, which the tests give.
+fn writer() -> Writer {
+    let nowhere = Config::new("http://127.0.0.1:1".parse().unwrap());
+    let client = Client::try_from(nowhere).unwrap();
+    let metrics = Metrics::register(&mut Registry::default());
+    Writer::new(client, metrics, Writable::Always)
+}
+
+fn spec(value: &str) -> Arc<NodeNetworkProfileSpec> {
+    Arc::new(NodeNetworkProfileSpec {
+        tuning: "default".to_owned(),
+        sysctls: vec![ProfileSysctl {
+            name: "net.core.somaxconn".to_owned(),
+            rule: Rule::Exact,
+            value: value.to_owned(),
+            ceiling: None,
+            reason: "for a test".to_owned(),
+        }],
+        ..NodeNetworkProfileSpec::default()
+    })
+}
+
+fn change(value: &str) -> Write {
+    Write::ReplaceProfile {
+        node: "a".into(),
+        node_uid: "of the node".into(),
+        uid: "of the profile".into(),
+        seen: "1".into(),
+        spec: spec(value),
+    }
+}
+
+/// Plans the write that brings this value until it is begun; how long that took.
+async fn begun(writer: &mut Writer, value: &str) -> Duration {
+    let began = Instant::now();
+    loop {
+        let wake = writer.plan(vec![change(value)], Instant::now());
+        if !writer.busy.is_empty() {
+            return began.elapsed();
+        }
+        tokio::time::sleep_until(wake.unwrap()).await;
+    }
+}
+
+/// The answer to it.
+fn answered(writer: &mut Writer, result: Result<Answer, WriteError>) {
+    let done = Done {
+        object: Object::Profile("a".into()),
+        uid: "of the profile".into(),
+        verb: Verb::Change,
+        sent: Instant::now(),
+        answered: Instant::now(),
+        result,
+        announcements: Vec::new(),
+    };
+    writer.settle(done, &mut Watched::default());
+}
+
+fn kept(value: &str) -> Result<Answer, WriteError> {
+    let profile = body::new_profile("a", "of the node", &spec(value));
+    Ok(Answer::Profile(Box::new(watch::profile(&profile))))
+}
+
+fn refused(code: u16) -> Result<Answer, WriteError> {
+    let status = Status::failure("frozen today", "No").with_code(code);
+    Err(kube::Error::Api(status.boxed()).into())
+}
+
+/// How long the same write waits each time, in milliseconds, when it is always answered so.
+async fn waits(
+    writer: &mut Writer,
+    value: &str,
+    times: usize,
+    answer: impl Fn() -> Result<Answer, WriteError>,
+) -> Vec<u128> {
+    let mut waits = Vec::new();
+    for _ in 0..times {
+        waits.push(begun(writer, value).await.as_millis());
+        answered(writer, answer());
+    }
+    waits
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_undoes_a_write_again_and_again_is_answered_later_and_later() {
+    let mut writer = writer();
+    let waited = waits(&mut writer, "1", 13, || kept("1")).await;
+    let first = [0, 0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800];
+    assert_eq!(waited[..10], first);
+    assert_eq!(waited[10..], [25_600, 51_200, 60_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_wish_waits_for_nothing() {
+    let mut writer = writer();
+    waits(&mut writer, "1", 8, || kept("1")).await;
+    assert_eq!(waits(&mut writer, "2", 3, || kept("2")).await, [0, 0, 100]);
+    let refusals = waits(&mut writer, "3", 3, || refused(422)).await;
+    assert_eq!(refusals, [0, 100, 200]);
+    assert_eq!(waits(&mut writer, "4", 1, || refused(422)).await, [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_reason_is_no_other_wish() {
+    let mut writer = writer();
+    waits(&mut writer, "1", 3, || kept("1")).await;
+    let mut reworded = change("1");
+    if let Write::ReplaceProfile { spec, .. } = &mut reworded {
+        Arc::make_mut(spec).sysctls[0].reason = "in other words".to_owned();
+    }
+    let wake = writer.plan(vec![reworded], Instant::now());
+    assert!(wake.is_some() && writer.busy.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_left_a_write_alone_for_a_while_is_answered_at_once_again() {
+    let mut writer = writer();
+    waits(&mut writer, "1", 5, || kept("1")).await;
+    tokio::time::sleep(BACK_OFF.1 * 2).await;
+    assert_eq!(waits(&mut writer, "1", 2, || kept("1")).await, [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_taken_and_changes_nothing_is_hardly_repeated() {
+    let mut writer = writer();
+    let waited = waits(&mut writer, "1", 6, || kept("other")).await;
+    assert_eq!(waited, [0, 5000, 10_000, 20_000, 40_000, 60_000]);
+}
+
+#[test]
+fn a_refusal_is_told_in_the_api_servers_words_and_not_at_any_length() {
+    let words = "ä".repeat(MOST_WORDS + 1);
+    let told = shortened(words);
+    assert_eq!(told.chars().count(), MOST_WORDS + 1);
+    assert!(told.ends_with("ä…"));
+    assert_eq!(shortened("frozen today".to_owned()), "frozen today");
+}
+
+#[test]
+fn an_answer_that_keeps_another_value_is_told_apart_from_one_in_other_words() {
+    let answer = |value: &str| {
+        let mut profile = body::new_profile("a", "of the node", &spec(value));
+        profile.data["spec"]["sysctls"][0]["reason"] = "in other words".into();
+        watch::profile(&profile)
+    };
+    let wish = Some(spec("1"));
+    assert_eq!(kept_other(&answer("1"), &wish), None);
+    assert!(kept_other(&answer("2"), &wish).is_some());
+    assert_eq!(kept_other(&answer("2"), &None), None);
+}
