@@ -260,7 +260,17 @@ impl Cluster {
         self.until(deadline, look).await
     }
 
-    /// Waits until every node's kernel holds these values, whatever the API says.
+    /// Fails unless every node's kernel holds these values now, whatever the API says.
+    ///
+    /// # Errors
+    ///
+    /// What one holds.
+    pub fn all_hold(&self, values: &[(&str, &str)]) -> Result<(), String> {
+        let mut all = self.machines.iter();
+        all.try_for_each(|machine| machine.holds(values))
+    }
+
+    /// Waits for that.
     ///
     /// # Errors
     ///
@@ -270,11 +280,8 @@ impl Cluster {
         values: &[(&str, &str)],
         deadline: Duration,
     ) -> Result<Duration, ClusterError> {
-        let look = async |cluster: &Self| {
-            let mut all = cluster.machines.iter();
-            all.try_for_each(|machine| machine.holds(values))
-        };
-        self.until::<String>(deadline, look).await
+        let look = async |cluster: &Self| cluster.all_hold(values);
+        self.until(deadline, look).await
     }
 
     /// The ends of what everybody has said.

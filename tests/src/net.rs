@@ -25,6 +25,15 @@ pub struct Page {
     pub body: String,
 }
 
+impl Page {
+    /// The value of a metric on this page, by its name with its labels as they are printed.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> Option<&str> {
+        let mut lines = self.body.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+    }
+}
+
 /// Fetches `http://ADDRESS/PATH`, as HTTP/1.0 so that the body has no framing.
 ///
 /// # Errors

@@ -182,7 +182,7 @@ fn agent_args(node_name: &str, node: &DirectoryNode) -> Vec<String> {
 }
 
 /// The address in a line like `{"message":"serving …","listen":"127.0.0.1:41234",…}`.
-fn listen_address(line: &str) -> Option<SocketAddr> {
+pub(crate) fn listen_address(line: &str) -> Option<SocketAddr> {
     serde_json::from_str::<Value>(line).ok()?["listen"]
         .as_str()?
         .parse()

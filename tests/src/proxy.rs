@@ -1,4 +1,4 @@
-//! A way to the API server that a test can cut, close and hold up: TCP connections passed on byte by byte.
+//! A way to the API server that a test can cut, reset, close and hold up: TCP connections passed on byte by byte.
 //!
 //! What is inside stays encrypted from end to end, so a client that goes this way is told from one that goes directly
 //! by nothing. It works on threads of its own and so outlives the runtime of the test that made it.
@@ -10,11 +10,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::net::connect_unspec;
+
 /// A listener on loopback that passes everything on to one port of loopback. Dropping it closes all connections.
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
     port: u16,
+}
+
+/// How a connection ends before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Both ends are told that nothing follows (FIN), as by a load balancer that is stopped.
+    InOrder,
+    /// Both ends are told that there is no such connection (RST), as by one that has forgotten it.
+    Reset,
 }
 
 #[derive(Debug, Default)]
@@ -65,24 +76,33 @@ impl Proxy {
         self.shared.state().accepted
     }
 
-    /// Ends all connections that are open now; new ones are welcome.
+    /// Ends all connections that are open now, see [`Cut::InOrder`]; new ones are welcome.
     pub fn cut(&self) {
         self.shared.cut();
     }
 
-    /// Does that now and again and again, until [`Cutting::end`].
+    /// Resets all connections that are open now, see [`Cut::Reset`]; new ones are welcome.
+    pub fn reset(&self) {
+        self.shared.reset();
+    }
+
+    /// Ends all connections in this way now and again and again, until [`Cutting::end`].
     #[must_use]
-    pub fn cut_every(&self, pause: Duration) -> Cutting {
+    pub fn cut_every(&self, pause: Duration, cut: Cut) -> Cutting {
         let shared = Arc::clone(&self.shared);
         let (ended, end) = channel::<()>();
         let thread = thread::spawn(move || {
-            let mut cuts = 1;
-            shared.cut();
-            while end.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                shared.cut();
+            let mut cuts = 0;
+            loop {
+                match cut {
+                    Cut::InOrder => shared.cut(),
+                    Cut::Reset => shared.reset(),
+                }
                 cuts += 1;
+                if end.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                    return cuts;
+                }
             }
-            cuts
         });
         Cutting { ended, thread }
     }
@@ -148,6 +168,15 @@ impl Shared {
             // One that has ended by itself cannot be ended.
             let _ = client.shutdown(Shutdown::Both);
             let _ = server.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn reset(&self) {
+        for (client, server) in self.state().open.drain(..) {
+            // The client first: what it sees must not be the end that its server's reset leads to. One that has ended
+            // by itself cannot be reset.
+            let _ = connect_unspec(&client);
+            let _ = connect_unspec(&server);
         }
     }
 
@@ -265,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn it_passes_on_cuts_and_closes() -> io::Result<()> {
+    fn it_passes_on_cuts_resets_and_closes() -> io::Result<()> {
         let proxy = Proxy::to(echo()?)?;
         let mut stream = connected(&proxy)?;
         stream.write_all(&record_of(22, b'a'))?;
@@ -279,7 +308,13 @@ mod tests {
         let mut stream = connected(&proxy)?;
         stream.write_all(&record_of(22, b'b'))?;
         assert_eq!(answer(&mut stream)?, Some(b'b'));
-        assert_eq!(proxy.accepted(), 2);
+        proxy.reset();
+        let reset = answer(&mut stream).map_err(|error| error.kind());
+        assert_eq!(reset, Err(io::ErrorKind::ConnectionReset));
+        let mut stream = connected(&proxy)?;
+        stream.write_all(&record_of(22, b'c'))?;
+        assert_eq!(answer(&mut stream)?, Some(b'c'));
+        assert_eq!(proxy.accepted(), 3);
         Ok(())
     }
 

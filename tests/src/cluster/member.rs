@@ -1,10 +1,13 @@
 //! The programs of a cluster.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::ClusterError;
+use crate::net;
 use crate::process::{Process, last_lines, text_of};
+use crate::programs::listen_address;
 use crate::workspace::MissingBinary;
 
 /// A program that is started again when it has ended.
@@ -56,6 +59,19 @@ impl Member {
     #[must_use]
     pub fn end_of_log(&self, lines: usize) -> String {
         last_lines(&self.log(), lines)
+    }
+
+    /// A metric as it is now; none where there is no such metric.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer, or has not said yet where it listens.
+    pub async fn metric(&self, name: &str) -> io::Result<Option<String>> {
+        let log = self.log();
+        let address = log.lines().rev().find_map(listen_address);
+        let address = address.ok_or_else(|| io::Error::other("it does not listen yet"))?;
+        let page = net::get(address, "/metrics").await?;
+        Ok(page.metric(name).map(str::to_owned))
     }
 
     /// Ends it by SIGKILL; it stays away until it is revived.

@@ -70,10 +70,8 @@ async fn count(client: &kube::Client, wanted: usize) -> anyhow::Result<()> {
 
 /// A metric's value; 0 where it is not there.
 async fn metric(program: &Program, line: &str) -> anyhow::Result<u64> {
-    let page = program.get("/metrics").await?.body;
-    let mut lines = page.lines();
-    let value = lines.find_map(|said| said.strip_prefix(line)?.strip_prefix(' '));
-    Ok(value.map_or(Ok(0), str::parse)?)
+    let page = program.get("/metrics").await?;
+    Ok(page.metric(line).map_or(Ok(0), str::parse)?)
 }
 
 async fn reaches(program: &Program, line: &str, wanted: u64) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use nettune_tests::{Cluster, eventually, nodes};
 
 use super::pool::{Fault, with_cluster};
 use super::writes::{AGENT_SAID, PROFILE_CREATED, PROFILE_DELETED, SPEC_CHANGED, TUNING_SAID};
-use super::{LARGE, SMALL, SOMAXCONN, SOON, THRESH3, has_kept_small};
+use super::{LARGE, SMALL, SOMAXCONN, SOON, THRESH3, TUNING, Writes, has_kept_small};
 
 /// Changes a profile, or its status.
 async fn edit(fault: &Fault, node: &str, subresource: &str, patch: &str) -> anyhow::Result<()> {
@@ -25,6 +25,7 @@ async fn edit(fault: &Fault, node: &str, subresource: &str, patch: &str) -> anyh
 #[tokio::test]
 async fn a_profile_that_is_edited_by_hand_is_put_right() -> anyhow::Result<()> {
     with_cluster(async |fault| {
+        let said = fault.listen();
         let sysctls = format!(
             r#"{{"spec": {{"sysctls": [{{"name": "{SOMAXCONN}", "rule": "Exact", "value": "77"}}]}}}}"#
         );
@@ -35,6 +36,7 @@ async fn a_profile_that_is_edited_by_hand_is_put_right() -> anyhow::Result<()> {
             .ends_right("profiles edited by hand", &SMALL.values(), SOON)
             .await?;
         writes.have_just(3, SPEC_CHANGED)?;
+        said.has_told(&["Ready=False NodesNotReady", "profiles are being rewritten"])?;
         let of_another = r#"{"spec": {"tuning": "another"}}"#;
         edit(fault, "node-0", "", of_another).await?;
         let label = r#"{"metadata": {"labels": {"somebody": "was-here"}}}"#;
@@ -55,16 +57,39 @@ async fn a_profile_that_is_edited_by_hand_is_put_right() -> anyhow::Result<()> {
 async fn profiles_that_are_deleted_come_back_and_no_value_moves() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let values = Values::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
+        let said = fault.listen();
         fault.kubectl(&["delete", "nnp", "--all"]).await?;
         let writes = fault
             .ends_right("profiles deleted", &SMALL.values(), SOON)
             .await?;
         writes.have_just(3, PROFILE_CREATED)?;
         writes.have_just(0, SPEC_CHANGED)?;
+        said.has_told(&["of 3 ready", "Ready=False NodesNotReady"])?;
         has_kept_small(&values)?;
         Ok(())
     })
     .await
+}
+
+/// Deletes a Node and makes it anew, under its name and with another uid.
+async fn a_node_comes_back(fault: &Fault) -> anyhow::Result<()> {
+    let api = Api::<Node>::all(fault.client.clone());
+    let spec = &fault.cluster.machines[1].spec;
+    let before = api.get(&spec.name).await?.metadata.uid.context("a uid")?;
+    api.delete(&spec.name, &DeleteParams::default()).await?;
+    let after = nodes::create(&fault.client, spec).await?;
+    ensure!(after.metadata.uid.as_ref() != Some(&before));
+    Ok(())
+}
+
+/// What a Node that comes back costs.
+fn one_profile_was_made_anew(writes: &Writes) -> anyhow::Result<()> {
+    writes.have_just(1, PROFILE_DELETED)?;
+    writes.have_just(1, PROFILE_CREATED)?;
+    writes.have_just(0, SPEC_CHANGED)?;
+    // What its agent finds, and what else it says a moment later.
+    writes.have(0..=2, AGENT_SAID)?;
+    writes.have(0..=6, TUNING_SAID)
 }
 
 #[tokio::test]
@@ -72,22 +97,34 @@ async fn a_node_that_is_deleted_and_back_in_a_second_gets_a_profile_of_its_own()
 -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let values = Values::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
-        let api = Api::<Node>::all(fault.client.clone());
-        let spec = fault.cluster.machines[1].spec.clone();
-        let before = api.get(&spec.name).await?.metadata.uid.context("a uid")?;
-        api.delete(&spec.name, &DeleteParams::default()).await?;
-        let after = nodes::create(&fault.client, &spec).await?;
-        ensure!(after.metadata.uid.as_ref() != Some(&before));
+        let said = fault.listen();
+        a_node_comes_back(fault).await?;
         let writes = fault
             .ends_right("Node deleted and back", &SMALL.values(), SOON)
             .await?;
-        writes.have_just(1, PROFILE_DELETED)?;
-        writes.have_just(1, PROFILE_CREATED)?;
-        // What its agent finds, and what else it says a moment later.
-        writes.have(0..=2, AGENT_SAID)?;
-        writes.have(0..=6, TUNING_SAID)?;
-        has_kept_small(&values)?;
-        Ok(())
+        one_profile_was_made_anew(&writes)?;
+        // Of two or of three, as it is seen that the Node was gone.
+        said.has_told(&["2 of "])?;
+        has_kept_small(&values)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_node_that_is_replaced_while_no_operator_runs_gets_a_profile_of_its_own()
+-> anyhow::Result<()> {
+    with_cluster(async |fault| {
+        let values = Values::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
+        for operator in &mut fault.cluster.operators {
+            operator.kill()?;
+        }
+        // The next ones see nothing but another uid.
+        a_node_comes_back(fault).await?;
+        let writes = fault
+            .ends_right("Node replaced unseen", &SMALL.values(), SOON)
+            .await?;
+        one_profile_was_made_anew(&writes)?;
+        has_kept_small(&values)
     })
     .await
 }
@@ -105,6 +142,9 @@ async fn first_of_a_rollout(fault: &mut Fault, release: &str) -> anyhow::Result<
         false => Err("nobody holds it"),
     };
     fault.cluster.until(SOON, look).await?;
+    let status = ["get", "nnt", TUNING, "-o", "yaml"];
+    let is_told = |said: &str| said.contains("2 nodes wait for their turn");
+    fault.prints(&status, is_told).await?;
     let first = fault.cluster.machines.iter().position(large);
     first.context("it is gone again")
 }
@@ -123,7 +163,7 @@ async fn a_tuning_that_is_deleted_in_the_middle_of_a_rollout_moves_no_value() ->
             anyhow::Ok(())
         })
         .await?;
-        // Longer than an agent takes to believe it.
+        // No object is left that could say anything. Longer than an agent takes to believe it.
         tokio::time::sleep(Duration::from_secs(6)).await;
         for (index, machine) in fault.cluster.machines.iter().enumerate() {
             let expected = if index == first { LARGE } else { SMALL }.somaxconn;
@@ -170,6 +210,8 @@ async fn originals_that_go_back_one_by_one_stop_going_back_when_the_tuning_is_th
         tokio::time::sleep(Duration::from_secs(3)).await;
         let released = released(&fault.cluster);
         ensure!(released == 2, "{released} released");
+        let told = fault.nodes_that_say("Released").await?;
+        ensure!(told == 2, "{told} nodes say that they are released");
         fault.apply(&SMALL.at_once()).await?;
         let writes = fault
             .ends_right(

@@ -27,22 +27,12 @@ impl Fault {
             .await?;
         Ok(())
     }
-
-    /// Waits until a command of the administrator prints what is expected.
-    async fn prints(&mut self, args: &[&str], is: impl Fn(&str) -> bool) -> anyhow::Result<()> {
-        let look = async |cluster: &Cluster| {
-            let printed = cluster.control_plane.kubectl_ok(args).await;
-            let printed = printed.map_err(|error| error.to_string())?;
-            if is(&printed) { Ok(()) } else { Err(printed) }
-        };
-        self.cluster.until(SOON, look).await?;
-        Ok(())
-    }
 }
 
 #[tokio::test]
 async fn fields_of_a_newer_definition_change_nothing() -> anyhow::Result<()> {
     with_cluster(async |fault| {
+        let told = fault.listen();
         let future = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
         for crd in [TUNINGS, PROFILES] {
             let at = |part| format!("{SCHEMA}/properties/{part}/properties/future");
@@ -70,6 +60,9 @@ async fn fields_of_a_newer_definition_change_nothing() -> anyhow::Result<()> {
         fault
             .ends_right("newer CRDs", &SMALL.values(), SOON)
             .await?;
+        // The new field makes new generations, which each agent has to confirm.
+        told.has_not_told("profiles are being rewritten")?;
+        drop(told);
         fault.apply(&LARGE.at_once()).await?;
         let writes = fault
             .ends_right("a change under newer CRDs", &LARGE.values(), SOON)
@@ -120,6 +113,7 @@ async fn a_definition_that_keeps_less_is_not_written_to_again_and_again() -> any
             said.contains(why) && said.contains("keeps something else than was written"),
             "{said}"
         );
+        ensure!(said.contains("Ready=False NodesNotReady"), "{said}");
         fault.cluster.control_plane.install_crds().await?;
         fault
             .prints(&ceilings, |printed| !printed.is_empty())
@@ -218,6 +212,12 @@ async fn a_thousand_malformed_objects_stop_nothing_and_are_written_once() -> any
             "{said} said so of {}",
             writes.done(TUNING_SAID)
         );
+        let reasons = r#"jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].reason}{"\n"}{end}"#;
+        let reasons = fault
+            .kubectl(&["get", "nnt", "-l", "malformed=true", "-o", reasons])
+            .await?;
+        let told = reasons.lines().filter(|line| *line == "InvalidTuning");
+        ensure!(told.count() == MALFORMED / 2, "{reasons}");
         fault
             .kubectl(&["delete", "nnt", "-l", "malformed=true", "--wait=false"])
             .await?;

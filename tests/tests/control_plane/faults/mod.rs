@@ -15,12 +15,15 @@ mod by_hand;
 mod definitions;
 mod pool;
 mod refusals;
+mod said;
 mod stale;
 mod writes;
 
 use writes::Writes;
 
 const SOON: Duration = Duration::from_secs(30);
+/// Longer than the longest pause of a watch that keeps failing: an agent's, 30 s, made longer by chance.
+const LONG: Duration = Duration::from_secs(90);
 const TUNING: &str = "default";
 const THRESH3: &str = "net.ipv4.neigh.default.gc_thresh3";
 const SOMAXCONN: &str = "net.core.somaxconn";

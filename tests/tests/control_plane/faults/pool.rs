@@ -7,7 +7,7 @@ use kube::Client;
 use nettune_tests::audit::Mark;
 use nettune_tests::{Cluster, ClusterConfig};
 
-use super::{SMALL, SOON, TUNING, Writes, wanted};
+use super::{SMALL, SOON, THRESH3, Writes, wanted};
 
 /// So long nothing is written in a cluster that has come to rest.
 const CALM: Duration = Duration::from_millis(1500);
@@ -75,6 +75,11 @@ pub(super) async fn with_cluster(
 impl Fault {
     pub(super) async fn on(mut cluster: Cluster) -> anyhow::Result<Self> {
         let client = cluster.client().await?;
+        // One whose watch has failed lately waits up to a minute before it tries again: the fault before this one is
+        // not to be felt.
+        for machine in &mut cluster.machines {
+            machine.agent.kill()?;
+        }
         cluster.control_plane.apply(&SMALL.at_once()).await?;
         let values = SMALL.values();
         cluster
@@ -98,11 +103,19 @@ impl Fault {
         Ok(self.cluster.control_plane.kubectl_ok(args).await?)
     }
 
-    /// What the tuning says of itself, a line for each condition.
-    pub(super) async fn said(&self) -> anyhow::Result<String> {
-        let conditions = r#"jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{"\n"}{end}"#;
-        self.kubectl(&["get", "nnt", TUNING, "-o", conditions])
-            .await
+    /// Waits until a command of the administrator prints what is expected.
+    pub(super) async fn prints(
+        &mut self,
+        args: &[&str],
+        is: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<()> {
+        let look = async |cluster: &Cluster| {
+            let printed = cluster.control_plane.kubectl_ok(args).await;
+            let printed = printed.map_err(|error| error.to_string())?;
+            if is(&printed) { Ok(()) } else { Err(printed) }
+        };
+        self.cluster.until(SOON, look).await?;
+        Ok(())
     }
 
     /// Waits until all is right and nothing more is written. Returns all that was written since the test began.
@@ -120,6 +133,21 @@ impl Fault {
         let writes = self.writes()?;
         eprintln!("{fault}: right {took:.1?} later; {:?}", writes.counted());
         Ok(writes)
+    }
+
+    /// Somebody else changes a value on a node, which its agent undoes.
+    pub(super) fn machine_is_meddled_with(&self) -> anyhow::Result<()> {
+        self.cluster.machines[0]
+            .directory
+            .set_sysctl(THRESH3, "1024")?;
+        Ok(())
+    }
+
+    /// Waits until agents have undone what somebody else does now to values that SMALL has set.
+    pub(super) async fn is_still_kept(&mut self) -> anyhow::Result<()> {
+        self.machine_is_meddled_with()?;
+        self.cluster.holds(&SMALL.values(), SOON).await?;
+        Ok(())
     }
 
     pub(super) fn writes(&self) -> anyhow::Result<Writes> {

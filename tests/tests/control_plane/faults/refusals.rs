@@ -67,6 +67,8 @@ async fn a_policy_that_denies_writes_is_told_and_outlasted() -> anyhow::Result<(
             "{said}"
         );
         ensure!(said.contains("Ready=False NodesNotReady"), "{said}");
+        let nodes = fault.nodes_that_say("Ready").await?;
+        ensure!(nodes == 3, "{nodes} nodes hold what their profiles say");
         let tried = fault.writes()?;
         let tried = tried.all().filter(|write| write.code == 422).count();
         // A tenth of a second, then twice as long each time: six times in five seconds for each of three.
@@ -110,6 +112,7 @@ async fn a_webhook_that_never_answers_is_told_and_outlasted() -> anyhow::Result<
         let said = fault.said().await?;
         let why = "Progressing=False WritesRefused: the API server does not take 3 of the profiles";
         ensure!(said.contains(why) && said.contains("silent.example.org"), "{said}");
+        ensure!(said.contains("Ready=False NodesNotReady"), "{said}");
         fault.cluster.holds(&SMALL.values(), Duration::from_millis(100)).await?;
         fault.kubectl(&["delete", "validatingwebhookconfiguration", "silent"]).await?;
         let writes = fault
@@ -135,9 +138,18 @@ async fn rights_that_are_taken_away_move_no_value_and_are_used_again_when_they_a
         // Watches that are open stay open without the right to begin one.
         fault.cluster.proxies.iter().for_each(Proxy::cut);
         fault.apply(&LARGE.at_once()).await?;
+        fault.agents_reach_the_api_server(false).await?;
         // Longer than a leader goes on without its Lease.
         tokio::time::sleep(Duration::from_secs(7)).await;
+        fault.nobody_leads().await?;
+        fault.is_unanswered().await?;
+        let told = fault.cluster.operators.iter().filter(|operator| {
+            let log = operator.log();
+            log.contains("cannot watch (the operator's ClusterRole does not let it)")
+        });
+        ensure!(told.count() == 2, "no operator says what it may not");
         has_kept_small(&values)?;
+        fault.is_still_kept().await?;
         fault.apply(BINDINGS).await?;
         let writes = fault
             .ends_right(

@@ -13,6 +13,7 @@ async fn what_a_leader_wrote_before_another_one_led_is_refused_by_the_api_server
     with_cluster(async |fault| {
         let leader = fault.cluster.leader(&fault.client).await?;
         let leader = leader.context("nobody leads")?;
+        let starts = fault.cluster.operators[leader].starts();
         // It hears of the change and writes, and nothing of that arrives: neither can it renew its Lease.
         fault.cluster.proxies[leader].hold();
         fault.apply(&LARGE.at_once()).await?;
@@ -22,6 +23,8 @@ async fn what_a_leader_wrote_before_another_one_led_is_refused_by_the_api_server
             follower.is_some_and(|follower| follower != leader),
             "{follower:?}"
         );
+        let starts_since = fault.cluster.operators[leader].starts() - starts;
+        ensure!(starts_since > 0, "it has not ended itself");
         fault.apply(&SMALL.at_once()).await?;
         fault.cluster.holds(&SMALL.values(), SOON).await?;
 

@@ -1,0 +1,157 @@
+//! What users see of a fault: the conditions of the tuning and of the nodes, and the programs' metrics.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::ensure;
+use futures::StreamExt;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use nettune_crds::{NodeNetworkTuning, NodeNetworkTuningStatus};
+use nettune_tests::Cluster;
+use nettune_tests::cluster::Member;
+use tokio::task::JoinHandle;
+
+use super::pool::Fault;
+use super::{SOON, TUNING};
+
+/// All that the tuning has said of itself since a moment, also for an instant.
+#[derive(Debug)]
+pub(super) struct Said {
+    lines: Arc<Mutex<Vec<String>>>,
+    watching: JoinHandle<()>,
+}
+
+impl Said {
+    fn by_the_tuning(client: Client) -> Self {
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let told = Arc::clone(&lines);
+        let tunings = Api::<NodeNetworkTuning>::all(client);
+        let watching = tokio::spawn(async move {
+            let found = watcher::watch_object(tunings, TUNING).default_backoff();
+            let mut found = std::pin::pin!(found);
+            while let Some(found) = found.next().await {
+                let status = found.ok().flatten().and_then(|tuning| tuning.status);
+                if let Some(status) = status {
+                    let mut lines = told.lock().unwrap_or_else(PoisonError::into_inner);
+                    lines.push(line(&status));
+                }
+            }
+        });
+        Self { lines, watching }
+    }
+
+    fn all(&self) -> Vec<String> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.dedup();
+        lines.clone()
+    }
+
+    /// Fails unless one status has said all of these.
+    pub(super) fn has_told(&self, all_of: &[&str]) -> anyhow::Result<()> {
+        let lines = self.all();
+        let tells = |line: &String| all_of.iter().all(|one| line.contains(one));
+        ensure!(
+            lines.iter().any(tells),
+            "{all_of:?} was not said: {lines:#?}"
+        );
+        Ok(())
+    }
+
+    /// Fails where a status has said this.
+    pub(super) fn has_not_told(&self, what: &str) -> anyhow::Result<()> {
+        let lines = self.all();
+        let tells = |line: &String| line.contains(what);
+        ensure!(!lines.iter().any(tells), "{what} was said: {lines:#?}");
+        Ok(())
+    }
+}
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+/// One status: its counts and its conditions.
+fn line(status: &NodeNetworkTuningStatus) -> String {
+    let count = status.nodes.unwrap_or_default();
+    let counted = format!("{} of {} ready", count.ready, count.selected);
+    status.conditions.iter().fold(counted, |line, condition| {
+        let (type_, status) = (&condition.type_, &condition.status);
+        format!(
+            "{line}; {type_}={status} {}: {}",
+            condition.reason, condition.message
+        )
+    })
+}
+
+impl Fault {
+    /// Listens to the tuning from now on.
+    pub(super) fn listen(&self) -> Said {
+        Said::by_the_tuning(self.client.clone())
+    }
+
+    /// What the tuning says of itself, a line for each condition.
+    pub(super) async fn said(&self) -> anyhow::Result<String> {
+        let conditions = r#"jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{"\n"}{end}"#;
+        self.kubectl(&["get", "nnt", TUNING, "-o", conditions])
+            .await
+    }
+
+    /// How many nodes' profiles have a condition `True`.
+    pub(super) async fn nodes_that_say(&self, condition: &str) -> anyhow::Result<usize> {
+        let is_true = format!(
+            r#"jsonpath={{range .items[*]}}{{.status.conditions[?(@.type=="{condition}")].status}}{{"\n"}}{{end}}"#
+        );
+        let said = self.kubectl(&["get", "nnp", "-o", &is_true]).await?;
+        Ok(said.lines().filter(|line| *line == "True").count())
+    }
+
+    /// Fails unless the tuning shows that nobody has answered its last change: what it says is of the generation before.
+    pub(super) async fn is_unanswered(&self) -> anyhow::Result<()> {
+        let tunings = Api::<NodeNetworkTuning>::all(self.client.clone());
+        let tuning = tunings.get(TUNING).await?;
+        let said = tuning.status.and_then(|status| status.observed_generation);
+        let generation = tuning.metadata.generation;
+        ensure!(
+            said < generation,
+            "generation {generation:?}, said of {said:?}"
+        );
+        Ok(())
+    }
+
+    /// Waits until all agents' metrics say that they reach the API server, or that they do not.
+    pub(super) async fn agents_reach_the_api_server(&mut self, is_so: bool) -> anyhow::Result<()> {
+        let value = if is_so { "1" } else { "0" };
+        let look = async |cluster: &Cluster| {
+            let agents = cluster.machines.iter().map(|machine| &machine.agent);
+            all_tell(agents, "nettune_agent_api_reachable", value).await
+        };
+        self.cluster.until(SOON, look).await?;
+        Ok(())
+    }
+
+    /// Waits until no operator leads, by their own metrics.
+    pub(super) async fn nobody_leads(&mut self) -> anyhow::Result<()> {
+        let look = async |cluster: &Cluster| {
+            all_tell(cluster.operators.iter(), "nettune_operator_leader", "0").await
+        };
+        self.cluster.until(SOON, look).await?;
+        Ok(())
+    }
+}
+
+async fn all_tell(
+    members: impl Iterator<Item = &Member>,
+    metric: &str,
+    value: &str,
+) -> Result<(), String> {
+    for member in members {
+        let told = member.metric(metric).await;
+        let told = told.map_err(|error| format!("{}: {error}", member.name()))?;
+        if told.as_deref() != Some(value) {
+            return Err(format!("{}: {metric} is {told:?}", member.name()));
+        }
+    }
+    Ok(())
+}
