@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use k8s_openapi::jiff::Timestamp;
 use nettune_tests::cluster::{Member, OPERATOR, Wanted};
 use nettune_tests::debian::packages::{LIBFAKETIME, root_of};
-use nettune_tests::{Cluster, ClusterConfig};
+use nettune_tests::{Cluster, ClusterConfig, nodes};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -57,6 +57,16 @@ impl Clocks {
         let new = self.0.path().join("new");
         fs::write(&new, format!("{seconds:+}\n"))?;
         fs::rename(new, self.file(member))?;
+        Ok(())
+    }
+
+    /// Sets all clocks by so much, and has the operators decide by them: a Node changes.
+    async fn jump(&self, client: &kube::Client, seconds: i64) -> anyhow::Result<()> {
+        for (member, ahead) in CLOCKS {
+            self.set(member, ahead + seconds)?;
+        }
+        let jump = format!("by{seconds}");
+        nodes::label(client, "node-0", "jump", Some(&jump)).await?;
         Ok(())
     }
 
@@ -143,9 +153,7 @@ async fn clocks_of_two_machines_are_never_compared_and_may_jump() -> anyhow::Res
     cluster.rests(CALM, SOON).await?;
     let mark = cluster.audit.mark();
     for jump in [HOUR, -HOUR] {
-        for (member, seconds) in CLOCKS {
-            clocks.set(member, seconds + jump)?;
-        }
+        clocks.jump(&client, jump).await?;
         tokio::time::sleep(CALM).await;
     }
     let writes = cluster.writes(mark)?;
@@ -154,9 +162,7 @@ async fn clocks_of_two_machines_are_never_compared_and_may_jump() -> anyhow::Res
     cluster.control_plane.apply(&tuning("4096", slowly)).await?;
     for jump in [HOUR, -HOUR, 0] {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        for (member, seconds) in CLOCKS {
-            clocks.set(member, seconds + jump)?;
-        }
+        clocks.jump(&client, jump).await?;
     }
     let reached = cluster.machines.iter().filter(|machine| {
         let held = machine.directory.sysctl(SOMAXCONN);
