@@ -30,8 +30,8 @@ metadata: {name: frozen}
 spec: {policyName: frozen, validationActions: [Deny]}
 "#;
 
-/// Waits until a write of a profile's spec is refused.
-async fn is_refused(fault: &mut Fault) -> anyhow::Result<()> {
+/// Waits until a write of a profile is refused with these words.
+async fn is_refused(fault: &mut Fault, words: &str) -> anyhow::Result<()> {
     let probe = [
         "label",
         "nnp",
@@ -45,8 +45,9 @@ async fn is_refused(fault: &mut Fault) -> anyhow::Result<()> {
         .kubectl_ok(&probe)
         .await
     {
-        Ok(_) => Err("profiles can be written"),
-        Err(_) => Ok(()),
+        Ok(_) => Err("profiles can be written".to_owned()),
+        Err(error) if error.to_string().contains(words) => Ok(()),
+        Err(error) => Err(error.to_string()),
     };
     fault.cluster.until(SOON, look).await?;
     Ok(())
@@ -57,16 +58,13 @@ async fn a_policy_that_denies_writes_is_told_and_outlasted() -> anyhow::Result<(
     with_cluster(async |fault| {
         let values = Values::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
         fault.apply(POLICY).await?;
-        is_refused(fault).await?;
+        is_refused(fault, "frozen today").await?;
         fault.apply(&LARGE.at_once()).await?;
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let said = fault.said().await?;
         let why = "Progressing=False WritesRefused: the API server does not take 3 of the profiles";
-        ensure!(
-            said.contains(why) && said.contains("frozen today"),
-            "{said}"
-        );
-        ensure!(said.contains("Ready=False NodesNotReady"), "{said}");
+        fault
+            .comes_to_say(&[why, "frozen today", "Ready=False NodesNotReady"])
+            .await?;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         let nodes = fault.nodes_that_say("Ready").await?;
         ensure!(nodes == 3, "{nodes} nodes hold what their profiles say");
         let tried = fault.writes()?;
@@ -106,13 +104,10 @@ async fn a_webhook_that_never_answers_is_told_and_outlasted() -> anyhow::Result<
                   resources: [nodenetworkprofiles, nodenetworkprofiles/status]}}]}}]}}"
             ))
             .await?;
-        is_refused(fault).await?;
+        is_refused(fault, "silent.example.org").await?;
         fault.apply(&LARGE.at_once()).await?;
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        let said = fault.said().await?;
         let why = "Progressing=False WritesRefused: the API server does not take 3 of the profiles";
-        ensure!(said.contains(why) && said.contains("silent.example.org"), "{said}");
-        ensure!(said.contains("Ready=False NodesNotReady"), "{said}");
+        fault.comes_to_say(&[why, "silent.example.org", "Ready=False NodesNotReady"]).await?;
         fault.cluster.holds(&SMALL.values(), Duration::from_millis(100)).await?;
         fault.kubectl(&["delete", "validatingwebhookconfiguration", "silent"]).await?;
         let writes = fault

@@ -91,11 +91,21 @@ impl Fault {
         Said::by_the_tuning(self.client.clone())
     }
 
-    /// What the tuning says of itself, a line for each condition.
-    pub(super) async fn said(&self) -> anyhow::Result<String> {
+    /// Waits until the tuning's conditions say all of these at once. A watch that an earlier fault has cut may
+    /// bring a change some seconds late.
+    pub(super) async fn comes_to_say(&mut self, all_of: &[&str]) -> anyhow::Result<()> {
         let conditions = r#"jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{"\n"}{end}"#;
-        self.kubectl(&["get", "nnt", TUNING, "-o", conditions])
-            .await
+        let look = async |cluster: &Cluster| {
+            let args = ["get", "nnt", TUNING, "-o", conditions];
+            let said = cluster.control_plane.kubectl_ok(&args).await?;
+            ensure!(
+                all_of.iter().all(|one| said.contains(one)),
+                "it says {said}"
+            );
+            Ok::<_, anyhow::Error>(())
+        };
+        self.cluster.until(SOON, look).await?;
+        Ok(())
     }
 
     /// How many nodes' profiles have a condition `True`.
