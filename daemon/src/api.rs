@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Response};
 use kube::client::Body;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
@@ -92,9 +92,8 @@ pub async fn watching_client(
 }
 
 fn telling(client: Client, stands: Arc<Notify>) -> Client {
-    let namespace = client.default_namespace().to_owned();
-    let send = move |request: Request<Body>| {
-        let (client, stands) = (client.clone(), Arc::clone(&stands));
+    around(client, move |client, request| {
+        let stands = Arc::clone(&stands);
         let mut parameters = request.uri().query().unwrap_or_default().split('&');
         let is_watch = parameters.any(|parameter| parameter == "watch=true");
         async move {
@@ -102,10 +101,22 @@ fn telling(client: Client, stands: Arc<Notify>) -> Client {
             if is_watch && response.status().is_success() {
                 stands.notify_one();
             }
-            Ok::<_, kube::Error>(response)
+            Ok(response)
         }
-    };
-    Client::new(service_fn(send), namespace)
+    })
+}
+
+/// A client whose requests go through this on their way, and their answers on the way back.
+fn around<Sent>(
+    client: Client,
+    send: impl Fn(Client, Request<Body>) -> Sent + Send + 'static,
+) -> Client
+where
+    Sent: Future<Output = kube::Result<Response<Body>>> + Send + 'static,
+{
+    let namespace = client.default_namespace().to_owned();
+    let service = service_fn(move |request| send(client.clone(), request));
+    Client::new(service, namespace)
 }
 
 async fn renewed(kubeconfig: Option<&Path>, busy: Busy) -> Result<Client, ApiError> {
@@ -135,14 +146,9 @@ pub(crate) async fn make(kubeconfig: Option<&Path>, busy: Busy) -> Result<Client
     })?;
     Ok(match busy {
         Busy::WaitFor => client,
-        Busy::Tell => {
-            let namespace = client.default_namespace().to_owned();
-            let send = move |request| {
-                let client = client.clone();
-                async move { told(client.send(request).await?).await }
-            };
-            Client::new(service_fn(send), namespace)
-        }
+        Busy::Tell => around(client, |client, request| async move {
+            told(client.send(request).await?).await
+        }),
     })
 }
 
@@ -174,7 +180,6 @@ pub fn in_words(error: &(dyn Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
-    use http::Response;
 
     use super::*;
 
