@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kube::ResourceExt;
 use nettune_crds::{InvalidTuning, NodeNetworkTuning, NodeNetworkTuningSpec, ProfileSysctl};
-use nettune_planner::{World, group_nodes};
+use nettune_planner::{ClusterState, group_nodes};
 use nettune_sizing::{ClusterFacts, NodeFacts, PodLinks, PodNetwork, Policy, Sizes, Warning, size};
 
 use crate::args::{self, PlanArgs};
@@ -104,7 +104,7 @@ fn of_flags(args: &PlanArgs, tuning: &NodeNetworkTuning) -> Result<Plan, PlanErr
 
 /// A cluster as its Nodes show it.
 fn of_nodes(nodes: &[nettune_planner::ObservedNode], tunings: &[NodeNetworkTuning]) -> Plan {
-    let world = World::of(nodes, tunings, []);
+    let world = ClusterState::of(nodes, tunings, []);
     let mut groups: Vec<Group> = Vec::new();
     let mut not_selected: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
     for (alike, names) in group_nodes(&world) {

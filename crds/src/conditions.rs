@@ -49,7 +49,7 @@ pub mod reasons {
     /// Of both kinds of pressure: there is none.
     pub const NO_PRESSURE: &str = "NoPressure";
     /// The kernel does not show it.
-    pub const CANNOT_TELL: &str = "CannotTell";
+    pub const METRICS_UNAVAILABLE: &str = "MetricsUnavailable";
     /// A neighbour table was full, and could not take a new entry.
     pub const OVERFLOW: &str = "Overflow";
     /// A neighbour table holds more than gc_thresh2, so that new entries wait for garbage collection.
@@ -66,7 +66,7 @@ pub mod reasons {
     /// Two connections were given the same source port by SNAT at once, and one of them lost its packet.
     pub const SOURCE_PORT_RACE: &str = "SourcePortRace";
     /// No pressure on the conntrack table, as far as a kernel before 5.15 tells.
-    pub const CHAINS_CANNOT_BE_TOLD: &str = "ChainsCannotBeTold";
+    pub const CHAIN_LENGTH_UNAVAILABLE: &str = "ChainLengthUnavailable";
     /// An eBPF data path tracks pods' connections, and not the kernel's conntrack table.
     pub const NOT_IN_PATH: &str = "NotInPath";
     /// The module nf_conntrack is not loaded.
@@ -87,7 +87,7 @@ pub mod reasons {
     /// The tuning says that no further node shall be begun.
     pub const PAUSED: &str = "Paused";
     /// On a profile, written by the operator: the node's agent has not been heard of for too long.
-    pub const AGENT_SILENT: &str = "AgentSilent";
+    pub const AGENT_UNRESPONSIVE: &str = "AgentUnresponsive";
     /// Nothing is under way.
     pub const UP_TO_DATE: &str = "UpToDate";
     /// The API server does not take profiles as they are written, and the message says why.

@@ -1,9 +1,9 @@
 //! From the API's types to those of [`nettune_sizing`], which can only exist valid.
 
 use nettune_sizing::{
-    ConntrackPolicy, EntryBounds, InvalidBounds, InvalidKey, InvalidPolicy, InvalidValue,
-    IpvsPolicy, NeighborPolicy, PodNetworkChoice, Policy, SizedSysctl, SysctlKey, Thresholds,
-    Value, Wanted,
+    ConntrackPolicy, DesiredValue, EntryBounds, InvalidBounds, InvalidKey, InvalidPolicy,
+    InvalidValue, IpvsPolicy, NeighborPolicy, PodNetworkChoice, Policy, SizedSysctl, SysctlKey,
+    Thresholds, Value,
 };
 
 use crate::{
@@ -194,18 +194,18 @@ impl ProfileSysctl {
     /// # Errors
     /// When the name is not on the allow-list, the value is none, or a limit's bounds are no
     /// numbers in order.
-    pub fn parse(&self) -> Result<(SysctlKey, Wanted), InvalidProfileSysctl> {
+    pub fn parse(&self) -> Result<(SysctlKey, DesiredValue), InvalidProfileSysctl> {
         let key = SysctlKey::parse(&self.name)?;
         let value = Value::parse(&self.value)?;
         let wanted = match self.rule {
-            Rule::Exact => Wanted::Exact(value),
+            Rule::Exact => DesiredValue::Exact(value),
             Rule::AtLeast => {
                 let floor = limit(value.as_str())?;
                 let ceiling = match self.ceiling {
                     None => floor,
                     Some(ceiling) => limit(&ceiling.to_string())?,
                 };
-                Wanted::limit(floor, ceiling)?
+                DesiredValue::limit(floor, ceiling)?
             }
         };
         Ok((key, wanted))
@@ -223,8 +223,8 @@ fn limit(text: &str) -> Result<u64, InvalidProfileSysctl> {
 impl From<&SizedSysctl> for ProfileSysctl {
     fn from(sized: &SizedSysctl) -> Self {
         let (rule, ceiling) = match &sized.wanted {
-            Wanted::Exact(_) => (Rule::Exact, None),
-            Wanted::AtLeast(bounds) => (
+            DesiredValue::Exact(_) => (Rule::Exact, None),
+            DesiredValue::AtLeast(bounds) => (
                 Rule::AtLeast,
                 Some(i64::try_from(bounds.ceiling()).unwrap_or(i64::MAX)),
             ),
@@ -289,7 +289,7 @@ mod tests {
     fn a_profile_says_again_what_was_sized() {
         let sized = SizedSysctl {
             key: SysctlKey::parse("net.netfilter.nf_conntrack_max").unwrap(),
-            wanted: Wanted::at_least(131_072, 1_048_576),
+            wanted: DesiredValue::at_least(131_072, 1_048_576),
             reason: "because".into(),
         };
         let (key, wanted) = ProfileSysctl::from(&sized).parse().unwrap();

@@ -110,7 +110,7 @@ pub struct NodeNetworkProfileSpec {
     /// A rollout wrote this while the Node was Ready: what becomes of the node tells whether the next
     /// ones follow.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub trial: bool,
+    pub canary: bool,
 }
 
 /// One sysctl as wanted on this node.

@@ -17,7 +17,7 @@ pub struct Rollout {
     pub max_failed: MaxFailed,
     /// Ready for this long, a node has passed.
     pub min_ready: Duration,
-    /// Not ready for this long, a node has failed; without a word for this long, its agent is silent.
+    /// Not ready for this long, a node has failed; without a word for this long, its agent is unresponsive.
     pub node_deadline: Duration,
     /// Whether no further node is begun.
     pub paused: bool,

@@ -143,7 +143,7 @@ pub struct RolloutSpec {
     #[schemars(range(min = 0, max = 86_400))]
     pub min_ready_seconds: i64,
     /// A node whose agent has not said within this many seconds that it holds what was written has
-    /// failed, and its agent counts as silent. 1 to 86400, default 120.
+    /// failed, and its agent counts as unresponsive. 1 to 86400, default 120.
     #[serde(default = "rules::node_deadline_seconds")]
     #[schemars(range(min = 1, max = 86_400))]
     pub node_deadline_seconds: i64,
@@ -461,9 +461,9 @@ pub struct NodesCount {
     pub failed: i32,
     /// Nodes whose values are being released and whose agent has not answered yet.
     pub releasing: i32,
-    /// Nodes whose agent has been silent for longer than rollout.nodeDeadlineSeconds.
+    /// Nodes whose agent has been unresponsive for longer than rollout.nodeDeadlineSeconds.
     #[serde(default)]
-    pub silent: i32,
+    pub unresponsive: i32,
 }
 
 /// What sizes were computed from, for the whole cluster.

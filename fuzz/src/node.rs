@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use nettune_agent::procfs::Roots;
+use nettune_agent::kernel::sysctl::Roots;
 use tempfile::TempDir;
 
 /// The one node of this process.

@@ -5,17 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nettune_agent::facts::{self, Identity};
-use nettune_agent::goal::{Goal, Revision, Source};
-use nettune_agent::host::Surroundings;
-use nettune_agent::live::{Content, Counts, Distress, Live};
-use nettune_agent::memory::Memory;
-use nettune_agent::policy::{Host, PolicyFile};
-use nettune_agent::procfs::Sysctls;
-use nettune_agent::rehearsal::rehearse;
-use nettune_agent::signals::Signals;
-use nettune_agent::state::StateDir;
-use nettune_agent::step::keys_to_look_at;
+use nettune_agent::kernel::facts::{self, Identity};
+use nettune_reconcile::desired::{DesiredState, Revision, Source};
+use nettune_agent::standalone::host::ClusterHints;
+use nettune_reconcile::observed::{Content, Counts, OverflowCounters, ObservedState};
+use nettune_reconcile::memory::Memory;
+use nettune_agent::standalone::policy::{Host, PolicyFile};
+use nettune_agent::kernel::sysctl::Sysctls;
+use nettune_agent::standalone::dry_run::rehearse;
+use nettune_agent::pressure::monitor::TableMonitor;
+use nettune_agent::state::store::StateDir;
+use nettune_reconcile::step::keys_to_look_at;
 use nettune_crds::ProfileFacts;
 use nettune_sizing::{KernelVersion, Mono, SysctlKey, keys, size};
 
@@ -37,7 +37,7 @@ pub(crate) const TARGETS: [(&str, Target); 9] = [
     ("sysctl", sysctl),
 ];
 
-const SURROUNDINGS: Surroundings = Surroundings {
+const SURROUNDINGS: ClusterHints = ClusterHints {
     nodes: 605,
     pods: 30,
     cloud: false,
@@ -52,7 +52,7 @@ fn parts(data: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Statistics of the tables, at two moments.
 fn counters(data: &[u8]) {
     let node = Node::get();
-    let mut signals = Signals::new(&node.roots());
+    let mut signals = TableMonitor::new(&node.roots());
     let mut parts = parts(data);
     for second in [0, 1, 2] {
         for name in ["arp_cache", "ndisc_cache", "nf_conntrack"] {
@@ -73,9 +73,9 @@ fn counters(data: &[u8]) {
 fn devices(data: &[u8]) {
     let node = Node::get();
     node.put("net/dev", data);
-    let mut signals = Signals::new(&node.roots());
+    let mut signals = TableMonitor::new(&node.roots());
     signals.observe(
-        &live(Counts::default(), Distress::default()),
+        &live(Counts::default(), OverflowCounters::default()),
         Mono::default(),
     );
     let _findings = signals.findings(Mono::default());
@@ -165,7 +165,7 @@ fn policy(data: &[u8]) {
     let sized = policy
         .size(&host, &ProfileFacts::default())
         .expect("a policy that was read");
-    let goal = Goal::read(sized.after(None)).expect("a profile");
+    let goal = DesiredState::read(sized.after(None)).expect("a profile");
     assert_eq!(goal.invalid, Vec::new());
     assert_eq!(goal.wanted.len(), sized.spec.sysctls.len());
     keeps_the_rules(&goal);
@@ -180,14 +180,14 @@ fn profile(data: &[u8]) {
         uid: "u".to_owned(),
         generation: 1,
     };
-    if let Ok(goal) = Goal::read(Arc::new(Source { revision, spec })) {
+    if let Ok(goal) = DesiredState::read(Arc::new(Source { revision, spec })) {
         keeps_the_rules(&goal);
     }
 }
 
 /// Takes every step to a goal on paper: the thresholds keep their order after each, conntrack is never
 /// without a limit, and there is an end.
-fn keeps_the_rules(goal: &Goal) {
+fn keeps_the_rules(goal: &DesiredState) {
     let mut sysctls = Sysctls::new(&Node::get().roots().sysctl);
     let memory = Memory::default();
     sysctls.look_at(&keys_to_look_at(goal, &memory));
@@ -197,9 +197,9 @@ fn keeps_the_rules(goal: &Goal) {
         neighbors_ipv6: Some(5),
         conntrack: Some(10),
     };
-    let mut live = Live {
+    let mut live = ObservedState {
         keys: sysctls.seen(),
-        ..live(counts, Distress::default())
+        ..live(counts, OverflowCounters::default())
     };
     let outcome = rehearse(goal, &live, &memory);
     assert!(
@@ -210,7 +210,7 @@ fn keeps_the_rules(goal: &Goal) {
     for (key, content) in outcome.writes {
         assert!(key != keys::NF_CONNTRACK_MAX || content.number() != Some(0));
         live.keys
-            .insert(key, nettune_agent::live::Seen::Content(content));
+            .insert(key, nettune_reconcile::observed::Seen::Content(content));
         for [one, two, three] in [
             [
                 &keys::IPV4_GC_THRESH1,
@@ -233,8 +233,8 @@ fn keeps_the_rules(goal: &Goal) {
     }
 }
 
-fn live(counts: Counts, distress: Distress) -> Live {
-    let mut live = Live {
+fn live(counts: Counts, distress: OverflowCounters) -> ObservedState {
+    let mut live = ObservedState {
         initial_namespace: true,
         keys: Default::default(),
         counts,
@@ -249,7 +249,7 @@ fn live(counts: Counts, distress: Distress) -> Live {
     ] {
         let limit = Content::from(1024);
         live.keys
-            .insert(key.clone(), nettune_agent::live::Seen::Content(limit));
+            .insert(key.clone(), nettune_reconcile::observed::Seen::Content(limit));
     }
     live
 }

@@ -3,28 +3,28 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nettune_daemon::error::chain;
-use nettune_daemon::serve::Health;
-use nettune_daemon::shutdown::Shutdown;
+use nettune_runtime::error::chain;
+use nettune_runtime::serve::Health;
+use nettune_runtime::shutdown::Shutdown;
 use nettune_sizing::{Mono, SysctlKey};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::doorbell::{Ring, Ringing};
-use crate::drift::Drift;
-use crate::facts::{self, Identity};
-use crate::goal::{Goal, Revision, Source};
-use crate::live::{Content, Counts, Distress, Live};
-use crate::memory::{Memory, Persisted};
+use crate::kernel::facts::{self, Identity};
+use crate::kernel::inotify::{Ring, Ringing};
+use crate::kernel::mounts::Mounts;
+use crate::kernel::sysctl::{Noticing, Roots, Sysctls};
 use crate::metrics::Metrics;
-use crate::mounts::Mounts;
-use crate::procfs::{Noticing, Roots, Sysctls};
-use crate::report::Findings;
-use crate::signals::Signals;
-use crate::state::{SaveError, StateDir};
-use crate::step::{Effect, Left, Step, keys_to_look_at, step};
+use crate::pressure::monitor::TableMonitor;
+use crate::state::store::{SaveError, StateDir};
+use crate::status::Findings;
 use crate::ticks::Ticks;
+use nettune_reconcile::desired::{DesiredState, Revision, Source};
+use nettune_reconcile::drift::Drift;
+use nettune_reconcile::memory::{Memory, Persisted};
+use nettune_reconcile::observed::{Content, Counts, ObservedState, OverflowCounters};
+use nettune_reconcile::step::{Effect, Left, Step, keys_to_look_at, step};
 
 /// How often all keys are looked at: the longest that a writer goes unnoticed.
 const LOOK: Duration = Duration::from_millis(100);
@@ -48,7 +48,7 @@ const MOST_EFFECTS: usize = 2000;
 
 /// What the API server says this node shall hold.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Order {
+pub enum ProfileUpdate {
     /// A profile.
     Profile(Arc<Source>),
     /// There is none.
@@ -75,7 +75,7 @@ pub struct Setup {
 /// What the last decision was made on, which was to do nothing.
 #[derive(Debug)]
 struct Rested {
-    live: Live,
+    live: ObservedState,
     until: Mono,
 }
 
@@ -90,8 +90,8 @@ pub struct Agent {
     findings: watch::Sender<Option<Arc<Findings>>>,
     started: Instant,
     sysctls: Sysctls,
-    signals: Signals,
-    goal: Goal,
+    signals: TableMonitor,
+    goal: DesiredState,
     memory: Memory,
     malformed: Option<(Revision, String)>,
     facts: nettune_crds::ProfileFacts,
@@ -134,7 +134,7 @@ impl Agent {
         }
         let mut agent = Self {
             sysctls: Sysctls::new(&setup.roots.sysctl),
-            signals: Signals::new(&setup.roots),
+            signals: TableMonitor::new(&setup.roots),
             facts: facts::read(&setup.roots, &setup.identity, None),
             node: setup.node,
             roots: setup.roots,
@@ -143,7 +143,7 @@ impl Agent {
             metrics: setup.metrics,
             findings: setup.findings,
             started: Instant::now(),
-            goal: Goal::default(),
+            goal: DesiredState::default(),
             memory: Memory::new(loaded.persisted),
             malformed: None,
             facts_read: Mono::default(),
@@ -154,7 +154,7 @@ impl Agent {
             flush_at: Some(Mono::default()),
         };
         if let Some(source) = agent.memory.persisted.source.clone() {
-            agent.take(Order::Profile(source));
+            agent.take(ProfileUpdate::Profile(source));
         }
         agent.look_at_keys();
         agent
@@ -166,7 +166,7 @@ impl Agent {
     /// When the system has no timer for it.
     pub async fn run(
         mut self,
-        mut orders: watch::Receiver<Option<Order>>,
+        mut orders: watch::Receiver<Option<ProfileUpdate>>,
         health: Health,
         mut shutdown: Shutdown,
     ) -> std::io::Result<()> {
@@ -196,16 +196,16 @@ impl Agent {
     }
 
     /// Takes a new order; one that is the same as before changes nothing.
-    pub fn take(&mut self, order: Order) {
+    pub fn take(&mut self, order: ProfileUpdate) {
         let source = match order {
-            Order::Profile(source) => source,
-            Order::NoProfile => {
+            ProfileUpdate::Profile(source) => source,
+            ProfileUpdate::NoProfile => {
                 if self.goal.source.is_some() {
                     tracing::info!(
                         node = self.node,
                         "the profile is gone: nothing is enforced any more"
                     );
-                    self.turn_to(Goal::default());
+                    self.turn_to(DesiredState::default());
                 }
                 return;
             }
@@ -215,7 +215,7 @@ impl Agent {
             return;
         }
         let revision = source.revision.clone();
-        match Goal::read(source) {
+        match DesiredState::read(source) {
             Ok(goal) => self.turn_to(goal),
             Err(error) => {
                 let error = chain(&error);
@@ -227,7 +227,7 @@ impl Agent {
         }
     }
 
-    fn turn_to(&mut self, goal: Goal) {
+    fn turn_to(&mut self, goal: DesiredState) {
         if let Some(revision) = goal.revision() {
             tracing::info!(
                 node = self.node,
@@ -331,13 +331,13 @@ impl Agent {
         rests
     }
 
-    fn signals(&mut self, now: Mono) -> (Counts, Distress) {
+    fn signals(&mut self, now: Mono) -> (Counts, OverflowCounters) {
         let max = self.sysctls.number(&nettune_sizing::keys::NF_CONNTRACK_MAX);
         self.signals.read(max, now)
     }
 
-    fn live(&self, counts: Counts, distress: Distress) -> Live {
-        Live {
+    fn live(&self, counts: Counts, distress: OverflowCounters) -> ObservedState {
+        ObservedState {
             initial_namespace: self.facts.initial_network_namespace,
             keys: self.sysctls.seen(),
             counts,
@@ -347,7 +347,7 @@ impl Agent {
         }
     }
 
-    fn perform(&mut self, effect: &Effect, live: &Live) -> Result<(), Errno> {
+    fn perform(&mut self, effect: &Effect, live: &ObservedState) -> Result<(), Errno> {
         match effect {
             Effect::Persist(persisted) => self.save(persisted),
             Effect::Set(key, value) => self.write(key, &value.clone().into(), live),
@@ -390,7 +390,12 @@ impl Agent {
         );
     }
 
-    fn write(&mut self, key: &SysctlKey, content: &Content, live: &Live) -> Result<(), Errno> {
+    fn write(
+        &mut self,
+        key: &SysctlKey,
+        content: &Content,
+        live: &ObservedState,
+    ) -> Result<(), Errno> {
         let written = self.sysctls.write(key, content);
         self.metrics.write(written.is_ok());
         let from = live.content(key).map_or("", Content::as_str);
@@ -444,7 +449,7 @@ impl Agent {
         if self.noticing.replace(noticing) == Some(noticing) {
             return;
         }
-        self.metrics.doorbell(noticing == Noticing::ByEvent);
+        self.metrics.change_detection(noticing == Noticing::ByEvent);
         if let Noticing::ByLooking(errno) = noticing {
             let error = std::io::Error::from(errno).to_string();
             tracing::warn!(
@@ -456,7 +461,7 @@ impl Agent {
     }
 
     /// Nothing is left to do: says what was found.
-    fn rest(&mut self, step: Step, live: Live, until: Mono, now: Mono) {
+    fn rest(&mut self, step: Step, live: ObservedState, until: Mono, now: Mono) {
         self.memory = step.memory;
         self.observe(&live, now);
         self.metrics.keys(&step.keys);
@@ -489,7 +494,7 @@ impl Agent {
     }
 
     /// What is looked at less often than the keys.
-    fn observe(&mut self, live: &Live, now: Mono) {
+    fn observe(&mut self, live: &ObservedState, now: Mono) {
         if !(self.mounts_ring && self.sysctls.are_of_kernel()) {
             self.sysctls.check_paths();
         }

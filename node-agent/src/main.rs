@@ -1,9 +1,6 @@
 //! The nettune agent: keeps the kernel network tables of its node as the node's profile says.
 
-mod args;
-mod check;
-mod once;
-mod place;
+mod cmd;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,27 +9,27 @@ use anyhow::Context;
 use futures::FutureExt;
 use futures::future::Either;
 use nettune_agent::agent::Agent;
-use nettune_agent::link::Link;
+use nettune_agent::api::link::Link;
+use nettune_agent::kernel::sandbox::Confinement;
 use nettune_agent::metrics::Metrics;
-use nettune_agent::privilege::Confinement;
-use nettune_agent::standalone::{self, PolicyMetrics};
-use nettune_daemon::serve::{Endpoint, Health};
-use nettune_daemon::{error, logging, metrics, shutdown, tls};
+use nettune_agent::standalone::policy_watch::{self, PolicyMetrics};
+use nettune_runtime::serve::{Endpoint, Health};
+use nettune_runtime::{error, logging, metrics, shutdown, tls};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use args::{Command, RunArguments};
-use place::Place;
+use cmd::args::{Command, RunArguments};
+use cmd::host_env::Place;
 
 fn main() -> ExitCode {
-    let arguments = match args::parse() {
+    let arguments = match cmd::args::parse() {
         Ok(arguments) => arguments,
         Err(exit) => return exit,
     };
     logging::init();
     let ended = match arguments.command {
-        Some(Command::Check(arguments)) => check::run(&arguments),
+        Some(Command::Check(arguments)) => cmd::check::run(&arguments),
         None => block_on(arguments.run),
     };
     ended.unwrap_or_else(|failure| {
@@ -52,7 +49,7 @@ fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         .context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
         if arguments.once {
-            once::run(arguments).await
+            cmd::once::run(arguments).await
         } else {
             run(arguments, &confinement)
                 .await
@@ -80,7 +77,7 @@ async fn run(arguments: RunArguments, confinement: &Confinement) -> anyhow::Resu
         let policy_metrics = PolicyMetrics::register(&mut registry);
         let surroundings = arguments.surroundings.surroundings();
         let mut policy = place.standalone(path, surroundings, policy_metrics);
-        first = place::first_order(&mut policy)?;
+        first = cmd::host_env::first_order(&mut policy)?;
         standalone = Some(policy);
     }
     let mut agent = Agent::new(place.setup(metrics.clone(), found));
@@ -93,7 +90,7 @@ async fn run(arguments: RunArguments, confinement: &Confinement) -> anyhow::Resu
     let worked = agent.run(orders, health.clone(), shutdown.clone());
     let told = match standalone {
         Some(policy) => {
-            let reported = standalone::report(findings, place.node, shutdown.clone());
+            let reported = policy_watch::report(findings, place.node, shutdown.clone());
             let watched = policy.run(order, hangups, shutdown.clone());
             Either::Left(futures::future::join(watched, reported).map(|_| Ok(())))
         }

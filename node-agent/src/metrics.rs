@@ -10,12 +10,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::counters::NeighborCounters;
-use crate::flannel::Entry;
-use crate::inspection::Flannel;
-use crate::key_report::KeyReport;
-use crate::signals::{Findings, Signals};
-use crate::tables::Tables;
+use crate::pressure::counters::NeighborCounters;
+use crate::pressure::flannel::Entry;
+use crate::pressure::monitor::{Findings, TableMonitor};
+use crate::pressure::neighbors::Flannel;
+use crate::pressure::utilization::Tables;
+use nettune_reconcile::report::KeyReport;
 
 /// All of them; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +26,7 @@ pub struct Metrics {
     saves: Family<ResultLabel, Counter<u64, AtomicU64>>,
     status_patches: Family<ResultLabel, Counter<u64, AtomicU64>>,
     api_reachable: Gauge<i64, AtomicI64>,
-    doorbell: Family<StateLabel, Gauge<i64, AtomicI64>>,
+    change_detection: Family<ModeLabel, Gauge<i64, AtomicI64>>,
     entries: Family<TableLabel, Gauge<i64, AtomicI64>>,
     peak: Family<TableLabel, Gauge<i64, AtomicI64>>,
     counted: Family<TableLabel, Gauge<i64, AtomicI64>>,
@@ -58,6 +58,11 @@ struct KeyLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModeLabel {
+    mode: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -113,9 +118,9 @@ impl Metrics {
             metrics.saves.clone(),
         );
         registry.register(
-            "agent_doorbell",
+            "agent_change_detection",
             "How a change by somebody else is noticed: inotify (at once) or polling (within 100 ms)",
-            metrics.doorbell.clone(),
+            metrics.change_detection.clone(),
         );
         registry.register(
             "table_entries",
@@ -248,9 +253,11 @@ impl Metrics {
     }
 
     /// How changes are noticed.
-    pub fn doorbell(&self, by_event: bool) {
+    pub fn change_detection(&self, by_event: bool) {
         for (state, is_so) in [("inotify", by_event), ("polling", !by_event)] {
-            let gauge = self.doorbell.get_or_create(&StateLabel { state });
+            let gauge = self
+                .change_detection
+                .get_or_create(&ModeLabel { mode: state });
             gauge.set(is_so.into());
         }
     }
@@ -266,7 +273,7 @@ impl Metrics {
     }
 
     /// What the tables suffer from.
-    pub fn signals(&self, signals: &Signals, found: &Findings) {
+    pub fn signals(&self, signals: &TableMonitor, found: &Findings) {
         self.tables(signals.tables());
         // Only the reasons that hold now are there.
         self.pressure.clear();

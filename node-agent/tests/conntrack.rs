@@ -3,12 +3,12 @@
 mod model;
 
 use model::{Agent, BUCKETS, Kernel, MAX, at_least, exactly, goal, written};
-use nettune_agent::goal::Task;
 use nettune_crds::KeyState;
-use nettune_sizing::{KernelVersion, SysctlKey, Wanted};
+use nettune_reconcile::desired::Task;
+use nettune_sizing::{DesiredValue, KernelVersion, SysctlKey};
 use rustix::io::Errno;
 
-fn both(entries: u64) -> [(&'static SysctlKey, Wanted); 2] {
+fn both(entries: u64) -> [(&'static SysctlKey, DesiredValue); 2] {
     [(MAX, at_least(entries)), (BUCKETS, at_least(entries))]
 }
 

@@ -84,7 +84,11 @@ fn a_writer_is_answered_long_before_the_next_look() {
         times[times.len() / 2] < Duration::from_millis(20),
         "{times:?}"
     );
-    let metric = |state| agent.metric(&format!("nettune_agent_doorbell{{state=\"{state}\"}}"));
+    let metric = |state| {
+        agent.metric(&format!(
+            "nettune_agent_change_detection{{mode=\"{state}\"}}"
+        ))
+    };
     assert_eq!(
         (metric("inotify"), metric("polling")),
         (Some(1.0), Some(0.0))
@@ -115,7 +119,11 @@ fn without_an_inotify_instance_it_looks_and_says_so_once() {
     );
     std::thread::sleep(Duration::from_millis(1200));
     assert_eq!(agent.log().matches("no inotify").count(), 1);
-    let metric = |state| agent.metric(&format!("nettune_agent_doorbell{{state=\"{state}\"}}"));
+    let metric = |state| {
+        agent.metric(&format!(
+            "nettune_agent_change_detection{{mode=\"{state}\"}}"
+        ))
+    };
     assert_eq!(
         (metric("inotify"), metric("polling")),
         (Some(0.0), Some(1.0))

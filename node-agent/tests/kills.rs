@@ -12,13 +12,13 @@ mod model;
 use std::collections::BTreeMap;
 
 use model::{Agent, BUCKETS, Kernel, MAX, V4, V6, exactly, goal, key};
-use nettune_agent::goal::Task;
-use nettune_agent::live::{Content, Distress};
-use nettune_agent::step::Effect;
-use nettune_sizing::{SysctlKey, Wanted};
+use nettune_reconcile::desired::Task;
+use nettune_reconcile::observed::{Content, OverflowCounters};
+use nettune_reconcile::step::Effect;
+use nettune_sizing::{DesiredValue, SysctlKey};
 
-fn wanted(times: u64) -> Vec<(SysctlKey, Wanted)> {
-    let limit = |floor: u64| Wanted::at_least(floor * times, floor * times * 8);
+fn wanted(times: u64) -> Vec<(SysctlKey, DesiredValue)> {
+    let limit = |floor: u64| DesiredValue::at_least(floor * times, floor * times * 8);
     let mut all = vec![
         (MAX.clone(), limit(131_072)),
         (BUCKETS.clone(), limit(131_072)),
@@ -75,7 +75,7 @@ fn live_through(kill_after: Option<usize>) -> (BTreeMap<SysctlKey, Content>, Age
             }
             if kill_after == Some(effects) {
                 // A new process counts from nothing.
-                kernel.distress = Distress::default();
+                kernel.distress = OverflowCounters::default();
                 agent = Agent::resumed(agent.goal, agent.memory.persisted);
             }
             effects += 1;

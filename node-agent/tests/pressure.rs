@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use nettune_agent::counters::{ConntrackCounters, NeighborCounters, Reading};
-use nettune_agent::pressure::{Around, Finding, Pressure, QUIET};
+use nettune_agent::pressure::conditions::{Around, Finding, Pressure, QUIET};
+use nettune_agent::pressure::counters::{ConntrackCounters, NeighborCounters, Reading};
 use nettune_crds::conditions::reasons;
 use nettune_sizing::Mono;
 
@@ -239,7 +239,7 @@ fn what_is_not_shown_is_not_called_healthy() {
     let nothing = Node::showing(Reading::default());
     assert_eq!(
         (nothing.neighbors().status, nothing.neighbors().reason),
-        (None, reasons::CANNOT_TELL)
+        (None, reasons::METRICS_UNAVAILABLE)
     );
     assert_eq!(nothing.of_conntrack().reason, reasons::NOT_LOADED);
 
@@ -247,7 +247,7 @@ fn what_is_not_shown_is_not_called_healthy() {
     reading.conntrack.chainlength = None;
     reading.conntrack.clashes_resolved = None;
     let mut old = Node::showing(reading);
-    assert_eq!(old.of_conntrack().reason, reasons::CHAINS_CANNOT_BE_TOLD);
+    assert_eq!(old.of_conntrack().reason, reasons::CHAIN_LENGTH_UNAVAILABLE);
     old.conntrack(10, [3, 0, 3, 0]);
     assert_eq!(old.of_conntrack().reason, reasons::INSERTION_RACE);
 
@@ -256,7 +256,10 @@ fn what_is_not_shown_is_not_called_healthy() {
         ..ConntrackCounters::default()
     };
     let found = Node::showing(reading).of_conntrack();
-    assert_eq!((found.status, found.reason), (None, reasons::CANNOT_TELL));
+    assert_eq!(
+        (found.status, found.reason),
+        (None, reasons::METRICS_UNAVAILABLE)
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use nettune_agent::privilege::{Confinement, Landlock, Needs};
+use nettune_agent::kernel::sandbox::{Confinement, Landlock, Needs};
 use node::{Node, SOMAXCONN, order};
 use sandbox::{Kernel, Running, eventually, save_goal};
 use serde_json::json;

@@ -9,10 +9,10 @@
 mod model;
 
 use model::{Agent, BUCKETS, Kernel, MAX, V4, V6, key};
-use nettune_agent::goal::{Goal, Task};
-use nettune_agent::step::Effect;
 use nettune_crds::KeyState;
-use nettune_sizing::{SysctlKey, Wanted};
+use nettune_reconcile::desired::{DesiredState, Task};
+use nettune_reconcile::step::Effect;
+use nettune_sizing::{DesiredValue, SysctlKey};
 use proptest::prelude::*;
 
 const HIGHEST: u64 = i32::MAX as u64;
@@ -32,12 +32,12 @@ fn count() -> impl Strategy<Value = Option<u64>> {
     prop_oneof![1 => Just(None), 4 => (0..100_000_u64).prop_map(Some), 4 => (0..300_u64).prop_map(Some)]
 }
 
-fn wanted() -> impl Strategy<Value = Wanted> {
+fn wanted() -> impl Strategy<Value = DesiredValue> {
     // A goal with a higher threshold than the order has room for is refused when it is read.
     let number = || number().prop_map(|number| number.clamp(1, HIGHEST - 2));
-    let limit =
-        (number(), 1..64_u64).prop_map(|(floor, times)| Wanted::at_least(floor, floor * times));
-    prop_oneof![limit, number().prop_map(Wanted::exactly)]
+    let limit = (number(), 1..64_u64)
+        .prop_map(|(floor, times)| DesiredValue::at_least(floor, floor * times));
+    prop_oneof![limit, number().prop_map(DesiredValue::exactly)]
 }
 
 fn managed() -> Vec<SysctlKey> {
@@ -46,7 +46,7 @@ fn managed() -> Vec<SysctlKey> {
     all
 }
 
-fn goals() -> impl Strategy<Value = Vec<(SysctlKey, Wanted)>> {
+fn goals() -> impl Strategy<Value = Vec<(SysctlKey, DesiredValue)>> {
     let entry = |key: SysctlKey| {
         proptest::option::weighted(0.8, wanted().prop_map(move |wanted| (key.clone(), wanted)))
     };
@@ -85,12 +85,12 @@ fn kernels() -> impl Strategy<Value = Kernel> {
     })
 }
 
-fn as_goal(task: Task, wanted: &[(SysctlKey, Wanted)], generation: i64) -> Goal {
+fn as_goal(task: Task, wanted: &[(SysctlKey, DesiredValue)], generation: i64) -> DesiredState {
     let wanted: Vec<_> = wanted
         .iter()
         .map(|(key, wanted)| (key, wanted.clone()))
         .collect();
-    let mut agent = Agent::new(Goal::default());
+    let mut agent = Agent::new(DesiredState::default());
     for _ in 0..generation {
         agent.turn_to(task, &wanted);
     }
@@ -99,7 +99,12 @@ fn as_goal(task: Task, wanted: &[(SysctlKey, Wanted)], generation: i64) -> Goal 
 
 /// Goes on until there is nothing left to do, with a new process after each effect whose number is
 /// in `kills`.
-fn settle_with_kills(goal: &Goal, mut agent: Agent, kernel: &mut Kernel, kills: &[bool]) -> Agent {
+fn settle_with_kills(
+    goal: &DesiredState,
+    mut agent: Agent,
+    kernel: &mut Kernel,
+    kills: &[bool],
+) -> Agent {
     agent.goal = goal.clone();
     for effect in 0..1000 {
         let step = agent.once(kernel);
@@ -113,7 +118,7 @@ fn settle_with_kills(goal: &Goal, mut agent: Agent, kernel: &mut Kernel, kills: 
     panic!("no end of effects");
 }
 
-fn originals(agent: &Agent) -> Vec<(SysctlKey, Option<nettune_agent::live::Content>)> {
+fn originals(agent: &Agent) -> Vec<(SysctlKey, Option<nettune_reconcile::observed::Content>)> {
     let records = agent.memory.persisted.records.iter();
     records
         .map(|(key, record)| (key.clone(), record.original.clone()))
@@ -135,8 +140,8 @@ proptest! {
             if report.state == KeyState::Applied && *key != *BUCKETS {
                 let number = kernel.number(key).unwrap();
                 match wanted {
-                    Wanted::Exact(value) => prop_assert_eq!(Some(number), value.as_number()),
-                    Wanted::AtLeast(bounds) => prop_assert!(number >= bounds.floor() || number == 0),
+                    DesiredValue::Exact(value) => prop_assert_eq!(Some(number), value.as_number()),
+                    DesiredValue::AtLeast(bounds) => prop_assert!(number >= bounds.floor() || number == 0),
                 }
             }
             prop_assert!(!matches!(report.state, KeyState::Failed | KeyState::Drifted), "{:?}", report);
@@ -162,7 +167,7 @@ proptest! {
         let goals = [as_goal(Task::Enforce, &first, 1), as_goal(Task::Enforce, &second, 2), as_goal(Task::Release, &second, 3)];
         let found = kernel.values.clone();
         let (mut calm, mut killed) = (kernel.clone(), kernel);
-        let (mut one, mut other) = (Agent::new(Goal::default()), Agent::new(Goal::default()));
+        let (mut one, mut other) = (Agent::new(DesiredState::default()), Agent::new(DesiredState::default()));
         for (place, goal) in goals.iter().enumerate() {
             one = settle_with_kills(goal, one, &mut calm, &[]);
             other = settle_with_kills(goal, other, &mut killed, &kills[place * 40..]);

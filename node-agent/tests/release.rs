@@ -7,14 +7,14 @@ use std::time::Duration;
 use model::{
     Agent, BUCKETS, Kernel, MAX, Settled, V4, at_least, exactly, goal, key, thresholds, written,
 };
-use nettune_agent::goal::{Goal, Task};
-use nettune_agent::step::Step;
 use nettune_crds::{KeyState, ReleasePolicy};
-use nettune_sizing::{SysctlKey, Wanted};
+use nettune_reconcile::desired::{DesiredState, Task};
+use nettune_reconcile::step::Step;
+use nettune_sizing::{DesiredValue, SysctlKey};
 use rustix::io::Errno;
 
 /// An agent that has reached a goal.
-fn settled(kernel: &mut Kernel, wanted: &[(&SysctlKey, Wanted)]) -> Agent {
+fn settled(kernel: &mut Kernel, wanted: &[(&SysctlKey, DesiredValue)]) -> Agent {
     let mut agent = Agent::new(goal(Task::Enforce, wanted));
     agent.settle(kernel);
     kernel.writes.clear();
@@ -164,10 +164,10 @@ fn a_node_that_is_taken_up_again_keeps_the_first_originals() {
     assert_eq!(settled.key(MAX).original, Some(65_536.into()));
 }
 
-fn restoring(wanted: &[(&SysctlKey, Wanted)]) -> Goal {
+fn restoring(wanted: &[(&SysctlKey, DesiredValue)]) -> DesiredState {
     let mut agent = Agent::new(goal(Task::Enforce, &[]));
     agent.turn_to(Task::Enforce, wanted);
-    Goal {
+    DesiredState {
         release_policy: ReleasePolicy::Restore,
         ..agent.goal
     }

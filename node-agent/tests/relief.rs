@@ -5,22 +5,22 @@ mod model;
 use std::time::Duration;
 
 use model::{Agent, BUCKETS, Kernel, MAX, V4, V6, exactly, goal, written};
-use nettune_agent::goal::Task;
 use nettune_crds::KeyState;
-use nettune_sizing::{KernelVersion, SysctlKey, Wanted};
+use nettune_reconcile::desired::Task;
+use nettune_sizing::{DesiredValue, KernelVersion, SysctlKey};
 
-fn both_families() -> Vec<(&'static SysctlKey, Wanted)> {
+fn both_families() -> Vec<(&'static SysctlKey, DesiredValue)> {
     let of = |family: [&'static SysctlKey; 3]| {
         [
             (family[0], exactly(0)),
-            (family[1], Wanted::at_least(4096, 16_384)),
-            (family[2], Wanted::at_least(8192, 32_768)),
+            (family[1], DesiredValue::at_least(4096, 16_384)),
+            (family[2], DesiredValue::at_least(8192, 32_768)),
         ]
     };
     of(V4).into_iter().chain(of(V6)).collect()
 }
 
-fn settled(wanted: &[(&SysctlKey, Wanted)]) -> (Agent, Kernel) {
+fn settled(wanted: &[(&SysctlKey, DesiredValue)]) -> (Agent, Kernel) {
     let (mut kernel, mut agent) = (Kernel::new(), Agent::new(goal(Task::Enforce, wanted)));
     agent.settle(&mut kernel);
     kernel.writes.clear();
@@ -87,8 +87,8 @@ fn a_restart_lowers_nothing_and_the_profile_takes_over_when_it_asks_for_as_much(
         kernel.writes
     );
     let mut grown = both_families();
-    grown[1].1 = Wanted::at_least(8192, 16_384);
-    grown[2].1 = Wanted::at_least(16_384, 32_768);
+    grown[1].1 = DesiredValue::at_least(8192, 16_384);
+    grown[2].1 = DesiredValue::at_least(16_384, 32_768);
     agent.turn_to(Task::Enforce, &grown);
     agent.settle(&mut kernel);
     assert!(agent.memory.persisted.relief.is_empty());
@@ -100,8 +100,8 @@ fn a_restart_lowers_nothing_and_the_profile_takes_over_when_it_asks_for_as_much(
 #[test]
 fn a_full_conntrack_table_gets_its_buckets_first() {
     let wanted = [
-        (MAX, Wanted::at_least(131_072, 1_048_576)),
-        (BUCKETS, Wanted::at_least(131_072, 1_048_576)),
+        (MAX, DesiredValue::at_least(131_072, 1_048_576)),
+        (BUCKETS, DesiredValue::at_least(131_072, 1_048_576)),
     ];
     let (mut agent, mut kernel) = settled(&wanted);
     kernel.distress.conntrack_full = 1;
@@ -130,8 +130,8 @@ fn chains_that_fail_are_helped_also_where_the_kernel_should_bear_them() {
     let mut kernel = Kernel::new();
     kernel.machine.kernel = KernelVersion::parse("6.12.1").ok();
     let wanted = [
-        (MAX, Wanted::at_least(262_144, 262_144)),
-        (BUCKETS, Wanted::at_least(262_144, 262_144)),
+        (MAX, DesiredValue::at_least(262_144, 262_144)),
+        (BUCKETS, DesiredValue::at_least(262_144, 262_144)),
     ];
     let mut agent = Agent::new(goal(Task::Enforce, &wanted));
     agent.settle(&mut kernel);

@@ -5,16 +5,16 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use nettune_agent::facts::Identity;
-use nettune_agent::goal::{Revision, Task};
-use nettune_agent::key_report::KeyReport;
-use nettune_agent::pressure::Finding;
-use nettune_agent::report::Findings;
-use nettune_agent::signals;
+use nettune_agent::kernel::facts::Identity;
+use nettune_agent::pressure::conditions::Finding;
+use nettune_agent::pressure::monitor;
+use nettune_agent::status::Findings;
 use nettune_crds::conditions::{
     self, CONNTRACK_PRESSURE, CONTESTED, DRIFTED, NEIGHBOR_PRESSURE, READY, RELEASED, reasons,
 };
 use nettune_crds::{KeyState, NodeNetworkProfileStatus, ProfileFacts};
+use nettune_reconcile::desired::{Revision, Task};
+use nettune_reconcile::report::KeyReport;
 
 fn key(name: &str, state: KeyState, message: &str) -> KeyReport {
     KeyReport {
@@ -59,13 +59,13 @@ fn findings(task: Task, keys: Vec<KeyReport>) -> Findings {
     }
 }
 
-fn calm() -> signals::Findings {
+fn calm() -> monitor::Findings {
     let none = Finding {
         status: Some(false),
         reason: reasons::NO_PRESSURE,
         message: String::new(),
     };
-    signals::Findings {
+    monitor::Findings {
         neighbors: none.clone(),
         conntrack: none,
     }
@@ -235,18 +235,18 @@ fn the_same_findings_make_the_same_status_at_any_time() {
 #[test]
 fn a_condition_that_the_operator_turned_is_turned_back() {
     let found = findings(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
-    let mut silent = status_at(0, &found, &NodeNetworkProfileStatus::default());
+    let mut unresponsive = status_at(0, &found, &NodeNetworkProfileStatus::default());
     let at = Timestamp::from_second(5).unwrap();
     conditions::set(
-        &mut silent.conditions,
+        &mut unresponsive.conditions,
         READY,
         None,
-        "AgentSilent",
+        "AgentUnresponsive",
         "",
         Some(3),
         at,
     );
-    let again = status_at(9, &found, &silent);
+    let again = status_at(9, &found, &unresponsive);
     let ready = conditions::find(&again.conditions, READY).unwrap();
     assert_eq!(ready.status, "True");
     assert_eq!(

@@ -11,11 +11,11 @@ mod model;
 use std::time::Duration;
 
 use model::{Agent, BUCKETS, Kernel, MAX, V4, V6, at_least, exactly, goal, key, thresholds};
-use nettune_agent::goal::Task;
-use nettune_agent::key_report::KeyReport;
-use nettune_agent::step::Effect;
 use nettune_crds::KeyState;
-use nettune_sizing::{Mono, SysctlKey, Wanted};
+use nettune_reconcile::desired::Task;
+use nettune_reconcile::report::KeyReport;
+use nettune_reconcile::step::Effect;
+use nettune_sizing::{DesiredValue, Mono, SysctlKey};
 use proptest::prelude::*;
 use rustix::io::Errno;
 
@@ -32,7 +32,7 @@ struct Fight {
 }
 
 impl Fight {
-    fn over(wanted: &[(&SysctlKey, Wanted)]) -> Self {
+    fn over(wanted: &[(&SysctlKey, DesiredValue)]) -> Self {
         let mut fight = Self {
             agent: Agent::new(goal(Task::Enforce, wanted)),
             kernel: Kernel::new(),
@@ -484,8 +484,8 @@ proptest! {
         for (key, wanted) in &wanted {
             let found = fight.kernel.number(key).unwrap();
             let is_right = match wanted {
-                Wanted::Exact(value) => value.as_number() == Some(found),
-                Wanted::AtLeast(bounds) => found >= bounds.floor() || found == 0,
+                DesiredValue::Exact(value) => value.as_number() == Some(found),
+                DesiredValue::AtLeast(bounds) => found >= bounds.floor() || found == 0,
             };
             let follows = *key == V4[2] && fight.kernel.number(V4[1]).unwrap() >= 8192;
             prop_assert!(is_right || follows, "{} is {}: {:?}", key, found, fight.key(key));

@@ -7,11 +7,11 @@ use std::time::Duration;
 use model::{
     Agent, BUCKETS, Kernel, MAX, V4, at_least, exactly, goal, key, text, thresholds, written,
 };
-use nettune_agent::goal::{Goal, Task};
-use nettune_agent::live::Content;
-use nettune_agent::step::Effect;
 use nettune_crds::KeyState;
-use nettune_sizing::{Value, Wanted};
+use nettune_reconcile::desired::{DesiredState, Task};
+use nettune_reconcile::observed::Content;
+use nettune_reconcile::step::Effect;
+use nettune_sizing::{DesiredValue, Value};
 use rustix::io::Errno;
 
 #[test]
@@ -325,7 +325,7 @@ fn a_profile_that_is_gone_changes_nothing_and_is_forgotten() {
     let mut kernel = Kernel::new();
     let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
     agent.settle(&mut kernel);
-    agent.goal = Goal::default();
+    agent.goal = DesiredState::default();
     kernel.writes.clear();
     agent.settle(&mut kernel);
     kernel.set(V4[2], 5000);
@@ -344,7 +344,7 @@ fn a_list_that_was_empty_is_emptied_again() {
     let ports = key("net.ipv4.ip_local_reserved_ports");
     let mut kernel = Kernel::new();
     kernel.values.insert(ports.clone(), Content::Empty);
-    let wanted = Wanted::Exact(Value::parse("30000-32767").unwrap());
+    let wanted = DesiredValue::Exact(Value::parse("30000-32767").unwrap());
     let mut agent = Agent::new(goal(Task::Enforce, &[(&ports, wanted)]));
     agent.settle(&mut kernel);
     assert_eq!(kernel.values.get(&ports), Some(&text("30000-32767")));

@@ -7,11 +7,11 @@ use std::os::unix::fs::symlink;
 use std::thread;
 use std::time::Duration;
 
-use nettune_agent::agent::Order;
-use nettune_agent::memory::Persisted;
-use nettune_agent::state::StateDir;
+use nettune_agent::agent::ProfileUpdate;
+use nettune_agent::state::store::StateDir;
 use nettune_crds::KeyState;
 use nettune_crds::conditions::{self, RELEASED, reasons};
+use nettune_reconcile::memory::Persisted;
 use nettune_sizing::SysctlKey;
 use node::{Node, THRESH3, order, usual};
 use serde_json::json;
@@ -74,7 +74,7 @@ fn a_profile_that_is_gone_is_not_enforced_after_a_restart_either() {
     let mut agent = node.start();
     agent.take(usual());
     agent.turn();
-    agent.take(Order::NoProfile);
+    agent.take(ProfileUpdate::NoProfile);
     agent.turn();
     assert_eq!(node.get(THRESH3), "8192", "nothing is changed");
     node.set(THRESH3, "1024");

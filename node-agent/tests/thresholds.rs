@@ -5,8 +5,8 @@ mod model;
 use std::time::Duration;
 
 use model::{Agent, Kernel, V4, at_least, exactly, goal, thresholds, written};
-use nettune_agent::goal::Task;
 use nettune_crds::KeyState;
+use nettune_reconcile::desired::Task;
 use rustix::io::Errno;
 
 /// Also by so little that another order would break nothing: it is one less thing to think about.

@@ -43,16 +43,16 @@ pub(crate) fn changed_profile(
             "releasePolicy": spec.release_policy,
             "sysctls": spec.sysctls,
             "release": spec.release,
-            "trial": spec.trial,
+            "canary": spec.canary,
         },
     })
 }
 
 /// A merge patch that asks for a release and leaves the rest of the spec as it is.
-pub(crate) fn released_profile(uid: &str, seen: &str, trial: bool) -> Value {
+pub(crate) fn released_profile(uid: &str, seen: &str, canary: bool) -> Value {
     json!({
         "metadata": {"uid": uid, "resourceVersion": seen},
-        "spec": {"release": true, "trial": trial},
+        "spec": {"release": true, "canary": canary},
     })
 }
 
@@ -108,7 +108,7 @@ mod tests {
     fn a_patch_names_every_field_of_the_spec() {
         let full = NodeNetworkProfileSpec {
             release: true,
-            trial: true,
+            canary: true,
             ..NodeNetworkProfileSpec::default()
         };
         let fields = serde_json::to_value(&full).unwrap();

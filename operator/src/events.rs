@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::{Client, Resource};
 use nettune_crds::NodeNetworkTuning;
-use nettune_daemon::api::in_words;
 use nettune_planner::Announcement;
+use nettune_runtime::api::in_words;
 use tracing::debug;
 
 /// An Event that cannot be published within this is dropped: the status says it too.

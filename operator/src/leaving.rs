@@ -117,7 +117,7 @@ mod tests {
             tuning: "gone".into(),
             releasing: 1,
             failed: 1,
-            silent: 0,
+            unresponsive: 0,
             stopped: stopped.then(|| "one failed".to_owned()),
             nodes: nodes.collect(),
         }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{ArgAction, Parser};
-use nettune_daemon::serve::{Endpoint, Health};
-use nettune_daemon::{api, logging, metrics::register_build_info, shutdown, tls};
 use nettune_operator::{AgentSelector, Candidate, Clients, Metrics, Settings, Traces};
+use nettune_runtime::serve::{Endpoint, Health};
+use nettune_runtime::{api, logging, metrics::register_build_info, shutdown, tls};
 use prometheus_client::registry::Registry;
 use tracing::{error, info};
 
@@ -51,7 +51,7 @@ struct Arguments {
 
     /// The agents' Pods, by namespace and labels, for example
     /// nettune/app.kubernetes.io/name=nettune-agent: one that is not ready for
-    /// rollout.nodeDeadlineSeconds counts as silent. Needs the right to list and watch Pods there. Left
+    /// rollout.nodeDeadlineSeconds counts as unresponsive. Needs the right to list and watch Pods there. Left
     /// out, agents are judged by their Nodes and profiles alone
     #[arg(long, value_name = "NAMESPACE/LABELS")]
     agent_selector: Option<AgentSelector>,

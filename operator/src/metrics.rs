@@ -36,7 +36,7 @@ pub(crate) enum Verb {
     Delete,
     /// A tuning's status.
     Status,
-    /// An agent is called silent.
+    /// An agent is called unresponsive.
     Silence,
     /// A Node loses the startup taint.
     Untaint,
@@ -208,7 +208,7 @@ impl Metrics {
                 ready,
                 drifted,
                 failed,
-                silent,
+                unresponsive,
                 releasing,
             } = count;
             for (state, nodes) in [
@@ -216,7 +216,7 @@ impl Metrics {
                 (State::Ready, ready),
                 (State::Drifted, drifted),
                 (State::Failed, failed),
-                (State::Silent, silent),
+                (State::Silent, unresponsive),
                 (State::Releasing, releasing),
             ] {
                 let tuning = tuning.to_owned();

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::api::ListParams;
 use nettune_crds::NodesCount;
-use nettune_daemon::api::in_words;
-use nettune_daemon::serve::Health;
-use nettune_daemon::shutdown::Shutdown;
 use nettune_planner::{Kind, Leaving, Memory, Mono, Now, decide};
+use nettune_runtime::api::in_words;
+use nettune_runtime::serve::Health;
+use nettune_runtime::shutdown::Shutdown;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -431,7 +431,7 @@ impl Operator {
         let gone = self.leaving.iter().filter_map(|leaving| {
             let count = NodesCount {
                 failed: leaving.failed,
-                silent: leaving.silent,
+                unresponsive: leaving.unresponsive,
                 releasing: leaving.releasing,
                 ..NodesCount::default()
             };

@@ -128,7 +128,7 @@ pub(crate) async fn perform(client: Client, mut write: Write, object: Object) ->
         Write::ReleaseProfile { uid, .. } => (Verb::Release, Arc::clone(uid)),
         Write::DeleteProfile { uid, .. } => (Verb::Delete, Arc::clone(uid)),
         Write::TuningStatus { uid, .. } => (Verb::Status, Arc::clone(uid)),
-        Write::AgentSilent { uid, .. } => (Verb::Silence, Arc::clone(uid)),
+        Write::AgentUnresponsive { uid, .. } => (Verb::Silence, Arc::clone(uid)),
         Write::Untaint { uid, .. } => (Verb::Untaint, Arc::clone(uid)),
     };
     let announcements = match &mut write {
@@ -184,9 +184,9 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
             node,
             uid,
             seen,
-            trial,
+            canary,
         } => {
-            let body = body::released_profile(&uid, &seen, trial);
+            let body = body::released_profile(&uid, &seen, canary);
             let changed = profiles.patch(&node, &patch(), &Patch::Merge(body)).await?;
             info!(node = &*node, "originals asked back");
             Ok(Answer::profile(&changed))
@@ -217,7 +217,7 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
                 .await?;
             Ok(Answer::Tuning(Box::new(watch::tuning(&changed))))
         }
-        Write::AgentSilent {
+        Write::AgentUnresponsive {
             node,
             uid,
             seen,
@@ -227,7 +227,11 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
             let changed = profiles
                 .patch_status(&node, &patch().force(), &Patch::Apply(body))
                 .await?;
-            warn!(node = &*node, reason = ready.message, "agent is silent");
+            warn!(
+                node = &*node,
+                reason = ready.message,
+                "agent is unresponsive"
+            );
             Ok(Answer::profile(&changed))
         }
         Write::Untaint {

@@ -174,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_is_named() {
-        nettune_daemon::tls::install();
+        nettune_runtime::tls::install();
         let error = Traces::to("collector 4318").err().unwrap();
         assert!(error.to_string().contains("\"collector 4318\""), "{error}");
         assert!(Traces::to("https://collector:4318/").is_ok());

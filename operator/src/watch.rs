@@ -11,9 +11,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use nettune_crds::{
     NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkProfileStatus, NodeNetworkTuning,
 };
-use nettune_daemon::api::in_words;
-use nettune_daemon::patience::patiently;
-use nettune_planner::{Kind, ObservedNode, ObservedPod, PlannedProfile, PlannedTuning, Watched};
+use nettune_planner::{Cache, Kind, ObservedNode, ObservedPod, PlannedProfile, PlannedTuning};
+use nettune_runtime::api::in_words;
+use nettune_runtime::patience::patiently;
 use serde_json::Value;
 use tracing::{info, warn};
 
@@ -99,7 +99,7 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// when it works again.
 #[derive(Default)]
 pub(crate) struct Intake {
-    pub(crate) watched: Watched,
+    pub(crate) watched: Cache,
     failing: [Option<Failure>; 4],
     /// The last tuning went by the watch: until a list confirms that there is none, this is not known.
     pub(crate) doubts_tunings: bool,
@@ -170,7 +170,7 @@ impl Intake {
         &mut self,
         kind: Kind,
         event: Event<K>,
-        take: impl FnOnce(&mut Watched, K),
+        take: impl FnOnce(&mut Cache, K),
     ) {
         // `Init` tells of a try, not of a success.
         if !matches!(event, Event::Init) && self.failing(kind).take().is_some() {

@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use kube::Client;
 use nettune_crds::NodeNetworkProfileSpec;
-use nettune_daemon::api::in_words;
-use nettune_planner::{Announcement, Object, PlannedProfile, Watched, Write, say_the_same};
+use nettune_planner::{Announcement, Cache, Object, PlannedProfile, Write, eq_ignoring_reasons};
+use nettune_runtime::api::in_words;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -54,7 +54,7 @@ impl Hold {
     /// Whether a write is a repetition of what is held.
     fn is_about(&self, wish: &Wish) -> bool {
         match (&self.wish, wish) {
-            (Some(before), Some(now)) => say_the_same(before, now),
+            (Some(before), Some(now)) => eq_ignoring_reasons(before, now),
             _ => true,
         }
     }
@@ -129,7 +129,7 @@ impl Writer {
     }
 
     /// Takes what a write has led to into the world, and starts the next one.
-    pub(crate) fn settle(&mut self, done: Done, watched: &mut Watched) -> Option<Told> {
+    pub(crate) fn settle(&mut self, done: Done, watched: &mut Cache) -> Option<Told> {
         let under_way = self.busy.len();
         let wish = self.busy.remove(&done.object).flatten();
         let now = Instant::now();
@@ -277,7 +277,7 @@ fn shortened(mut words: String) -> String {
 const MOST_WORDS: usize = 400;
 
 /// Takes what the API server has answered into the world.
-fn take_answer(answer: Answer, object: &Object, uid: &str, watched: &mut Watched) {
+fn take_answer(answer: Answer, object: &Object, uid: &str, watched: &mut Cache) {
     match (answer, object) {
         (Answer::Profile(answer), Object::Profile(node)) => {
             watched.answered_profile(node, *answer);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nettune_crds::{NodeNetworkProfile, NodeNetworkProfileStatus, NodeNetworkTuning};
-use nettune_planner::{Decision, Memory, Mono, Now, ObservedNode, World, Write};
+use nettune_planner::{ClusterState, Decision, Memory, Mono, Now, ObservedNode, Write};
 use serde_json::json;
 
 const NODES: usize = 15_000;
@@ -26,9 +26,9 @@ fn main() -> ExitCode {
     let joining: Vec<ObservedNode> = (0..NODES).map(|index| node(index, "False")).collect();
     let nodes: Vec<ObservedNode> = (0..NODES).map(|index| node(index, "True")).collect();
     let tunings: Vec<NodeNetworkTuning> = (0..3).map(tuning).collect();
-    let fresh = World::of(&joining, &tunings, []);
+    let fresh = ClusterState::of(&joining, &tunings, []);
     let profiles = profiles(&fresh);
-    let settled = World::of(&nodes, &tunings, &profiles);
+    let settled = ClusterState::of(&nodes, &tunings, &profiles);
 
     println!(
         "{NODES} nodes, {} tunings, median of {RUNS} runs, one core",
@@ -45,17 +45,17 @@ fn main() -> ExitCode {
         || decide(&settled, &Memory::default()).writes.len(),
     );
     let changed: Vec<NodeNetworkTuning> = (0..3).map(|index| changed(tuning(index))).collect();
-    let begun = World::of(&nodes, &changed, &profiles);
+    let begun = ClusterState::of(&nodes, &changed, &profiles);
     let waves = row(
         "decide: a new value, nodes wait for their turn",
         Some(GOAL),
         || decide(&begun, &Memory::default()).writes.len(),
     );
-    let on_trial: Vec<NodeNetworkProfile> = profiles.iter().cloned().map(trial).collect();
-    let on_trial = World::of(&nodes, &tunings, &on_trial);
+    let on_trial: Vec<NodeNetworkProfile> = profiles.iter().cloned().map(canary).collect();
+    let on_trial = ClusterState::of(&nodes, &tunings, &on_trial);
     let memory = decide(&on_trial, &Memory::default()).memory;
     let watched = row(
-        "decide: all nodes on trial and remembered",
+        "decide: all nodes on canary and remembered",
         Some(GOAL),
         || decide(&on_trial, &memory).writes.len(),
     );
@@ -65,8 +65,8 @@ fn main() -> ExitCode {
         || one_by_one(&nodes),
     );
     let nodes: Vec<ObservedNode> = (0..BEYOND).map(|index| node(index, "True")).collect();
-    let profiles = self::profiles(&World::of(&nodes, &tunings, []));
-    let beyond = World::of(&nodes, &tunings, &profiles);
+    let profiles = self::profiles(&ClusterState::of(&nodes, &tunings, []));
+    let beyond = ClusterState::of(&nodes, &tunings, &profiles);
     row(
         &format!("decide: {BEYOND} nodes, all profiles there"),
         None,
@@ -99,7 +99,7 @@ fn row<T>(what: &str, goal: Option<Duration>, run: impl Fn() -> T) -> Duration {
     median
 }
 
-fn decide(world: &World, memory: &Memory) -> Decision {
+fn decide(world: &ClusterState, memory: &Memory) -> Decision {
     let now = Now {
         mono: Mono::at(Duration::from_secs(3600)),
         wall: Timestamp::UNIX_EPOCH,
@@ -116,8 +116,8 @@ fn changed(mut tuning: NodeNetworkTuning) -> NodeNetworkTuning {
 }
 
 /// The profile as a rollout has written it.
-fn trial(mut profile: NodeNetworkProfile) -> NodeNetworkProfile {
-    profile.spec.trial = true;
+fn canary(mut profile: NodeNetworkProfile) -> NodeNetworkProfile {
+    profile.spec.canary = true;
     profile
 }
 
@@ -139,7 +139,7 @@ fn one_by_one(nodes: &[ObservedNode]) -> usize {
     nodes
         .iter()
         .map(|node| {
-            decide(&World::of([node], &tunings, []), &Memory::default())
+            decide(&ClusterState::of([node], &tunings, []), &Memory::default())
                 .writes
                 .len()
         })
@@ -147,7 +147,7 @@ fn one_by_one(nodes: &[ObservedNode]) -> usize {
 }
 
 /// The profiles that a fresh cluster's decision asks for, as the API server would hold them.
-fn profiles(world: &World) -> Vec<NodeNetworkProfile> {
+fn profiles(world: &ClusterState) -> Vec<NodeNetworkProfile> {
     let writes = decide(world, &Memory::default()).writes;
     let created = writes.into_iter().filter_map(|write| match write {
         Write::CreateProfile {

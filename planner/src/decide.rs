@@ -12,14 +12,14 @@ use crate::memory::{Memory, Recall, Seen};
 use crate::plan::{Plans, Step};
 use crate::rollout::{Candidate, Rollouts, Turn, judge};
 use crate::select::{Claim, Claims, Owner};
-use crate::silent;
 use crate::status::{self, Tally};
 use crate::taint;
 use crate::time::{Alarm, Now};
+use crate::unresponsive;
 use crate::urgency::{Urgency, Writes};
 use crate::world::{PlannedProfile, Reported, TuningContent};
 use crate::write::Write;
-use crate::{PlannedNode, World};
+use crate::{ClusterState, PlannedNode};
 
 /// What the cluster needs now.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub struct Decision {
 /// Decides from the whole world, each time anew. `memory` is what the decision before gave back; a
 /// leader begins with none, and waits again.
 #[must_use]
-pub fn decide(world: &World, memory: &Memory, now: Now) -> Decision {
+pub fn decide(world: &ClusterState, memory: &Memory, now: Now) -> Decision {
     let claims = Claims::of(world);
     let mut rollouts = Rollouts::default();
     let rules = claims.all.iter().map(|claim| {
@@ -131,7 +131,7 @@ struct Pass<'a> {
     alarm: Alarm,
     /// Whether each claim had no rollout under way when it was last decided.
     resting: Vec<bool>,
-    world: &'a World,
+    world: &'a ClusterState,
     memory: &'a Memory,
     now: Now,
 }
@@ -219,8 +219,8 @@ impl<'a> Pass<'a> {
         let ready = reported.is_some_and(|reported| reported.ready);
         let target = plan.target;
         let step = plan.step.clone();
-        // What only gets a raised limit beside is on trial all the same.
-        if profile.trial && !matches!(step, Step::Turn) {
+        // What only gets a raised limit beside is on canary all the same.
+        if profile.canary && !matches!(step, Step::Turn) {
             self.judge(target, candidate, (owner, ready), old, new);
         }
         if !matches!(step, Step::Holds) {
@@ -230,11 +230,11 @@ impl<'a> Pass<'a> {
             Step::Holds => tally.add(name, reported),
             Step::Write(spec) => {
                 tally.outdated += 1;
-                // One that is on trial stays so; one that has passed long ago begins no other.
-                let on_trial = new.trial.as_ref().is_some_and(|trial| !trial.settled);
+                // One that is on canary stays so; one that has passed long ago begins no other.
+                let on_trial = new.canary.as_ref().is_some_and(|canary| !canary.settled);
                 let spec = match on_trial {
                     true => Arc::new(NodeNetworkProfileSpec {
-                        trial: true,
+                        canary: true,
                         ..(*spec).clone()
                     }),
                     false => spec,
@@ -253,7 +253,7 @@ impl<'a> Pass<'a> {
                 self.rollouts.wait(target, candidate);
             }
         }
-        tally.count.silent += i32::from(self.listen(candidate, rule, old, new));
+        tally.count.unresponsive += i32::from(self.listen(candidate, rule, old, new));
     }
 
     fn judge(
@@ -268,15 +268,15 @@ impl<'a> Pass<'a> {
             return;
         };
         let resting = self.resting.get(gate).copied().unwrap_or(false);
-        let before = old.and_then(|old| old.trial.as_ref());
+        let before = old.and_then(|old| old.canary.as_ref());
         let clock = (&mut self.alarm, self.now);
-        let (trial, standing) = judge(&rule, candidate, ready, before, resting, clock);
+        let (canary, standing) = judge(&rule, candidate, ready, before, resting, clock);
         self.rollouts
-            .count(target, candidate, trial.settled, &standing);
-        new.trial = Some(trial);
+            .count(target, candidate, canary.settled, &standing);
+        new.canary = Some(canary);
     }
 
-    /// Whether the agent of a node has been silent for too long; its profile comes to say so.
+    /// Whether the agent of a node has been unresponsive for too long; its profile comes to say so.
     fn listen(
         &mut self,
         Candidate {
@@ -288,7 +288,7 @@ impl<'a> Pass<'a> {
         old: Option<&Seen>,
         new: &mut Seen,
     ) -> bool {
-        let verdict = silent::listen(
+        let verdict = unresponsive::listen(
             node,
             profile,
             self.world.agents.is_ready(name),
@@ -298,8 +298,8 @@ impl<'a> Pass<'a> {
         );
         new.silence = verdict.silence;
         if let Some(why) = verdict.tell {
-            let ready = silent::condition(profile, why, rule.node_deadline, self.now);
-            let write = Write::AgentSilent {
+            let ready = unresponsive::condition(profile, why, rule.node_deadline, self.now);
+            let write = Write::AgentUnresponsive {
                 node: Arc::clone(name),
                 uid: Arc::clone(&profile.uid),
                 seen: Arc::clone(&profile.resource_version),
@@ -355,7 +355,7 @@ impl<'a> Pass<'a> {
         let released = behaviour.release && reported.is_some_and(Reported::is_released);
         if !behaviour.release {
             self.rollouts.wait(target, candidate);
-        } else if profile.trial {
+        } else if profile.canary {
             self.judge(target, candidate, (gate, released), old, new);
         } else if released {
             self.writes
@@ -366,10 +366,10 @@ impl<'a> Pass<'a> {
                 .released(&behaviour.tuning, candidate, reported);
             return;
         }
-        let silent = self.listen(candidate, rule.unwrap_or_default(), old, new);
+        let unresponsive = self.listen(candidate, rule.unwrap_or_default(), old, new);
         let tally = self.tallies.entry(&behaviour.tuning).or_default();
         tally.count.releasing += 1;
-        tally.count.silent += i32::from(silent);
+        tally.count.unresponsive += i32::from(unresponsive);
     }
 
     /// The gate of a tuning that nodes leave: its own, or one by the defaults where it is gone.
@@ -409,13 +409,13 @@ impl<'a> Pass<'a> {
                     false
                 }
                 Turn::Write(spec) => {
-                    let on_trial = spec.trial;
+                    let on_trial = spec.canary;
                     writes.push(Urgency::Turn, Write::replace(candidate, spec));
                     on_trial
                 }
-                Turn::Release { trial } => {
-                    writes.push(Urgency::Turn, Write::release(candidate, trial));
-                    trial
+                Turn::Release { canary } => {
+                    writes.push(Urgency::Turn, Write::release(candidate, canary));
+                    canary
                 }
             };
             if on_trial {
@@ -468,7 +468,7 @@ impl<'a> Pass<'a> {
             }
             if let Some(passing) = tallies.remove(&**claim.name) {
                 tally.count.releasing += passing.count.releasing;
-                tally.count.silent += passing.count.silent;
+                tally.count.unresponsive += passing.count.unresponsive;
             }
             let of_claim = groups.iter().filter(|group| group.tuning == *claim.name);
             let wanted = status::usable(claim, &tally, gate, of_claim, cluster, now.wall);

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use nettune_crds::{NodeNetworkProfileSpec, ProfileSysctl};
 use nettune_sizing::{
-    ClusterFacts, NodeFacts, PodNetworkChoice, Policy, Sizes, SysctlKey, Wanted, keys, size,
+    ClusterFacts, DesiredValue, NodeFacts, PodNetworkChoice, Policy, Sizes, SysctlKey, keys, size,
 };
 
 use crate::evidence::{self, Evidence};
 use crate::peaks::Peaks;
 use crate::select::{Claims, Owner};
 use crate::world::{PlannedProfile, UsableTuning, behaviour};
-use crate::{PlannedNode, World};
+use crate::{ClusterState, PlannedNode};
 
 /// Nodes of one tuning with equal facts, and so with equal sizes.
 #[derive(Debug)]
@@ -158,8 +158,8 @@ impl Groups {
 /// The peaks, where one of them asks for more than the model gives.
 fn beyond(group: &Group, peaks: Peaks) -> Option<Peaks> {
     let held = |key: &SysctlKey| match &group.sizes.get(key)?.wanted {
-        Wanted::AtLeast(bounds) => Some(bounds.floor()),
-        Wanted::Exact(_) => None,
+        DesiredValue::AtLeast(bounds) => Some(bounds.floor()),
+        DesiredValue::Exact(_) => None,
     };
     let asks_for_more = |peak: Option<u64>, key, percent: u64| {
         let (peak, held) = (peak?, held(key)?);
@@ -187,7 +187,7 @@ fn make(
         release_policy: tuning.release_policy,
         sysctls: sizes.sysctls.iter().map(ProfileSysctl::from).collect(),
         release: false,
-        trial: false,
+        canary: false,
     };
     Group {
         tuning: Arc::clone(name),
@@ -218,7 +218,7 @@ fn pod_network(policy: &Policy, evidence: Evidence) -> String {
 }
 
 /// What the model is told of the whole cluster: all nodes that are on a network.
-pub(crate) fn cluster_facts(world: &World) -> ClusterFacts {
+pub(crate) fn cluster_facts(world: &ClusterState) -> ClusterFacts {
     let real = world.nodes.values().filter(|node| node.real);
     let (nodes, pods) = real.fold((0_u32, 0_u64), |(nodes, pods), node| {
         (
@@ -232,7 +232,7 @@ pub(crate) fn cluster_facts(world: &World) -> ClusterFacts {
 /// The groups of a world with the names of their nodes, largest group first: what `kubectl nettune
 /// plan` shows. The operator's own path sizes with the same code and keeps no names.
 #[must_use]
-pub fn group_nodes(world: &World) -> Vec<(Group, Vec<Arc<str>>)> {
+pub fn group_nodes(world: &ClusterState) -> Vec<(Group, Vec<Arc<str>>)> {
     let mut claims = Claims::of(world);
     let mut groups = Groups::new(cluster_facts(world));
     let mut names: Vec<Vec<Arc<str>>> = Vec::new();

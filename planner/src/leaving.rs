@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::World;
+use crate::ClusterState;
 use crate::rollout::{Candidate, Gate, MOST_NAMED};
 use crate::status::{self, Tally};
 use crate::world::Reported;
@@ -22,8 +22,8 @@ pub struct Leaving {
     /// Nodes on which a key could not be put back, that are not Ready any more, or whose agent has not
     /// answered in time.
     pub failed: i32,
-    /// Those of them whose agent is silent.
-    pub silent: i32,
+    /// Those of them whose agent is unresponsive.
+    pub unresponsive: i32,
     /// Why no further node is released, where that is so.
     pub stopped: Option<String>,
     /// What is worth telling of single nodes; the first ten.
@@ -74,7 +74,7 @@ impl Leavers {
     pub(crate) fn tell<'a>(
         self,
         gone: impl Iterator<Item = (&'a str, &'a Tally, &'a Gate)>,
-        world: &World,
+        world: &ClusterState,
     ) -> Vec<Leaving> {
         let mut all: BTreeMap<Arc<str>, Leaving> = BTreeMap::new();
         for (tuning, nodes) in self.0 {
@@ -88,7 +88,7 @@ impl Leavers {
                 .or_insert_with(|| Leaving::of(tuning, Vec::new()));
             leaving.releasing = tally.count.releasing;
             leaving.failed = i32::try_from(gate.failed).unwrap_or(i32::MAX);
-            leaving.silent = tally.count.silent;
+            leaving.unresponsive = tally.count.unresponsive;
             let is_stopped = gate.is_stopped() && gate.waiting > 0;
             leaving.stopped = is_stopped.then(|| status::stopped(gate, UNTIL_GONE));
             for (node, why) in &gate.named {
@@ -111,7 +111,7 @@ impl Leaving {
             tuning,
             releasing: 0,
             failed: 0,
-            silent: 0,
+            unresponsive: 0,
             stopped: None,
             nodes,
         }

@@ -1,7 +1,7 @@
 //! The planner: from everything that is known of the cluster to the writes that it needs.
 //!
 //! [`decide()`] is pure: the operator calls it with what its watches have brought, `kubectl nettune
-//! plan` with files, the benchmark with made-up clusters. It takes the whole [`World`] each time;
+//! plan` with files, the benchmark with made-up clusters. It takes the whole [`ClusterState`] each time;
 //! causes are not remembered, contents are compared.
 
 mod agents;
@@ -18,10 +18,10 @@ mod plan;
 mod rollout;
 mod select;
 mod shared;
-mod silent;
 mod status;
 mod taint;
 mod time;
+mod unresponsive;
 mod urgency;
 mod watched;
 mod world;
@@ -38,6 +38,8 @@ pub use node::{
     STARTUP_TAINT,
 };
 pub use time::Now;
-pub use watched::{Kind, Watched};
-pub use world::{PlannedProfile, PlannedTuning, Reported, TuningContent, World, say_the_same};
+pub use watched::{Cache, Kind};
+pub use world::{
+    ClusterState, PlannedProfile, PlannedTuning, Reported, TuningContent, eq_ignoring_reasons,
+};
 pub use write::{Announcement, Object, Write};

@@ -27,7 +27,7 @@ pub struct Memory {
 /// Since when one node has been as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Seen {
-    pub(crate) trial: Option<Trial>,
+    pub(crate) canary: Option<Canary>,
     pub(crate) silence: Option<Silence>,
     /// Since when this smaller size has been wanted.
     pub(crate) smaller: Option<(Mono, Arc<NodeNetworkProfileSpec>)>,
@@ -37,8 +37,8 @@ pub(crate) struct Seen {
 
 /// A node that a rollout has written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Trial {
-    /// The profile's uid and generation: another one is another trial.
+pub(crate) struct Canary {
+    /// The profile's uid and generation: another one is another canary.
     pub(crate) profile: Arc<str>,
     pub(crate) generation: Option<i64>,
     /// Whether it is as it shall be, and since when that has been so or not so.
@@ -78,7 +78,7 @@ impl Memory {
                 Some(Silence::Due(_) | Silence::Said | Silence::Refuted) | None => None,
             };
             [
-                seen.trial.as_mut().map(|trial| &mut trial.since),
+                seen.canary.as_mut().map(|canary| &mut canary.since),
                 silence,
                 seen.smaller.as_mut().map(|(since, _)| since),
                 seen.tainted.as_mut(),

@@ -156,7 +156,7 @@ impl Tainted {
     }
 }
 
-/// A Node in the [`World`](crate::World).
+/// A Node in the [`ClusterState`](crate::ClusterState).
 #[derive(Debug, Clone)]
 pub struct PlannedNode {
     pub(crate) uid: Arc<str>,

@@ -1,7 +1,7 @@
 //! Who is next: changes that may do harm reach a few nodes first, and the others when those have
 //! passed.
 //!
-//! All of it is told by what the objects say, the `trial` mark of a profile above all; only times
+//! All of it is told by what the objects say, the `canary` mark of a profile above all; only times
 //! come from this leader's memory.
 
 use std::collections::{BTreeSet, HashMap};
@@ -11,7 +11,7 @@ use nettune_crds::{NodeNetworkProfileSpec, Rollout};
 use nettune_sizing::KernelVersion;
 
 use crate::PlannedNode;
-use crate::memory::Trial;
+use crate::memory::Canary;
 use crate::time::{Alarm, Now};
 use crate::world::{PlannedProfile, behaviour};
 
@@ -22,7 +22,7 @@ pub(crate) const MOST_NAMED: usize = 10;
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) rule: Rollout,
-    /// Nodes of this rollout that are on trial, have passed or have failed.
+    /// Nodes of this rollout that are on canary, have passed or have failed.
     pub(crate) written: u32,
     pub(crate) failed: u32,
     pub(crate) in_flight: u32,
@@ -65,7 +65,7 @@ pub(crate) struct Target<'a> {
     pub(crate) gate: usize,
     /// What their profiles shall say; `None` where they shall be released.
     pub(crate) spec: Option<Arc<NodeNetworkProfileSpec>>,
-    /// The same with the mark of a trial.
+    /// The same with the mark of a canary.
     on_trial: Option<Arc<NodeNetworkProfileSpec>>,
     passed: u32,
     in_flight: u32,
@@ -94,13 +94,13 @@ pub(crate) struct Candidate<'a> {
 pub(crate) enum Turn {
     /// Its profile is written.
     Write(Arc<NodeNetworkProfileSpec>),
-    /// Its originals shall go back; `trial` where its Node is Ready.
-    Release { trial: bool },
+    /// Its originals shall go back; `canary` where its Node is Ready.
+    Release { canary: bool },
     /// Its originals are back: its profile goes.
     Delete,
 }
 
-/// How a node on trial stands.
+/// How a node on canary stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
     InFlight,
@@ -130,7 +130,7 @@ impl<'a> Rollouts<'a> {
         }
         let on_trial = (!spec.release).then(|| {
             Arc::new(NodeNetworkProfileSpec {
-                trial: true,
+                canary: true,
                 ..spec.clone()
             })
         });
@@ -173,7 +173,7 @@ impl<'a> Rollouts<'a> {
         }
     }
 
-    /// A node on trial stands so; what an earlier rollout wrote counts only as experience.
+    /// A node on canary stands so; what an earlier rollout wrote counts only as experience.
     pub(crate) fn count(
         &mut self,
         target: usize,
@@ -264,11 +264,11 @@ impl<'a> Rollouts<'a> {
 }
 
 impl<'a> Target<'a> {
-    fn turn(&self, trial: bool) -> Turn {
-        let spec = if trial { &self.on_trial } else { &self.spec };
+    fn turn(&self, canary: bool) -> Turn {
+        let spec = if canary { &self.on_trial } else { &self.spec };
         match spec {
             Some(spec) => Turn::Write(Arc::clone(spec)),
-            None => Turn::Release { trial },
+            None => Turn::Release { canary },
         }
     }
 
@@ -316,27 +316,27 @@ impl<'a> Target<'a> {
     }
 }
 
-/// How a node on trial stands, and what to remember of that.
+/// How a node on canary stands, and what to remember of that.
 pub(crate) fn judge(
     rule: &Rollout,
     candidate: Candidate<'_>,
     ready: bool,
-    remembered: Option<&Trial>,
+    remembered: Option<&Canary>,
     resting: bool,
     (alarm, now): (&mut Alarm, Now),
-) -> (Trial, Standing) {
+) -> (Canary, Standing) {
     let Candidate { node, profile, .. } = candidate;
     let ready = ready && node.ready.is_true();
     let remembered = remembered
-        .filter(|trial| trial.profile == profile.uid && trial.generation == profile.generation);
-    let trial = Trial {
+        .filter(|canary| canary.profile == profile.uid && canary.generation == profile.generation);
+    let canary = Canary {
         profile: Arc::clone(&profile.uid),
         generation: profile.generation,
         ready,
         since: remembered
-            .filter(|trial| trial.ready == ready)
-            .map_or(now.mono, |trial| trial.since),
-        settled: remembered.is_some_and(|trial| trial.settled || resting),
+            .filter(|canary| canary.ready == ready)
+            .map_or(now.mono, |canary| canary.since),
+        settled: remembered.is_some_and(|canary| canary.settled || resting),
     };
     let failure = profile
         .reported_now(node)
@@ -346,15 +346,15 @@ pub(crate) fn judge(
     } else if !node.ready.is_true() {
         Standing::Failed("its Node is not Ready any more".into())
     } else if ready {
-        match alarm.passed(trial.since, rule.min_ready, now) {
+        match alarm.passed(canary.since, rule.min_ready, now) {
             true => Standing::Passed,
             false => Standing::InFlight,
         }
-    } else if alarm.passed(trial.since, rule.node_deadline, now) {
+    } else if alarm.passed(canary.since, rule.node_deadline, now) {
         let seconds = rule.node_deadline.as_secs();
         Standing::Failed(format!("its agent has not said for {seconds} s that it is ready").into())
     } else {
         Standing::InFlight
     };
-    (trial, standing)
+    (canary, standing)
 }

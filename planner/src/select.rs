@@ -8,7 +8,7 @@ use nettune_crds::NodeLabels;
 use nettune_sizing::Block;
 
 use crate::world::{PlannedProfile, PlannedTuning, TuningContent, UsableTuning};
-use crate::{PlannedNode, World};
+use crate::{ClusterState, PlannedNode};
 
 /// The tunings of a world in the order in which they claim nodes: highest priority first, then the
 /// older, then the smaller uid.
@@ -52,7 +52,7 @@ pub(crate) enum Owner {
 }
 
 impl<'a> Claims<'a> {
-    pub(crate) fn of(world: &'a World) -> Self {
+    pub(crate) fn of(world: &'a ClusterState) -> Self {
         let mut all = Vec::new();
         let mut unusable = BTreeSet::new();
         for (name, tuning) in &world.tunings {

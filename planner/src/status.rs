@@ -10,7 +10,7 @@ use nettune_crds::{
 };
 use nettune_sizing::{ClusterFacts, PodLinks};
 
-use crate::World;
+use crate::ClusterState;
 use crate::groups::Group;
 use crate::rollout::{Gate, MOST_NAMED};
 use crate::select::Claim;
@@ -34,7 +34,7 @@ pub(crate) struct Tally {
     /// Nodes that hold more than is wanted, until that has lasted.
     pub(crate) shrinking: i32,
     /// Nodes whose agent has not answered yet.
-    silent: i32,
+    unresponsive: i32,
     /// Nodes whose profile the API server does not take.
     refused: i32,
     /// Why, of the first of them.
@@ -45,7 +45,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Counts a node whose profile is to be written, where the last write was refused.
-    pub(crate) fn refuse(&mut self, name: &Arc<str>, world: &World) {
+    pub(crate) fn refuse(&mut self, name: &Arc<str>, world: &ClusterState) {
         if let Some(why) = world.refused.get(name) {
             self.refused += 1;
             let first = || (Arc::clone(name), Arc::clone(why));
@@ -56,7 +56,7 @@ impl Tally {
     /// Counts a node whose profile says what it shall, by what its agent says of that.
     pub(crate) fn add(&mut self, name: &Arc<str>, reported: Option<&Reported>) {
         let Some(reported) = reported else {
-            self.silent += 1;
+            self.unresponsive += 1;
             return;
         };
         self.count.ready += i32::from(reported.ready);
@@ -305,12 +305,12 @@ fn progress(tally: &Tally, gate: &Gate) -> (bool, &'static str, String) {
         );
         return (false, reasons::WRITES_REFUSED, message);
     }
-    let missing = on_their_way - tally.silent - tally.outdated - tally.waiting;
+    let missing = on_their_way - tally.unresponsive - tally.outdated - tally.waiting;
     let mut parts = Vec::new();
     for (count, what) in [
         (tally.outdated, "profiles are being rewritten"),
         (tally.waiting, "nodes wait for their turn"),
-        (tally.silent, "agents have not answered yet"),
+        (tally.unresponsive, "agents have not answered yet"),
         (missing, "nodes are on their way"),
         (releasing, "nodes are being released"),
     ] {

@@ -18,7 +18,7 @@ pub(crate) enum Urgency {
     AtOnce,
     /// A change, or a release, whose turn it is.
     Turn,
-    /// That an agent is silent.
+    /// That an agent is unresponsive.
     Silence,
     /// A profile that nobody needs any more.
     Removal,
@@ -36,7 +36,7 @@ impl Writes {
     }
 
     /// The most urgent first, those that are as urgent in the order in which they were found. Of two
-    /// about one profile, one that says only that its agent is silent gives way.
+    /// about one profile, one that says only that its agent is unresponsive gives way.
     pub(crate) fn in_order(mut self) -> Vec<Write> {
         self.0.sort_by_key(|(urgency, _)| *urgency);
         let silences = self.range(Urgency::Silence);
@@ -63,11 +63,11 @@ impl Writes {
 mod tests {
     use super::*;
 
-    const CONDITION: &str = r#"{"type": "Ready", "status": "Unknown", "reason": "AgentSilent",
+    const CONDITION: &str = r#"{"type": "Ready", "status": "Unknown", "reason": "AgentUnresponsive",
         "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}"#;
 
     fn silence(node: &str) -> Write {
-        Write::AgentSilent {
+        Write::AgentUnresponsive {
             node: node.into(),
             uid: "".into(),
             seen: "".into(),
@@ -85,7 +85,7 @@ mod tests {
 
     fn named(writes: &[Write]) -> Vec<String> {
         let named = writes.iter().map(|write| match write {
-            Write::AgentSilent { node, .. } => format!("{node} is silent"),
+            Write::AgentUnresponsive { node, .. } => format!("{node} is unresponsive"),
             _ => write.object().name().to_owned(),
         });
         named.collect()
@@ -125,6 +125,6 @@ mod tests {
         writes.push(Urgency::Turn, removal("a"));
         writes.push(Urgency::Silence, silence("c"));
         writes.push(Urgency::Removal, removal("c"));
-        assert_eq!(named(&writes.in_order()), ["a", "b is silent", "c"]);
+        assert_eq!(named(&writes.in_order()), ["a", "b is unresponsive", "c"]);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
-use crate::world::{PlannedProfile, PlannedTuning, World};
+use crate::world::{ClusterState, PlannedProfile, PlannedTuning};
 use crate::{ObservedNode, ObservedPod, PlannedNode};
 
 /// The kinds of objects that are watched.
@@ -32,10 +32,10 @@ enum Listing {
     Complete,
 }
 
-/// What watches and answers to writes have brought: a [`World`] that grows until it is complete.
+/// What watches and answers to writes have brought: a [`ClusterState`] that grows until it is complete.
 #[derive(Debug, Default)]
-pub struct Watched {
-    world: World,
+pub struct Cache {
+    world: ClusterState,
     listings: [Listing; 4],
     /// The highest resourceVersion that the watch of profiles and that of tunings has brought.
     latest: Latest,
@@ -47,10 +47,10 @@ struct Latest {
     profile: u64,
 }
 
-impl Watched {
+impl Cache {
     /// The world, where every list that it is decided from is complete.
     #[must_use]
-    pub fn world(&self) -> Option<&World> {
+    pub fn world(&self) -> Option<&ClusterState> {
         let [nodes, tunings, profiles, _] = &self.listings;
         [nodes, tunings, profiles]
             .into_iter()
@@ -137,7 +137,7 @@ impl Watched {
         }
     }
 
-    /// A write was answered with this profile; see [`Watched::answered_tuning`].
+    /// A write was answered with this profile; see [`Cache::answered_tuning`].
     pub fn answered_profile(&mut self, name: &str, profile: PlannedProfile) {
         if number(&profile.resource_version) > self.latest.profile {
             let latest = self.latest.profile;
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn there_is_no_world_before_every_list_is_complete() {
-        let mut watched = Watched::default();
+        let mut watched = Cache::default();
         for kind in [Kind::Node, Kind::Tuning] {
             watched.list_begins(kind);
             watched.list_ends(kind);
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_list_that_comes_again_takes_away_what_it_does_not_name() {
-        let mut watched = Watched::default();
+        let mut watched = Cache::default();
         watched.list_begins(Kind::Node);
         watched.node(&node("a"));
         watched.node(&node("b"));
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_list_that_begins_again_takes_the_world_away_until_it_ends() {
-        let mut watched = Watched::default();
+        let mut watched = Cache::default();
         for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
             watched.list_begins(kind);
             watched.list_ends(kind);
@@ -302,12 +302,12 @@ mod tests {
             pod.status.conditions = Some(vec![ready]);
             pod
         };
-        let mut watched = Watched::default();
+        let mut watched = Cache::default();
         for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
             watched.list_begins(kind);
             watched.list_ends(kind);
         }
-        let is_ready = |watched: &Watched, node: &str| watched.world()?.agents.is_ready(node);
+        let is_ready = |watched: &Cache, node: &str| watched.world()?.agents.is_ready(node);
         watched.list_begins(Kind::Agent);
         watched.agent(&pod("a"));
         watched.agent(&pod("b"));
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn what_was_refused_is_forgotten_with_its_node() {
-        let mut watched = Watched::default();
+        let mut watched = Cache::default();
         let mut node = ObservedNode::default();
         node.metadata.name = Some("a".into());
         for still_there in [true, false] {
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_comes_after_the_object_is_gone_does_not_bring_it_back() {
-        let mut watched = Watched::default();
+        let mut watched = Cache::default();
         watched.profile("a", profile("1", "100"));
         watched.gone(Kind::Profile, &deleted("1", "101"));
         watched.answered_profile("a", profile("1", "100"));
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn an_answer_goes_into_the_world_before_the_watch_shows_it() {
-        let mut watched = Watched::default();
+        let mut watched = Cache::default();
         watched.profile("a", profile("1", "100"));
         watched.answered_profile("a", profile("1", "102"));
         watched.profile("a", profile("1", "101"));
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn the_end_of_an_earlier_object_does_not_take_its_successor_away() {
-        let mut watched = Watched::default();
+        let mut watched = Cache::default();
         watched.answered_profile("a", profile("2", "102"));
         watched.gone(Kind::Profile, &deleted("1", "101"));
         assert!(watched.world.profiles.contains_key("a"));

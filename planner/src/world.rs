@@ -22,11 +22,11 @@ use crate::{ObservedNode, PlannedNode};
 
 /// The whole cluster at one moment: Nodes, tunings and profiles by name.
 ///
-/// A `&World` can only be had from [`Watched::world`](crate::Watched::world) when all three lists are complete, or from
-/// [`World::of`] that takes them whole: deciding from half a list would release what is merely not
+/// A `&ClusterState` can only be had from [`Cache::world`](crate::Cache::world) when all three lists are complete, or from
+/// [`ClusterState::of`] that takes them whole: deciding from half a list would release what is merely not
 /// listed yet.
 #[derive(Debug, Default)]
-pub struct World {
+pub struct ClusterState {
     pub(crate) nodes: BTreeMap<Arc<str>, PlannedNode>,
     pub(crate) tunings: BTreeMap<Arc<str>, PlannedTuning>,
     pub(crate) profiles: BTreeMap<Arc<str>, PlannedProfile>,
@@ -40,7 +40,7 @@ pub struct World {
     label_keys: Shared<[Box<str>]>,
 }
 
-impl World {
+impl ClusterState {
     /// A world from whole lists.
     #[must_use]
     pub fn of<'a>(
@@ -141,7 +141,7 @@ fn name(meta: &ObjectMeta) -> Arc<str> {
     meta.name.as_deref().unwrap_or_default().into()
 }
 
-/// A tuning in the [`World`].
+/// A tuning in the [`ClusterState`].
 #[derive(Debug)]
 pub struct PlannedTuning {
     pub(crate) uid: Arc<str>,
@@ -227,7 +227,7 @@ fn usable(spec: &NodeNetworkTuningSpec) -> Result<UsableTuning, InvalidTuning> {
     })
 }
 
-/// A profile in the [`World`]: a digest, not the whole object.
+/// A profile in the [`ClusterState`]: a digest, not the whole object.
 #[derive(Debug)]
 pub struct PlannedProfile {
     pub(crate) uid: Arc<str>,
@@ -235,10 +235,10 @@ pub struct PlannedProfile {
     pub(crate) generation: Option<i64>,
     pub(crate) owner_uid: Arc<str>,
     /// Its spec without the reasons, which are those of their moment, and without the mark of a
-    /// trial; `None` where it cannot be read.
+    /// canary; `None` where it cannot be read.
     pub(crate) behaviour: Option<Arc<NodeNetworkProfileSpec>>,
     /// Whether a rollout wrote it to a Ready node.
-    pub(crate) trial: bool,
+    pub(crate) canary: bool,
     pub(crate) reported: Option<Reported>,
     pub(crate) facts: Option<ProfileFacts>,
     pub(crate) peaks: Peaks,
@@ -260,7 +260,7 @@ pub struct Reported {
     pub(crate) speaks: bool,
     /// When `Ready` turned last, by the clock of who turned it.
     pub(crate) turned: Option<Timestamp>,
-    /// Whether the operator has said there that the agent is silent.
+    /// Whether the operator has said there that the agent is unresponsive.
     pub(crate) is_silenced: bool,
     /// The message of `Ready` where a key has failed.
     pub(crate) failure: Option<Arc<str>>,
@@ -295,7 +295,7 @@ impl PlannedProfile {
             resource_version: meta.resource_version.as_deref().unwrap_or_default().into(),
             generation: meta.generation,
             owner_uid: owner.map_or("", |owner| owner.uid.as_str()).into(),
-            trial: spec.as_ref().is_some_and(|spec| spec.trial),
+            canary: spec.as_ref().is_some_and(|spec| spec.canary),
             behaviour: spec.map(|spec| Arc::new(behaviour(spec))),
             reported: status.map(Reported::new),
             facts: status.and_then(|status| status.facts.clone()),
@@ -327,16 +327,16 @@ impl PlannedProfile {
     }
 }
 
-/// Whether two specs make a node hold the same, whatever their reasons and the mark of a trial are.
+/// Whether two specs make a node hold the same, whatever their reasons and the mark of a canary are.
 #[must_use]
-pub fn say_the_same(one: &NodeNetworkProfileSpec, other: &NodeNetworkProfileSpec) -> bool {
+pub fn eq_ignoring_reasons(one: &NodeNetworkProfileSpec, other: &NodeNetworkProfileSpec) -> bool {
     behaviour(one.clone()) == behaviour(other.clone())
 }
 
-/// A spec without the reasons and the mark of a trial: two specs that are equal so make a node hold
+/// A spec without the reasons and the mark of a canary: two specs that are equal so make a node hold
 /// the same.
 pub(crate) fn behaviour(mut spec: NodeNetworkProfileSpec) -> NodeNetworkProfileSpec {
-    spec.trial = false;
+    spec.canary = false;
     for sysctl in &mut spec.sysctls {
         sysctl.reason = String::new();
     }
@@ -380,7 +380,7 @@ impl Reported {
             turned: ready.map(|ready| ready.last_transition_time.0),
             speaks: ready.is_some_and(|ready| ready.status != "Unknown"),
             is_silenced: ready.is_some_and(|ready| {
-                ready.status == "Unknown" && ready.reason == reasons::AGENT_SILENT
+                ready.status == "Unknown" && ready.reason == reasons::AGENT_UNRESPONSIVE
             }),
             failure,
         }

@@ -44,8 +44,8 @@ pub enum Write {
         uid: Arc<str>,
         /// The resourceVersion that was decided on.
         seen: Arc<str>,
-        /// What `spec.trial` shall be: whether the Node is Ready and so shows what becomes of it.
-        trial: bool,
+        /// What `spec.canary` shall be: whether the Node is Ready and so shows what becomes of it.
+        canary: bool,
     },
     /// A profile whose node no tuning has, or whose Node is gone.
     DeleteProfile {
@@ -69,9 +69,9 @@ pub enum Write {
         /// What this change is worth telling as Events.
         announcements: Vec<Announcement>,
     },
-    /// A node's agent has been silent for too long: its profile's condition `Ready` is not known any
+    /// A node's agent has been unresponsive for too long: its profile's condition `Ready` is not known any
     /// more. All else in the status stays.
-    AgentSilent {
+    AgentUnresponsive {
         /// The profile's name.
         node: Arc<str>,
         /// The profile's uid.
@@ -103,7 +103,7 @@ impl Write {
             | Self::ReplaceProfile { node, .. }
             | Self::ReleaseProfile { node, .. }
             | Self::DeleteProfile { node, .. }
-            | Self::AgentSilent { node, .. } => Object::Profile(Arc::clone(node)),
+            | Self::AgentUnresponsive { node, .. } => Object::Profile(Arc::clone(node)),
             Self::Untaint { node, .. } => Object::Node(Arc::clone(node)),
             Self::TuningStatus { tuning, .. } => Object::Tuning(Arc::clone(tuning)),
         }
@@ -126,12 +126,12 @@ impl Write {
         }
     }
 
-    pub(crate) fn release(Candidate { name, profile, .. }: Candidate<'_>, trial: bool) -> Self {
+    pub(crate) fn release(Candidate { name, profile, .. }: Candidate<'_>, canary: bool) -> Self {
         Self::ReleaseProfile {
             node: Arc::clone(name),
             uid: Arc::clone(&profile.uid),
             seen: Arc::clone(&profile.resource_version),
-            trial,
+            canary,
         }
     }
 

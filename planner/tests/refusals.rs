@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use kube::api::ObjectMeta;
 use nettune_crds::conditions;
 use nettune_planner::{
-    Kind, Memory, Mono, Now, PlannedProfile, PlannedTuning, Watched, Write, decide,
+    Cache, Kind, Memory, Mono, Now, PlannedProfile, PlannedTuning, Write, decide,
 };
 use serde_json::json;
 
@@ -28,8 +28,8 @@ fn cluster(nodes: usize) -> Cluster {
 }
 
 /// What an operator has seen of it.
-fn watched(cluster: &Cluster) -> Watched {
-    let mut watched = Watched::default();
+fn watched(cluster: &Cluster) -> Cache {
+    let mut watched = Cache::default();
     for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
         watched.list_begins(kind);
     }
@@ -49,13 +49,13 @@ fn watched(cluster: &Cluster) -> Watched {
     watched
 }
 
-fn refuse(watched: &mut Watched, node: usize, why: Option<&str>) {
+fn refuse(watched: &mut Cache, node: usize, why: Option<&str>) {
     let name: Arc<str> = name_of(node).into();
     watched.refused_profile(&name, why.map(str::to_owned));
 }
 
 /// The condition `Progressing` that is to be written.
-fn progressing(watched: &Watched) -> (String, String, String) {
+fn progressing(watched: &Cache) -> (String, String, String) {
     let now = Now {
         mono: Mono::default(),
         wall: Timestamp::UNIX_EPOCH,

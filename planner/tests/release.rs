@@ -161,7 +161,10 @@ fn the_end_of_an_agent_is_said_on_the_profile_that_it_leaves_behind() {
         .unwrap()
         .conditions;
     let ready = nettune_crds::conditions::find(conditions, "Ready").unwrap();
-    assert_eq!((&*ready.status, &*ready.reason), ("Unknown", "AgentSilent"));
+    assert_eq!(
+        (&*ready.status, &*ready.reason),
+        ("Unknown", "AgentUnresponsive")
+    );
     let decision = timeline.cluster.look();
     assert!(decision.writes.is_empty(), "{:?}", decision.writes);
     let [leaving] = &decision.leaving[..] else {
@@ -170,7 +173,7 @@ fn the_end_of_an_agent_is_said_on_the_profile_that_it_leaves_behind() {
     assert_eq!(&*leaving.tuning, "default");
     // The third node waits: the second that was begun is the first that failed.
     assert_eq!(
-        (leaving.releasing, leaving.failed, leaving.silent),
+        (leaving.releasing, leaving.failed, leaving.unresponsive),
         (2, 1, 1)
     );
     assert_eq!(
@@ -260,7 +263,7 @@ fn nothing_is_told_of_releases_that_go_as_asked() {
             assert_eq!(
                 (
                     leaving.failed,
-                    leaving.silent,
+                    leaving.unresponsive,
                     leaving.stopped,
                     leaving.nodes
                 ),

@@ -105,7 +105,7 @@ fn every_kernel_is_visited_before_a_second_node_of_one_that_was() {
     timeline.step(60);
     timeline.step(60);
     let second = &timeline.cluster.profiles[&name_of(9)].spec;
-    assert!(holds(second, SOMAXCONN, "2") && second.trial);
+    assert!(holds(second, SOMAXCONN, "2") && second.canary);
     assert_eq!(timeline.holding(SOMAXCONN, "2"), 2);
 }
 
@@ -279,7 +279,7 @@ fn all_at_once_reaches_every_node_in_one_decision_and_marks_none() {
             .cluster
             .profiles
             .values()
-            .all(|profile| !profile.spec.trial)
+            .all(|profile| !profile.spec.canary)
     );
 }
 
@@ -380,7 +380,7 @@ fn a_node_that_is_not_ready_comes_last_and_is_not_counted() {
     ));
     timeline.run(600, 10);
     let last = &timeline.cluster.profiles["node-0"].spec;
-    assert!(holds(last, SOMAXCONN, "2") && !last.trial);
+    assert!(holds(last, SOMAXCONN, "2") && !last.canary);
     assert_eq!(timeline.holding(SOMAXCONN, "2"), 5);
 }
 
@@ -466,7 +466,7 @@ fn a_node_that_fails_when_its_rollout_is_long_over_does_not_stop_the_next() {
     want(&mut timeline, 2);
     timeline.run(600, 10);
     assert_eq!(timeline.holding(SOMAXCONN, "2"), 12);
-    // Still marked as a trial, and the tuning wants of it what it holds.
+    // Still marked as a canary, and the tuning wants of it what it holds.
     timeline.cluster.set_ready("node-0", "False");
     timeline.cluster.put_node(20, json!({"ready": "True"}));
     timeline.run(600, 10);
@@ -514,7 +514,7 @@ fn a_node_that_was_on_trial_before_is_watched_anew() {
     let mut timeline = settled(8, fine);
     want(&mut timeline, 2);
     timeline.run(600, 10);
-    // All of them were on trial, and all have been Ready for long: that is no word on this value.
+    // All of them were on canary, and all have been Ready for long: that is no word on this value.
     want(&mut timeline, 3);
     timeline.step(50);
     assert_eq!(timeline.holding(SOMAXCONN, "3"), 1);

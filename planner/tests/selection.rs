@@ -150,7 +150,7 @@ fn virtual_and_windows_nodes_are_not_waited_for() {
     timeline.run(600, 10);
     let status = timeline.cluster.status("default");
     let nodes = status.nodes.unwrap();
-    assert_eq!((nodes.selected, nodes.ready, nodes.silent), (1, 1, 0));
+    assert_eq!((nodes.selected, nodes.ready, nodes.unresponsive), (1, 1, 0));
     let ready = nettune_crds::conditions::find(&status.conditions, "Ready").unwrap();
     assert_eq!(ready.reason, "AllNodesReady");
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::amount::Bytes;
-use crate::{ConntrackPolicy, NodeFacts, Sizes, Wanted, Warning, keys};
+use crate::{ConntrackPolicy, DesiredValue, NodeFacts, Sizes, Warning, keys};
 
 /// What a node gets that has memory for it: what kube-proxy sets at the least
 /// (`--conntrack-min`).
@@ -38,7 +38,7 @@ pub(crate) fn size(policy: &ConntrackPolicy, node: &NodeFacts, sizes: &mut Sizes
                    some kernels (5.15 to 6.2)";
     sizes.want(
         &keys::NF_CONNTRACK_BUCKETS,
-        Wanted::at_least(entries, ceiling),
+        DesiredValue::at_least(entries, ceiling),
         buckets.to_owned(),
     );
     if entries > cap {
@@ -50,7 +50,7 @@ pub(crate) fn size(policy: &ConntrackPolicy, node: &NodeFacts, sizes: &mut Sizes
     }
     if min.is_some() && min == max {
         let reason = "set by the tuning (conntrack.minEntries equals maxEntries)";
-        let wanted = Wanted::exactly(entries);
+        let wanted = DesiredValue::exactly(entries);
         sizes.want(&keys::NF_CONNTRACK_MAX, wanted, reason.to_owned());
         return;
     }
@@ -66,7 +66,7 @@ pub(crate) fn size(policy: &ConntrackPolicy, node: &NodeFacts, sizes: &mut Sizes
     if entries > affordable {
         reason += "; raised to conntrack.minEntries";
     }
-    let wanted = Wanted::at_least(entries, ceiling);
+    let wanted = DesiredValue::at_least(entries, ceiling);
     sizes.want(&keys::NF_CONNTRACK_MAX, wanted, reason);
 }
 

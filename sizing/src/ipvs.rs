@@ -4,7 +4,7 @@
 //! when that pod is gone (kubernetes #81775); with 1 kernels without the fix below drop its first
 //! packet, which costs 1 s (kubernetes #70747, #93297).
 
-use crate::{ConnReuseMode, IpvsPolicy, KernelVersion, NodeFacts, Sizes, Wanted, keys};
+use crate::{ConnReuseMode, DesiredValue, IpvsPolicy, KernelVersion, NodeFacts, Sizes, keys};
 
 /// The sysctl exists from here on (d752c3645717 "ipvs: allow rescheduling of new connections when
 /// port reuse is detected"; kube-proxy: `connReuseMinSupportedKernelVersion`).
@@ -29,16 +29,20 @@ pub(crate) fn size(policy: &IpvsPolicy, node: &NodeFacts, sizes: &mut Sizes) {
         ConnReuseMode::Unmanaged => None,
     };
     if let Some((mode, reason)) = reuse {
-        sizes.want(&keys::VS_CONN_REUSE_MODE, Wanted::exactly(mode), reason);
+        sizes.want(
+            &keys::VS_CONN_REUSE_MODE,
+            DesiredValue::exactly(mode),
+            reason,
+        );
     }
     sizes.want(
         &keys::VS_EXPIRE_NODEST_CONN,
-        Wanted::exactly(1),
+        DesiredValue::exactly(1),
         "connections to a pod that is gone end at once, as kube-proxy has it".to_owned(),
     );
     sizes.want(
         &keys::VS_EXPIRE_QUIESCENT_TEMPLATE,
-        Wanted::exactly(1),
+        DesiredValue::exactly(1),
         "session affinity does not hold clients to a pod that drains, as kube-proxy has it"
             .to_owned(),
     );

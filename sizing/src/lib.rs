@@ -32,4 +32,4 @@ pub use policy::{
 };
 pub use size::{SizedSysctl, Sizes, Warning, size};
 pub use value::{InvalidValue, Value};
-pub use wanted::{Bounds, InvalidBounds, Wanted};
+pub use wanted::{Bounds, DesiredValue, InvalidBounds};

@@ -3,8 +3,8 @@
 use crate::amount::Bytes;
 use crate::demand::{self, Demand};
 use crate::{
-    ClusterFacts, Factors, NeighborPolicy, NodeFacts, PodNetwork, Sizes, SysctlKey, Thresholds,
-    Wanted, Warning, keys,
+    ClusterFacts, DesiredValue, Factors, NeighborPolicy, NodeFacts, PodNetwork, Sizes, SysctlKey,
+    Thresholds, Warning, keys,
 };
 
 /// gc_thresh2 of the smallest cluster. The kernel's own gc_thresh3 of 1024 overflows with 110 pods
@@ -54,7 +54,7 @@ pub(crate) fn size(
     }
 }
 
-fn as_fixed(fixed: Thresholds, demand: &Demand, sizes: &mut Sizes) -> [(Wanted, String); 3] {
+fn as_fixed(fixed: Thresholds, demand: &Demand, sizes: &mut Sizes) -> [(DesiredValue, String); 3] {
     let [_, _, thresh3] = fixed.values();
     if u64::from(thresh3) < demand.need {
         sizes.warnings.push(Warning(format!(
@@ -65,7 +65,7 @@ fn as_fixed(fixed: Thresholds, demand: &Demand, sizes: &mut Sizes) -> [(Wanted, 
     }
     fixed.values().map(|value| {
         let reason = "set by the tuning (neighbors.thresholds)";
-        (Wanted::exactly(value.into()), reason.to_owned())
+        (DesiredValue::exactly(value.into()), reason.to_owned())
     })
 }
 
@@ -74,7 +74,7 @@ fn as_computed(
     node: &NodeFacts,
     demand: &Demand,
     sizes: &mut Sizes,
-) -> [(Wanted, String); 3] {
+) -> [(DesiredValue, String); 3] {
     let cap = memory_cap(node.memory);
     let uncapped = demand.thresh2.max(LEAST_THRESH2);
     let thresh3 = uncapped.saturating_mul(2).min(cap);
@@ -96,27 +96,35 @@ fn as_computed(
     [
         thresh1(policy, node, thresh2, cap),
         (
-            Wanted::at_least(thresh2, cap / 2),
+            DesiredValue::at_least(thresh2, cap / 2),
             format!("{basis}; {rule}{limit}"),
         ),
         (
-            Wanted::at_least(thresh3, cap),
+            DesiredValue::at_least(thresh3, cap),
             format!("{basis}; twice gc_thresh2, so that collection has room before entries fail"),
         ),
     ]
 }
 
-fn thresh1(policy: &NeighborPolicy, node: &NodeFacts, thresh2: u64, cap: u64) -> (Wanted, String) {
+fn thresh1(
+    policy: &NeighborPolicy,
+    node: &NodeFacts,
+    thresh2: u64,
+    cap: u64,
+) -> (DesiredValue, String) {
     let reused = if demand::network(policy.pod_network, node.pod_network) == PodNetwork::Flat {
         "pods' addresses on the nodes' network"
     } else if node.cloud {
         "a cloud provider's addresses"
     } else {
         let reason = "a quarter of gc_thresh2: fewer entries than this are never collected";
-        return (Wanted::at_least(thresh2 / 4, cap / 8), reason.to_owned());
+        return (
+            DesiredValue::at_least(thresh2 / 4, cap / 8),
+            reason.to_owned(),
+        );
     };
     let reason = format!("{reused} are soon used again, so no entry may outlive its use");
-    (Wanted::exactly(0), reason)
+    (DesiredValue::exactly(0), reason)
 }
 
 /// The most for gc_thresh3: a power of two.

@@ -1,7 +1,7 @@
 //! [`size`]: the one function of this crate.
 
 use crate::{
-    ClusterFacts, NodeFacts, Policy, SysctlKey, Wanted, conntrack, ipvs, neighbors, sysctls,
+    ClusterFacts, DesiredValue, NodeFacts, Policy, SysctlKey, conntrack, ipvs, neighbors, sysctls,
 };
 
 /// What a node should hold, and what the administrator should know about it.
@@ -14,7 +14,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    pub(crate) fn want(&mut self, key: &SysctlKey, wanted: Wanted, reason: String) {
+    pub(crate) fn want(&mut self, key: &SysctlKey, wanted: DesiredValue, reason: String) {
         self.sysctls.push(SizedSysctl {
             key: key.clone(),
             wanted,
@@ -36,7 +36,7 @@ pub struct SizedSysctl {
     /// Which sysctl.
     pub key: SysctlKey,
     /// Rule and value.
-    pub wanted: Wanted,
+    pub wanted: DesiredValue,
     /// The numbers that led to it, for a person on call.
     pub reason: String,
 }

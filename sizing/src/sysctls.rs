@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::{Policy, Scope, Sizes, SysctlKey, Value, Wanted, Warning};
+use crate::{DesiredValue, Policy, Scope, Sizes, SysctlKey, Value, Warning};
 
 /// The service node ports that kube-apiserver hands out unless told otherwise
 /// (`--service-node-port-range`).
@@ -31,7 +31,7 @@ pub(crate) fn size(policy: &Policy, sizes: &mut Sizes) {
         }
         sizes.want(
             key,
-            Wanted::Exact(value.clone()),
+            DesiredValue::Exact(value.clone()),
             "set by the tuning".to_owned(),
         );
     }

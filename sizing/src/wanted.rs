@@ -4,7 +4,7 @@ use crate::Value;
 
 /// The rule and the value wanted for one sysctl.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Wanted {
+pub enum DesiredValue {
     /// This value and no other.
     Exact(Value),
     /// A limit: at least `floor`; a live value above it is left unless nettune wrote it. The node's
@@ -43,7 +43,7 @@ impl Bounds {
     }
 }
 
-impl Wanted {
+impl DesiredValue {
     /// A number and no other.
     #[must_use]
     pub fn exactly(number: u64) -> Self {
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn bounds_from_outside_must_be_in_order() {
         assert_eq!(
-            Wanted::limit(8, 4),
+            DesiredValue::limit(8, 4),
             Err(InvalidBounds {
                 floor: 8,
                 ceiling: 4
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn the_models_own_ceiling_never_falls_below_its_floor() {
-        let Wanted::AtLeast(bounds) = Wanted::at_least(8, 4) else {
+        let DesiredValue::AtLeast(bounds) = DesiredValue::at_least(8, 4) else {
             panic!("a limit")
         };
         assert_eq!((bounds.floor(), bounds.ceiling()), (8, 8));

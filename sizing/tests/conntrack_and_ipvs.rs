@@ -5,7 +5,7 @@
 mod cluster;
 
 use cluster::{Case, exactly, floor};
-use nettune_sizing::{ConnReuseMode, EntryBounds, KernelVersion, SysctlKey, Value, Wanted};
+use nettune_sizing::{ConnReuseMode, DesiredValue, EntryBounds, KernelVersion, SysctlKey, Value};
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
@@ -134,7 +134,7 @@ fn an_agent_may_raise_conntrack_as_far_as_memory_and_the_most_allow() {
             entries: bounds(None, max),
             ..Case::default()
         };
-        let Some(Wanted::AtLeast(bounds)) = case.wanted(MAX) else {
+        let Some(DesiredValue::AtLeast(bounds)) = case.wanted(MAX) else {
             panic!("a limit")
         };
         assert_eq!(bounds.ceiling(), ceiling);

@@ -4,8 +4,8 @@ mod cluster;
 
 use cluster::{Case, floor, thresholds, value};
 use nettune_sizing::{
-    ConnReuseMode, EntryBounds, Factors, KernelVersion, PodLinks, PodNetwork, PodNetworkChoice,
-    Wanted,
+    ConnReuseMode, DesiredValue, EntryBounds, Factors, KernelVersion, PodLinks, PodNetwork,
+    PodNetworkChoice,
 };
 use proptest::option;
 use proptest::prelude::*;
@@ -118,7 +118,7 @@ proptest! {
     fn what_is_computed_is_a_power_of_two(case in any_case()) {
         let case = Case { entries: EntryBounds::default(), ..case };
         for sized in case.size().sysctls {
-            if let Wanted::AtLeast(bounds) = sized.wanted {
+            if let DesiredValue::AtLeast(bounds) = sized.wanted {
                 prop_assert!(bounds.floor().is_power_of_two(), "{} {bounds:?}", sized.key);
                 prop_assert!(bounds.ceiling().is_power_of_two(), "{} {bounds:?}", sized.key);
             }
@@ -203,7 +203,7 @@ proptest! {
 
     #[test]
     fn growing_from_one_node_to_five_thousand_rewrites_at_most_five_times(case in real_case()) {
-        let wanted = |nodes: u32| -> Vec<Wanted> {
+        let wanted = |nodes: u32| -> Vec<DesiredValue> {
             let sizes = Case { nodes, ..case.clone() }.size();
             sizes.sysctls.into_iter().map(|sized| sized.wanted).collect()
         };

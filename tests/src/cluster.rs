@@ -30,7 +30,7 @@ mod values;
 
 pub use member::Member;
 pub use rights::{AGENT, BINDINGS, OPERATOR};
-pub use truth::Wanted;
+pub use truth::DesiredValue;
 pub use values::Values;
 
 const OPERATORS: usize = 2;
@@ -253,7 +253,7 @@ impl Cluster {
     pub async fn comes_right(
         &mut self,
         client: &kube::Client,
-        wanted: &Wanted<'_>,
+        wanted: &DesiredValue<'_>,
         deadline: Duration,
     ) -> Result<Duration, ClusterError> {
         let look = async |cluster: &Self| cluster.is_right(client, wanted).await;

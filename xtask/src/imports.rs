@@ -8,23 +8,29 @@ use serde_json::Value;
 use crate::cargo::{cargo, finish};
 
 /// Each crate and those of ours that it may import. The crates that are missing here may import all.
-const MAY_IMPORT: [(&str, &[&str]); 7] = [
+const MAY_IMPORT: [(&str, &[&str]); 8] = [
     ("nettune-sizing", &[]),
-    ("nettune-daemon", &[]),
+    ("nettune-runtime", &[]),
     ("nettune-crds", &["nettune-sizing"]),
     ("nettune-planner", &["nettune-sizing", "nettune-crds"]),
+    ("nettune-reconcile", &["nettune-sizing", "nettune-crds"]),
     (
         "nettune-operator",
         &[
             "nettune-sizing",
             "nettune-crds",
             "nettune-planner",
-            "nettune-daemon",
+            "nettune-runtime",
         ],
     ),
     (
         "nettune-agent",
-        &["nettune-sizing", "nettune-crds", "nettune-daemon"],
+        &[
+            "nettune-sizing",
+            "nettune-crds",
+            "nettune-reconcile",
+            "nettune-runtime",
+        ],
     ),
     (
         "kubectl-nettune",
@@ -105,12 +111,12 @@ mod tests {
     #[test]
     fn the_planner_must_not_import_the_daemon() {
         let found = check(&names(&[
-            ("nettune-planner", &["nettune-sizing", "nettune-daemon"]),
+            ("nettune-planner", &["nettune-sizing", "nettune-runtime"]),
             ("xtask", &["nettune-tests"]),
         ]));
         assert_eq!(found.len(), 1);
         assert!(
-            found[0].starts_with("nettune-planner must not import nettune-daemon"),
+            found[0].starts_with("nettune-planner must not import nettune-runtime"),
             "{found:?}"
         );
     }

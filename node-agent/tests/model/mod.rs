@@ -12,12 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use nettune_agent::goal::{Goal, Revision, Source, Task};
-use nettune_agent::key_report::KeyReport;
-use nettune_agent::live::{Content, Counts, Distress, Live, Machine, Seen};
-use nettune_agent::memory::{Memory, Persisted};
-use nettune_agent::step::{Effect, Step, keys_to_look_at, step};
-use nettune_sizing::{KernelVersion, Mono, SysctlKey, Value, Wanted, keys};
+use nettune_reconcile::desired::{DesiredState, Revision, Source, Task};
+use nettune_reconcile::memory::{Memory, Persisted};
+use nettune_reconcile::observed::{
+    Content, Counts, Machine, ObservedState, OverflowCounters, Seen,
+};
+use nettune_reconcile::report::KeyReport;
+use nettune_reconcile::step::{Effect, Step, keys_to_look_at, step};
+use nettune_sizing::{DesiredValue, KernelVersion, Mono, SysctlKey, Value, keys};
 use rustix::io::Errno;
 
 pub(crate) const V4: [&SysctlKey; 3] = [
@@ -51,7 +53,7 @@ pub(crate) struct Kernel {
     pub(crate) values: BTreeMap<SysctlKey, Content>,
     pub(crate) counts: Counts,
     pub(crate) initial_namespace: bool,
-    pub(crate) distress: Distress,
+    pub(crate) distress: OverflowCounters,
     pub(crate) machine: Machine,
     /// What a write of a key is answered with instead.
     pub(crate) refuses: BTreeMap<SysctlKey, Errno>,
@@ -85,7 +87,7 @@ impl Kernel {
                 conntrack: Some(0),
             },
             initial_namespace: true,
-            distress: Distress::default(),
+            distress: OverflowCounters::default(),
             machine: Machine {
                 cores: 2,
                 kernel: KernelVersion::parse("6.1.0-18-amd64").ok(),
@@ -114,7 +116,7 @@ impl Kernel {
         family.map(|key| self.number(key).unwrap())
     }
 
-    fn live(&self, goal: &Goal, memory: &Memory, now: Mono) -> Live {
+    fn live(&self, goal: &DesiredState, memory: &Memory, now: Mono) -> ObservedState {
         let seen = |key: SysctlKey| {
             let seen = self
                 .values
@@ -123,7 +125,7 @@ impl Kernel {
                 .map_or(Seen::Missing, Seen::Content);
             (key, seen)
         };
-        Live {
+        ObservedState {
             initial_namespace: self.initial_namespace,
             keys: keys_to_look_at(goal, memory)
                 .into_iter()
@@ -199,7 +201,7 @@ impl Kernel {
 /// An agent over a model kernel.
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
-    pub(crate) goal: Goal,
+    pub(crate) goal: DesiredState,
     pub(crate) memory: Memory,
     pub(crate) now: Mono,
     /// Effects that were performed, of the process that lives now.
@@ -212,12 +214,12 @@ pub(crate) struct Agent {
 pub(crate) const MOST_EFFECTS: usize = 60;
 
 impl Agent {
-    pub(crate) fn new(goal: Goal) -> Self {
+    pub(crate) fn new(goal: DesiredState) -> Self {
         Self::resumed(goal, Persisted::default())
     }
 
     /// A process that starts with what an earlier one left on disk.
-    pub(crate) fn resumed(goal: Goal, persisted: Persisted) -> Self {
+    pub(crate) fn resumed(goal: DesiredState, persisted: Persisted) -> Self {
         Self {
             goal,
             memory: Memory::new(persisted),
@@ -269,7 +271,7 @@ impl Agent {
     }
 
     /// A new goal, of the next generation.
-    pub(crate) fn turn_to(&mut self, task: Task, wanted: &[(&SysctlKey, Wanted)]) {
+    pub(crate) fn turn_to(&mut self, task: Task, wanted: &[(&SysctlKey, DesiredValue)]) {
         let generation = self
             .goal
             .revision()
@@ -293,17 +295,21 @@ impl Settled {
     }
 }
 
-pub(crate) fn goal(task: Task, wanted: &[(&SysctlKey, Wanted)]) -> Goal {
+pub(crate) fn goal(task: Task, wanted: &[(&SysctlKey, DesiredValue)]) -> DesiredState {
     goal_of_generation(task, wanted, 1)
 }
 
-fn goal_of_generation(task: Task, wanted: &[(&SysctlKey, Wanted)], generation: i64) -> Goal {
+fn goal_of_generation(
+    task: Task,
+    wanted: &[(&SysctlKey, DesiredValue)],
+    generation: i64,
+) -> DesiredState {
     let revision = Revision {
         uid: "uid".to_owned(),
         generation,
     };
     let spec = serde_json::Value::Null;
-    Goal {
+    DesiredState {
         source: Some(Arc::new(Source { revision, spec })),
         tuning: "default".to_owned(),
         task,
@@ -311,16 +317,16 @@ fn goal_of_generation(task: Task, wanted: &[(&SysctlKey, Wanted)], generation: i
             .iter()
             .map(|(key, wanted)| ((*key).clone(), wanted.clone()))
             .collect(),
-        ..Goal::default()
+        ..DesiredState::default()
     }
 }
 
-pub(crate) fn at_least(floor: u64) -> Wanted {
-    Wanted::at_least(floor, u64::from(u32::MAX))
+pub(crate) fn at_least(floor: u64) -> DesiredValue {
+    DesiredValue::at_least(floor, u64::from(u32::MAX))
 }
 
-pub(crate) fn exactly(number: u64) -> Wanted {
-    Wanted::exactly(number)
+pub(crate) fn exactly(number: u64) -> DesiredValue {
+    DesiredValue::exactly(number)
 }
 
 pub(crate) fn text(value: &str) -> Content {
@@ -328,7 +334,11 @@ pub(crate) fn text(value: &str) -> Content {
 }
 
 /// A goal for the IPv4 thresholds as the operator sizes them where addresses are soon reused.
-pub(crate) fn thresholds(one: u64, two: u64, three: u64) -> Vec<(&'static SysctlKey, Wanted)> {
+pub(crate) fn thresholds(
+    one: u64,
+    two: u64,
+    three: u64,
+) -> Vec<(&'static SysctlKey, DesiredValue)> {
     vec![
         (V4[0], exactly(one)),
         (V4[1], at_least(two)),

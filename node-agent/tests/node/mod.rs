@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use nettune_agent::agent::{Agent, Order, Setup};
-use nettune_agent::facts::Identity;
-use nettune_agent::goal::{Revision, Source};
+use nettune_agent::agent::{Agent, ProfileUpdate, Setup};
+use nettune_agent::kernel::facts::Identity;
+use nettune_agent::kernel::sysctl::Roots;
 use nettune_agent::metrics::Metrics;
-use nettune_agent::procfs::Roots;
-use nettune_agent::report::Findings;
-use nettune_agent::state::StateDir;
+use nettune_agent::state::store::StateDir;
+use nettune_agent::status::Findings;
 use nettune_crds::{NodeNetworkProfileStatus, SysctlStatus};
+use nettune_reconcile::desired::{Revision, Source};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -123,7 +123,11 @@ impl Node {
     }
 }
 
-pub(crate) fn order(generation: i64, fields: &Value, sysctls: &[(&str, &str, &str)]) -> Order {
+pub(crate) fn order(
+    generation: i64,
+    fields: &Value,
+    sysctls: &[(&str, &str, &str)],
+) -> ProfileUpdate {
     let sysctls = sysctls
         .iter()
         .map(|(name, rule, value)| json!({"name": name, "rule": rule, "value": value}));
@@ -132,13 +136,13 @@ pub(crate) fn order(generation: i64, fields: &Value, sysctls: &[(&str, &str, &st
         .unwrap()
         .extend(fields.as_object().unwrap().clone());
     let uid = "uid".to_owned();
-    Order::Profile(Arc::new(Source {
+    ProfileUpdate::Profile(Arc::new(Source {
         revision: Revision { uid, generation },
         spec,
     }))
 }
 
-pub(crate) fn usual() -> Order {
+pub(crate) fn usual() -> ProfileUpdate {
     let sysctls = [
         (THRESH3, "AtLeast", "8192"),
         (MAX, "AtLeast", "131072"),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use nettune_agent::agent::Order;
+use nettune_agent::agent::ProfileUpdate;
 
 use crate::node::Node;
 
@@ -103,7 +103,7 @@ impl Running {
 
     /// Waits until it has everything as wanted for the first time.
     pub(crate) fn has_looked(&self) {
-        let polling = "nettune_agent_doorbell{state=\"polling\"}";
+        let polling = "nettune_agent_change_detection{mode=\"polling\"}";
         eventually("the first look", || {
             self.metric(polling).ok_or_else(|| self.log())
         });
@@ -141,7 +141,7 @@ clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}],
 users: [{name: u, user: {}}], contexts: [{name: x, context: {cluster: c, user: u}}]}";
 
 /// Lets an agent of this process save a goal, which the next one starts from.
-pub(crate) fn save_goal(node: &mut Node, order: Order) {
+pub(crate) fn save_goal(node: &mut Node, order: ProfileUpdate) {
     let mut agent = node.start();
     agent.take(order);
     agent.turn();

@@ -62,7 +62,7 @@ fn answered(writer: &mut Writer, result: Result<Answer, WriteError>) {
         result,
         announcements: Vec::new(),
     };
-    writer.settle(done, &mut Watched::default());
+    writer.settle(done, &mut Cache::default());
 }
 
 fn kept(value: &str) -> Result<Answer, WriteError> {

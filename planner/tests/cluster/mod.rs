@@ -13,7 +13,7 @@ use nettune_crds::{
     NodeNetworkProfile, NodeNetworkProfileStatus, NodeNetworkTuning, NodeNetworkTuningStatus,
     TableUse, TablesUse, conditions,
 };
-use nettune_planner::{Decision, Memory, Mono, Now, ObservedNode, World, Write, decide};
+use nettune_planner::{ClusterState, Decision, Memory, Mono, Now, ObservedNode, Write, decide};
 use serde_json::{Value, json};
 
 /// Objects by name, as the API server holds them.
@@ -103,8 +103,8 @@ impl Cluster {
         cluster
     }
 
-    fn world(&self) -> World {
-        let mut world = World::of(
+    fn world(&self) -> ClusterState {
+        let mut world = ClusterState::of(
             self.nodes.values(),
             self.tunings.values(),
             self.profiles.values(),
@@ -203,13 +203,13 @@ impl Cluster {
                 node,
                 uid,
                 seen,
-                trial,
+                canary,
             } => {
                 let profile = self.profiles.get_mut(&*node).unwrap();
                 assert_eq!(profile.metadata.uid.as_deref(), Some(&*uid));
                 assert_eq!(profile.metadata.resource_version.as_deref(), Some(&*seen));
                 profile.spec.release = true;
-                profile.spec.trial = trial;
+                profile.spec.canary = canary;
                 profile.metadata.generation = profile.metadata.generation.map(|old| old + 1);
                 profile.metadata.resource_version = version;
             }
@@ -217,7 +217,7 @@ impl Cluster {
                 let profile = self.profiles.remove(&*node).unwrap();
                 assert_eq!(profile.metadata.uid.as_deref(), Some(&*uid));
             }
-            Write::AgentSilent {
+            Write::AgentUnresponsive {
                 node,
                 uid,
                 seen,

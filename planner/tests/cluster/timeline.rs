@@ -35,7 +35,7 @@ pub(crate) struct Timeline<E> {
     applied: BTreeMap<String, (Option<String>, Option<i64>)>,
     /// Every node that a bad value has reached.
     pub(crate) damaged: BTreeSet<String>,
-    /// The most nodes that were written with the mark of a trial in one step.
+    /// The most nodes that were written with the mark of a canary in one step.
     pub(crate) largest_wave: usize,
     pub(crate) writes: usize,
 }
@@ -171,8 +171,8 @@ pub(crate) fn holds(spec: &NodeNetworkProfileSpec, sysctl: &str, value: &str) ->
 
 pub(crate) fn is_trial(write: &Write) -> bool {
     match write {
-        Write::ReplaceProfile { spec, .. } => spec.trial,
-        Write::ReleaseProfile { trial, .. } => *trial,
+        Write::ReplaceProfile { spec, .. } => spec.canary,
+        Write::ReleaseProfile { canary, .. } => *canary,
         _ => false,
     }
 }

@@ -7,9 +7,9 @@
 )]
 
 use nettune_sizing::{
-    ClusterFacts, ConnReuseMode, ConntrackPolicy, EntryBounds, Factors, IpvsPolicy, KernelVersion,
-    NeighborPolicy, NodeFacts, PodLinks, PodNetwork, PodNetworkChoice, Policy, Sizes, SysctlKey,
-    Thresholds, Value, Wanted, size,
+    ClusterFacts, ConnReuseMode, ConntrackPolicy, DesiredValue, EntryBounds, Factors, IpvsPolicy,
+    KernelVersion, NeighborPolicy, NodeFacts, PodLinks, PodNetwork, PodNetworkChoice, Policy,
+    Sizes, SysctlKey, Thresholds, Value, size,
 };
 
 /// A cluster of equal nodes; the default is a common one.
@@ -107,7 +107,7 @@ impl Case {
         size(&self.policy(), &cluster, &node)
     }
 
-    pub fn wanted(&self, key: &str) -> Option<Wanted> {
+    pub fn wanted(&self, key: &str) -> Option<DesiredValue> {
         let key = SysctlKey::parse(key).unwrap();
         self.size().get(&key).map(|sized| sized.wanted.clone())
     }
@@ -134,8 +134,8 @@ pub fn value(sizes: &Sizes, key: &str) -> u64 {
 pub fn floor(sizes: &Sizes, key: &str) -> u64 {
     let key = SysctlKey::parse(key).unwrap();
     match &sizes.get(&key).unwrap().wanted {
-        Wanted::AtLeast(bounds) => bounds.floor(),
-        Wanted::Exact(value) => panic!("{key} is exactly {value}"),
+        DesiredValue::AtLeast(bounds) => bounds.floor(),
+        DesiredValue::Exact(value) => panic!("{key} is exactly {value}"),
     }
 }
 
@@ -143,7 +143,7 @@ pub fn floor(sizes: &Sizes, key: &str) -> u64 {
 pub fn exactly(sizes: &Sizes, key: &str) -> String {
     let key = SysctlKey::parse(key).unwrap();
     match &sizes.get(&key).unwrap().wanted {
-        Wanted::Exact(value) => value.to_string(),
-        Wanted::AtLeast(bounds) => panic!("{key} is a limit: {bounds:?}"),
+        DesiredValue::Exact(value) => value.to_string(),
+        DesiredValue::AtLeast(bounds) => panic!("{key} is a limit: {bounds:?}"),
     }
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::cluster::{self, Parsed};
 use crate::fleet::Fleet;
-use crate::report::{Goal, Report};
+use crate::report::{DesiredState, Report};
 
 /// What the arriving agents wait for, and what it is before.
 const KEY: &str = "net.ipv4.neigh.default.gc_thresh3";
@@ -61,14 +61,14 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16, agents: u16) -> any
         at(50),
         " ms",
         "",
-        Goal::Most(100.0),
+        DesiredState::Most(100.0),
     );
     report.judged(
         format!("{what}: 99th percentile"),
         at(99),
         " ms",
         "",
-        Goal::Most(500.0),
+        DesiredState::Most(500.0),
     );
 
     report.doing("idle: waiting for the last statuses");
@@ -101,7 +101,7 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16, agents: u16) -> any
         all,
         "/s",
         &format!(" ({})", most.join(", ")),
-        Goal::Most(5.0),
+        DesiredState::Most(5.0),
     );
     drop((fleet, arriving, operator));
     Ok(())

@@ -6,19 +6,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nettune_agent::agent::Order;
-use nettune_agent::facts::Identity;
-use nettune_agent::goal::Goal;
-use nettune_agent::link::Link;
-use nettune_agent::live::{Content, Counts, Distress, Live, Machine, Seen};
-use nettune_agent::memory::{Memory, Persisted};
+use nettune_agent::agent::ProfileUpdate;
+use nettune_agent::api::link::Link;
+use nettune_agent::kernel::facts::Identity;
+use nettune_agent::kernel::sysctl::Roots;
 use nettune_agent::metrics::Metrics;
-use nettune_agent::procfs::Roots;
-use nettune_agent::report::Findings;
-use nettune_agent::signals::Signals;
-use nettune_agent::step::{Effect, keys_to_look_at, step};
+use nettune_agent::pressure::monitor::TableMonitor;
+use nettune_agent::status::Findings;
 use nettune_crds::ProfileFacts;
-use nettune_daemon::shutdown::Shutdown;
+use nettune_reconcile::desired::DesiredState;
+use nettune_reconcile::memory::{Memory, Persisted};
+use nettune_reconcile::observed::{
+    Content, Counts, Machine, ObservedState, OverflowCounters, Seen,
+};
+use nettune_reconcile::step::{Effect, keys_to_look_at, step};
+use nettune_runtime::shutdown::Shutdown;
 use nettune_sizing::Mono;
 use nettune_sizing::SysctlKey;
 use prometheus_client::registry::Registry;
@@ -86,15 +88,15 @@ impl Agent {
 
     async fn run(
         mut self,
-        mut orders: watch::Receiver<Option<Order>>,
+        mut orders: watch::Receiver<Option<ProfileUpdate>>,
         found: watch::Sender<Option<Arc<Findings>>>,
     ) {
         while orders.changed().await.is_ok() {
             let order = orders.borrow_and_update().clone();
-            let Some(Order::Profile(source)) = order else {
+            let Some(ProfileUpdate::Profile(source)) = order else {
                 continue;
             };
-            match Goal::read(source) {
+            match DesiredState::read(source) {
                 Ok(goal) => found.send_replace(Some(Arc::new(self.reach(&goal)))),
                 Err(error) => {
                     eprintln!("a profile cannot be read: {error}");
@@ -105,7 +107,7 @@ impl Agent {
     }
 
     /// Takes one effect after the other until nothing is left, as the real agent does.
-    fn reach(&mut self, goal: &Goal) -> Findings {
+    fn reach(&mut self, goal: &DesiredState) -> Findings {
         loop {
             let now = Mono::at(self.started.elapsed());
             let step = step(goal, &self.live(goal), &self.memory, now);
@@ -119,7 +121,7 @@ impl Agent {
                         released: step.released,
                         malformed: None,
                         tables: None,
-                        signals: Signals::new(&nowhere()).findings(now),
+                        signals: TableMonitor::new(&nowhere()).findings(now),
                         facts: ProfileFacts {
                             initial_network_namespace: true,
                             ipv6: true,
@@ -140,14 +142,14 @@ impl Agent {
         }
     }
 
-    fn live(&self, goal: &Goal) -> Live {
+    fn live(&self, goal: &DesiredState) -> ObservedState {
         let seen = |key: SysctlKey| {
             // Every key is there, with a small number.
             let content = self.kernel.get(&key).cloned();
             let content = content.unwrap_or_else(|| 1_u64.into());
             (key, Seen::Content(content))
         };
-        Live {
+        ObservedState {
             initial_namespace: true,
             keys: keys_to_look_at(goal, &self.memory)
                 .into_iter()
@@ -158,7 +160,7 @@ impl Agent {
                 neighbors_ipv6: Some(0),
                 conntrack: Some(0),
             },
-            distress: Distress::default(),
+            distress: OverflowCounters::default(),
             machine: Machine {
                 cores: 8,
                 kernel: None,

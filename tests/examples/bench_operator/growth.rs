@@ -3,7 +3,7 @@
 use nettune_tests::Program;
 
 use crate::cluster::{self, Parsed};
-use crate::report::{Goal, Report};
+use crate::report::{DesiredState, Report};
 
 pub(crate) async fn measure(report: &mut Report, nodes: u16) -> anyhow::Result<()> {
     report.doing(&format!("growth: from 1 to {nodes} nodes"));
@@ -32,14 +32,14 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16) -> anyhow::Result<(
         (most - 1) as f64,
         "",
         &format!(" ({:.2} on average)", (all as f64 / f64::from(nodes)) - 1.0),
-        Goal::Most(5.0),
+        DesiredState::Most(5.0),
     );
     report.judged(
         "… writes that changed no value",
         state.without_a_change as f64,
         "",
         "",
-        Goal::Most(0.0),
+        DesiredState::Most(0.0),
     );
     Ok(())
 }

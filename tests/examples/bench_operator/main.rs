@@ -72,7 +72,7 @@ enum Part {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    nettune_daemon::tls::install();
+    nettune_runtime::tls::install();
     let mut report = Report::new();
     // What was measured before something went wrong is worth its time too.
     let measured = measure(&mut report, &args).await;

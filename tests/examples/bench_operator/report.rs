@@ -19,7 +19,7 @@ struct Row {
 }
 
 /// A bound that a figure has to keep.
-pub(crate) enum Goal {
+pub(crate) enum DesiredState {
     /// At least this.
     Least(f64),
     /// At most this.
@@ -56,11 +56,11 @@ impl Report {
         number: f64,
         unit: &str,
         detail: &str,
-        goal: Goal,
+        goal: DesiredState,
     ) {
         let (goal, kept) = match goal {
-            Goal::Least(least) => (format!("≥ {least}{unit}"), number >= least),
-            Goal::Most(most) => (format!("≤ {most}{unit}"), number <= most),
+            DesiredState::Least(least) => (format!("≥ {least}{unit}"), number >= least),
+            DesiredState::Most(most) => (format!("≤ {most}{unit}"), number <= most),
         };
         self.rows.push(Row {
             what: what.into(),

@@ -10,7 +10,7 @@ use nettune_tests::Program;
 use serde_json::json;
 
 use crate::cluster::{self, AT_ONCE, Parsed};
-use crate::report::{Goal, Report, median, rate};
+use crate::report::{DesiredState, Report, median, rate};
 
 /// Two values of `sizeForNodes`, a power of two apart in what they lead to.
 const SIZES: [u32; 2] = [6_000, 12_000];
@@ -62,7 +62,7 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16, runs: usize) -> any
         ours / bare,
         "",
         &format!(" ({ours:.0} against {bare:.0} writes/s)"),
-        Goal::Least(0.9),
+        DesiredState::Least(0.9),
     );
     Ok(())
 }

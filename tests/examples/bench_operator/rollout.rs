@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::cluster::{self, AT_ONCE};
 use crate::fleet::Fleet;
-use crate::report::{Goal, Report, median};
+use crate::report::{DesiredState, Report, median};
 
 const DEADLINE: Duration = Duration::from_secs(600);
 
@@ -45,7 +45,7 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16, runs: usize) -> any
         ours / bare,
         "",
         &format!(" ({ours:.1} against {bare:.1} s)"),
-        Goal::Most(1.3),
+        DesiredState::Most(1.3),
     );
     Ok(())
 }

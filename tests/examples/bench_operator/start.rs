@@ -10,7 +10,7 @@ use nettune_tests::{Program, eventually};
 use serde::de::DeserializeOwned;
 
 use crate::cluster::{self, Parsed};
-use crate::report::{Goal, Report, median};
+use crate::report::{DesiredState, Report, median};
 
 const MIB: f64 = 1024.0;
 
@@ -49,21 +49,21 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16, runs: usize) -> any
         written,
         " MiB",
         "",
-        Goal::Most(100.0),
+        DesiredState::Most(100.0),
     );
     report.judged(
         format!("operator's peak memory, started over {nodes} nodes and profiles"),
         median(listed),
         " MiB",
         "",
-        Goal::Most(100.0),
+        DesiredState::Most(100.0),
     );
     report.judged(
         format!("start to first decision at {nodes} nodes, against a bare paged list"),
         ours / bare,
         "",
         &format!(" ({ours:.2} against {bare:.2} s)"),
-        Goal::Most(1.2),
+        DesiredState::Most(1.2),
     );
     Ok(())
 }

@@ -12,7 +12,7 @@ const ONE_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What the cluster shall come to.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct DesiredValue<'a> {
     /// The tuning that has all nodes.
     pub tuning: &'a str,
     /// Sysctls and the values that every node shall hold; more are checked against the profiles.
@@ -25,7 +25,11 @@ impl Cluster {
     /// # Errors
     ///
     /// The first thing that is wrong.
-    pub async fn is_right(&self, client: &kube::Client, wanted: &Wanted<'_>) -> Result<(), String> {
+    pub async fn is_right(
+        &self,
+        client: &kube::Client,
+        wanted: &DesiredValue<'_>,
+    ) -> Result<(), String> {
         let look = async {
             for machine in &self.machines {
                 let why = |why| format!("{}: {why}", machine.spec.name);
@@ -43,7 +47,11 @@ impl Cluster {
 }
 
 impl Machine {
-    async fn is_right(&self, client: &kube::Client, wanted: &Wanted<'_>) -> Result<(), String> {
+    async fn is_right(
+        &self,
+        client: &kube::Client,
+        wanted: &DesiredValue<'_>,
+    ) -> Result<(), String> {
         let refused = |error: kube::Error| error.to_string();
         let name = &self.spec.name;
         let nodes = Api::<Node>::all(client.clone());
@@ -104,7 +112,12 @@ fn says_all_is_well(tuning: &NodeNetworkTuning, nodes: usize) -> Result<(), Stri
         Some((condition.status.as_str(), condition.reason.as_str()))
     };
     let well = status.observed_generation == tuning.metadata.generation
-        && (count.selected, count.ready, count.failed, count.silent) == (all, all, 0, 0)
+        && (
+            count.selected,
+            count.ready,
+            count.failed,
+            count.unresponsive,
+        ) == (all, all, 0, 0)
         && reason(READY) == Some(("True", reasons::ALL_NODES_READY))
         && reason(PROGRESSING) == Some(("False", reasons::UP_TO_DATE));
     so(well, || format!("the tuning says {status:?}"))

@@ -208,13 +208,13 @@ async fn an_agent_that_was_taken_for_silent_says_that_it_is_not() -> anyhow::Res
     let ready = all.iter_mut().find(|condition| condition.type_ == READY);
     let ready = ready.context("a condition Ready")?;
     "Unknown".clone_into(&mut ready.status);
-    "AgentSilent".clone_into(&mut ready.reason);
+    "AgentUnresponsive".clone_into(&mut ready.reason);
     let patch = json!({"status": {"conditions": all}});
-    let silent = cluster
+    let unresponsive = cluster
         .profiles
         .patch_status(NODE, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
-    let status = silent.status.unwrap_or_default();
+    let status = unresponsive.status.unwrap_or_default();
     ensure!(!is_ready(&status), "{status:?}");
     cluster.reported("the agent's word", is_ready).await?;
     Ok(())

@@ -125,7 +125,7 @@ async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() -> anyhow::Result<
         control_plane.apply(object).await?;
     }
     let create = json!({"apiVersion": "nettune.dev/v1alpha1", "kind": "NodeNetworkProfile",
-        "metadata": {"name": "trial"}, "spec": {"tuning": "none", "sysctls": []}});
+        "metadata": {"name": "canary"}, "spec": {"tuning": "none", "sysctls": []}});
     let other = control_plane
         .client_for_token("token-of-the-operator")
         .await?;
@@ -212,9 +212,9 @@ async fn an_agent_whose_pod_is_not_ready_is_silent() -> anyhow::Result<()> {
     reaches(&operator, &of("Silent"), 0).await?;
     ready(1, "False").await?;
     reaches(&operator, &of("Silent"), 1).await?;
-    let silent = profiles(&client).get("node-1").await?.status;
-    let silent = silent.context("a status")?.conditions;
-    let said = conditions::find(&silent, conditions::READY).context("Ready")?;
+    let unresponsive = profiles(&client).get("node-1").await?.status;
+    let unresponsive = unresponsive.context("a status")?.conditions;
+    let said = conditions::find(&unresponsive, conditions::READY).context("Ready")?;
     ensure!(said.message.contains("its Pod is not ready"), "{said:?}");
     // A Pod that is gone is one that is not ready.
     pods.delete(

@@ -373,7 +373,7 @@ async fn a_fixed_value_goes_out_in_waves_and_a_limit_beside_it_at_once() -> anyh
     );
     let profiles = Api::<NodeNetworkProfile>::all(cluster.client.clone());
     for profile in profiles.list(&ListParams::default()).await?.items {
-        ensure!(profile.spec.trial, "{:?}", profile.metadata.name);
+        ensure!(profile.spec.canary, "{:?}", profile.metadata.name);
     }
     eventually("the tuning to be done", SOON, || async {
         let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].reason}"#;
@@ -408,7 +408,7 @@ async fn an_agent_that_is_gone_is_said_to_be_silent_until_it_comes_back() -> any
     nodes::update_status(&cluster.client, &rebooted("another")).await?;
     let is_silent = |status: &NodeNetworkProfileStatus| {
         let ready = conditions::find(&status.conditions, conditions::READY);
-        ready.is_some_and(|ready| ready.status == "Unknown" && ready.reason == "AgentSilent")
+        ready.is_some_and(|ready| ready.status == "Unknown" && ready.reason == "AgentUnresponsive")
     };
     let status = cluster
         .reported("the profile to say so", &name, is_silent)
@@ -421,11 +421,11 @@ async fn an_agent_that_is_gone_is_said_to_be_silent_until_it_comes_back() -> any
         "nnt",
         "default",
         "-o",
-        "jsonpath={.status.nodes.silent}",
+        "jsonpath={.status.nodes.unresponsive}",
     ];
     eventually("the tuning to count it", SOON, || async {
-        let silent = cluster.control_plane.kubectl_ok(&counted).await?;
-        ensure!(silent == "1", "{silent}");
+        let unresponsive = cluster.control_plane.kubectl_ok(&counted).await?;
+        ensure!(unresponsive == "1", "{unresponsive}");
         anyhow::Ok(())
     })
     .await?;

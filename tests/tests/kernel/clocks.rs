@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use k8s_openapi::jiff::Timestamp;
-use nettune_tests::cluster::{Member, OPERATOR, Wanted};
+use nettune_tests::cluster::{DesiredValue, Member, OPERATOR};
 use nettune_tests::debian::packages::{LIBFAKETIME, root_of};
 use nettune_tests::{Cluster, ClusterConfig, nodes};
 use serde_json::Value;
@@ -188,7 +188,7 @@ trait Becomes {
 
 impl Becomes for Cluster {
     async fn becomes(&mut self, client: &kube::Client, somaxconn: &str) -> anyhow::Result<()> {
-        let wanted = Wanted {
+        let wanted = DesiredValue {
             tuning: "default",
             values: &[(SOMAXCONN, somaxconn)],
         };

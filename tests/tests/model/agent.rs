@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nettune_agent::facts::Identity;
-use nettune_agent::goal::{Goal, Revision, Source, Task};
-use nettune_agent::key_report::KeyReport;
-use nettune_agent::live::{Content, Live, Machine, Seen};
-use nettune_agent::memory::{Memory, Persisted};
-use nettune_agent::patch::difference;
-use nettune_agent::pressure::Finding;
-use nettune_agent::report::Findings;
-use nettune_agent::signals;
-use nettune_agent::step::{Effect, keys_to_look_at, step};
+use nettune_agent::api::merge_patch::difference;
+use nettune_agent::kernel::facts::Identity;
+use nettune_agent::pressure::conditions::Finding;
+use nettune_agent::pressure::monitor;
+use nettune_agent::status::Findings;
 use nettune_crds::{NodeNetworkProfileStatus, ProfileFacts};
+use nettune_reconcile::desired::{DesiredState, Revision, Source, Task};
+use nettune_reconcile::memory::{Memory, Persisted};
+use nettune_reconcile::observed::{Content, Machine, ObservedState, Seen};
+use nettune_reconcile::report::KeyReport;
+use nettune_reconcile::step::{Effect, keys_to_look_at, step};
 use nettune_sizing::{KernelVersion, SysctlKey};
 use serde_json::{Value, json};
 
@@ -182,7 +182,7 @@ impl Hosts {
         });
     }
 
-    fn write(&self, host: &mut Host, goal: &Goal, key: &SysctlKey, to: Content) {
+    fn write(&self, host: &mut Host, goal: &DesiredState, key: &SysctlKey, to: Content) {
         let mut kernel = Kernel::clone(&host.kernel);
         if let Some(held) = kernel.keys.get_mut(key) {
             held.original.get_or_insert_with(|| held.content.clone());
@@ -223,20 +223,20 @@ fn source(name: &str, profile: &Profile) -> Arc<Source> {
     })
 }
 
-fn goal(process: &Process) -> Goal {
+fn goal(process: &Process) -> DesiredState {
     let source = process.source.clone();
-    source.map_or_else(Goal::default, |source| {
-        Goal::read(source).expect("a profile of the planner can be read")
+    source.map_or_else(DesiredState::default, |source| {
+        DesiredState::read(source).expect("a profile of the planner can be read")
     })
 }
 
-fn live(kernel: &Kernel, goal: &Goal, memory: &Memory) -> Live {
+fn live(kernel: &Kernel, goal: &DesiredState, memory: &Memory) -> ObservedState {
     let seen = |key: SysctlKey| {
         let held = kernel.keys.get(&key);
         let seen = held.map_or(Seen::Missing, |held| Seen::Content(held.content.clone()));
         (key, seen)
     };
-    Live {
+    ObservedState {
         wall: Timestamp::UNIX_EPOCH,
         initial_namespace: true,
         keys: keys_to_look_at(goal, memory)
@@ -269,7 +269,7 @@ fn findings(rested: &Rested, boot: u8) -> Findings {
         released: rested.released,
         malformed: None,
         tables: None,
-        signals: signals::Findings {
+        signals: monitor::Findings {
             neighbors: nothing(),
             conntrack: nothing(),
         },

@@ -173,9 +173,9 @@ impl Profile {
                 after.owner = *owner;
                 spec = NodeNetworkProfileSpec::clone(to);
             }
-            Change::Release { trial } => {
+            Change::Release { canary } => {
                 spec.release = true;
-                spec.trial = *trial;
+                spec.canary = *canary;
             }
             Change::Delete => return None,
             Change::Silent(ready) => after.set_condition(ready),

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use nettune_agent::live::{Content, Counts, Distress};
+use nettune_reconcile::observed::{Content, Counts, OverflowCounters};
 use nettune_sizing::{SysctlKey, Value};
 use stateright::{Model, Property};
 
@@ -63,7 +63,7 @@ impl Cluster {
                 neighbors_ipv6: Some(0),
                 conntrack: Some(0),
             },
-            distress: Distress::default(),
+            distress: OverflowCounters::default(),
         }
     }
 

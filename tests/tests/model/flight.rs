@@ -39,7 +39,7 @@ pub(crate) enum Change {
         spec: Arc<NodeNetworkProfileSpec>,
     },
     Release {
-        trial: bool,
+        canary: bool,
     },
     Delete,
     Silent(Value),
@@ -84,10 +84,10 @@ impl Flight {
                 node,
                 uid,
                 seen,
-                trial,
-            } => profile(&node, &uid, &seen, Change::Release { trial }),
+                canary,
+            } => profile(&node, &uid, &seen, Change::Release { canary }),
             Write::DeleteProfile { node, uid, seen } => profile(&node, &uid, &seen, Change::Delete),
-            Write::AgentSilent {
+            Write::AgentUnresponsive {
                 node,
                 uid,
                 seen,
@@ -117,7 +117,7 @@ impl Flight {
             Change::Replace { .. } => "replace",
             Change::Release { .. } => "release",
             Change::Delete => "delete",
-            Change::Silent(_) => "call silent",
+            Change::Silent(_) => "call unresponsive",
             Change::Status(_) => "status",
         }
     }

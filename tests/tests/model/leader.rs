@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nettune_crds::{NodeNetworkProfile, NodeNetworkTuning, NodeNetworkTuningSpec};
 use nettune_planner::{
-    Kind, Memory, Mono, Now, ObservedNode, PlannedProfile, PlannedTuning, Watched, decide,
+    Cache, Kind, Memory, Mono, Now, ObservedNode, PlannedProfile, PlannedTuning, decide,
 };
 use serde_json::{Value, json};
 
@@ -129,8 +129,8 @@ impl Leaders {
         }
     }
 
-    fn watched(&self, view: &Api) -> Watched {
-        let mut watched = Watched::default();
+    fn watched(&self, view: &Api) -> Cache {
+        let mut watched = Cache::default();
         for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
             watched.list_begins(kind);
         }

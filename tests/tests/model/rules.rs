@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use nettune_agent::goal::{Goal, Task};
-use nettune_agent::live::Content;
-use nettune_agent::memory::Persisted;
 use nettune_crds::ReleasePolicy;
-use nettune_sizing::{SysctlKey, Wanted, keys};
+use nettune_reconcile::desired::{DesiredState, Task};
+use nettune_reconcile::memory::Persisted;
+use nettune_reconcile::observed::Content;
+use nettune_sizing::{DesiredValue, SysctlKey, keys};
 use serde_json::Value;
 
 use crate::agent::CORES;
@@ -30,7 +30,7 @@ const IPV4: [&SysctlKey; 3] = [
 
 /// The rule that an agent's write breaks.
 pub(crate) fn of_write(
-    goal: &Goal,
+    goal: &DesiredState,
     key: &SysctlKey,
     before: &Kernel,
     after: &Kernel,
@@ -58,7 +58,7 @@ pub(crate) fn of_write(
         return Some("no limit is lowered below twice what its table holds");
     }
     let held = before.keys.get(key)?;
-    if is_lowered && matches!(goal.wanted.get(key), Some(Wanted::AtLeast(_))) && !held.ours {
+    if is_lowered && matches!(goal.wanted.get(key), Some(DesiredValue::AtLeast(_))) && !held.ours {
         return Some("under AtLeast only what nettune wrote is lowered");
     }
     let original = held.original.as_ref().unwrap_or(&held.content);

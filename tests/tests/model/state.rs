@@ -161,7 +161,7 @@ pub(crate) fn summary(state: &State) -> String {
                     profile.life,
                     profile.generation,
                     wanted.join(" "),
-                    if profile.spec.trial { " trial" } else { "" },
+                    if profile.spec.canary { " canary" } else { "" },
                     if profile.spec.release { " release" } else { "" },
                     if profile.is_ready() { " ready" } else { "" },
                 )

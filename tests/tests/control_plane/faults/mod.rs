@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use nettune_tests::cluster::{Values, Wanted};
+use nettune_tests::cluster::{DesiredValue, Values};
 
 // It takes the longest, and tests begin in the order of the alphabet.
 mod abrupt_ends;
@@ -75,8 +75,8 @@ impl Sizes {
     }
 }
 
-fn wanted<'a>(values: &'a [(&'a str, &'a str)]) -> Wanted<'a> {
-    Wanted {
+fn wanted<'a>(values: &'a [(&'a str, &'a str)]) -> DesiredValue<'a> {
+    DesiredValue {
         tuning: TUNING,
         values,
     }

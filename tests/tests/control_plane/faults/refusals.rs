@@ -97,19 +97,19 @@ async fn a_webhook_that_never_answers_is_told_and_outlasted() -> anyhow::Result<
         fault
             .apply(&format!(
                 "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration,
-                  metadata: {{name: silent}}, webhooks: [{{name: silent.example.org, failurePolicy: Fail,
+                  metadata: {{name: unresponsive}}, webhooks: [{{name: unresponsive.example.org, failurePolicy: Fail,
                   timeoutSeconds: 1, sideEffects: None, admissionReviewVersions: [v1],
                   clientConfig: {{url: 'https://127.0.0.1:{port}/', caBundle: {authority}}},
                   rules: [{{apiGroups: [nettune.dev], apiVersions: ['*'], operations: [CREATE, UPDATE],
                   resources: [nodenetworkprofiles, nodenetworkprofiles/status]}}]}}]}}"
             ))
             .await?;
-        is_refused(fault, "silent.example.org").await?;
+        is_refused(fault, "unresponsive.example.org").await?;
         fault.apply(&LARGE.at_once()).await?;
         let why = "Progressing=False WritesRefused: the API server does not take 3 of the profiles";
-        fault.comes_to_say(&[why, "silent.example.org", "Ready=False NodesNotReady"]).await?;
+        fault.comes_to_say(&[why, "unresponsive.example.org", "Ready=False NodesNotReady"]).await?;
         fault.cluster.holds(&SMALL.values(), Duration::from_millis(100)).await?;
-        fault.kubectl(&["delete", "validatingwebhookconfiguration", "silent"]).await?;
+        fault.kubectl(&["delete", "validatingwebhookconfiguration", "unresponsive"]).await?;
         let writes = fault
             .ends_right("writes held up by a webhook", &LARGE.values(), SOON)
             .await?;

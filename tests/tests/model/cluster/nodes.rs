@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nettune_agent::live::Counts;
+use nettune_reconcile::observed::Counts;
 
 use crate::action::Action;
 use crate::api::{NODES, Node};

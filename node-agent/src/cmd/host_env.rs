@@ -1,0 +1,110 @@
+//! Where the agent runs: its node, the kernel's files, the state directory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nettune_agent::agent::{ProfileUpdate, Setup};
+use nettune_agent::kernel::facts::Identity;
+use nettune_agent::kernel::sysctl::Roots;
+use nettune_agent::metrics::Metrics;
+use nettune_agent::standalone::host::ClusterHints;
+use nettune_agent::standalone::policy::Host;
+use nettune_agent::standalone::policy_watch::{PolicyMetrics, Standalone};
+use nettune_agent::state::store::StateDir;
+use nettune_agent::status::Findings;
+use nettune_runtime::error;
+use tokio::sync::watch;
+
+use crate::cmd::args::HostArguments;
+
+/// A node with its files.
+pub(crate) struct Place {
+    pub(crate) node: String,
+    pub(crate) roots: Roots,
+    pub(crate) identity: Arc<Identity>,
+    state_dir: PathBuf,
+}
+
+impl Place {
+    /// Without a name, the host's own.
+    pub(crate) fn of(arguments: &HostArguments, node: Option<String>) -> anyhow::Result<Self> {
+        let roots = arguments.roots();
+        // Else every limit would look like one of a node that is a container.
+        let sysctls = roots.sysctl.join("net");
+        anyhow::ensure!(
+            sysctls.is_dir(),
+            "{} is not there: --sysctl-root must be the host's /proc/sys, or the path in the pod below \
+             which /proc/sys/net is mounted as net",
+            sysctls.display()
+        );
+        let host_name = || {
+            let name = rustix::system::uname();
+            name.nodename().to_string_lossy().into_owned()
+        };
+        Ok(Self {
+            node: node.unwrap_or_else(host_name),
+            identity: Arc::new(Identity::read(&roots)?),
+            roots,
+            state_dir: arguments.state_dir.clone(),
+        })
+    }
+
+    pub(crate) fn state(&self) -> StateDir {
+        StateDir::new(&self.state_dir, &self.node, &self.identity.boot_id)
+    }
+
+    pub(crate) fn host(&self, surroundings: ClusterHints) -> Host {
+        Host {
+            roots: self.roots.clone(),
+            identity: Arc::clone(&self.identity),
+            surroundings,
+        }
+    }
+
+    pub(crate) fn setup(
+        &self,
+        metrics: Metrics,
+        findings: watch::Sender<Option<Arc<Findings>>>,
+    ) -> Setup {
+        Setup {
+            node: self.node.clone(),
+            roots: self.roots.clone(),
+            identity: Arc::clone(&self.identity),
+            state: self.state(),
+            metrics,
+            findings,
+        }
+    }
+
+    /// A policy file of this host, after what an earlier process made of it.
+    pub(crate) fn standalone(
+        &self,
+        path: PathBuf,
+        surroundings: ClusterHints,
+        metrics: PolicyMetrics,
+    ) -> Standalone {
+        // One that cannot be used is set aside, and reported, by the agent.
+        let last = self.state().peek().ok().and_then(|state| state.source);
+        Standalone::new(path, self.host(surroundings), last, metrics)
+    }
+}
+
+/// What a policy says at the start; `None` where it cannot be used and what an earlier process kept
+/// of it is applied instead.
+///
+/// # Errors
+/// When it cannot be used, and nothing was kept.
+pub(crate) fn first_order(policy: &mut Standalone) -> anyhow::Result<Option<ProfileUpdate>> {
+    match policy.load() {
+        Ok(order) => Ok(Some(order)),
+        Err(error) if policy.remembers() => {
+            let error = error::chain(&error);
+            tracing::error!(
+                error,
+                "the policy cannot be used: what was kept of the last one stays in force"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

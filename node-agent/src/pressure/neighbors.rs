@@ -1,0 +1,373 @@
+//! What is looked up by netlink: how many neighbours do not count, and what Flannel's device lacks.
+//!
+//! Both read whole tables, so they are done seldom, and in a thread of their own: the loop goes on
+//! looking at the sysctls.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourHeader, NeighbourState};
+use nettune_sizing::Mono;
+
+use crate::kernel::netlink::{self, NetlinkError};
+use crate::pressure::flannel::{self, Entries, Found, Missing};
+use nettune_reconcile::observed::Counts;
+
+/// Neighbours are counted at most this often, and Flannel's entries this often.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// What seems missing is looked at again after this long: Flannel writes a route's entries one after
+/// the other.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Below this many entries, and below a tenth of the limit, it does not matter how many count.
+const FEW: u64 = 1024;
+
+/// A number of entries that has not changed by this part, or by [`SOME`], is the same.
+const PART: u64 = 8;
+const SOME: u64 = 64;
+
+/// Looks things up when they may matter.
+#[derive(Debug, Default)]
+pub(crate) struct Inspector {
+    under_way: Option<UnderWay>,
+    ipv4: Option<Dump>,
+    ipv6: Option<Dump>,
+    counted_at: Option<Mono>,
+    flannel: Flannel,
+    flannel_due: Mono,
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    answer: Receiver<Result<Answer, NetlinkError>>,
+    counts: Counts,
+}
+
+/// Neighbours of one family that do not count, when there were `entries` in all.
+#[derive(Debug, Clone, Copy)]
+struct Dump {
+    entries: u64,
+    uncounted: u64,
+}
+
+impl Dump {
+    fn is_of(&self, entries: u64) -> bool {
+        let change = self.entries.abs_diff(entries);
+        change <= (self.entries / PART).max(SOME)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Question {
+    ipv4: bool,
+    ipv6: bool,
+    /// Flannel's devices.
+    flannel: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Answer {
+    ipv4: Option<u64>,
+    ipv6: Option<u64>,
+    flannel: Option<Found>,
+}
+
+/// What is known of Flannel's entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flannel {
+    /// Its routes; `None` where the node has no VXLAN device of Flannel's.
+    pub routes: Option<u64>,
+    /// What was missing at two looks in a row.
+    pub missing: BTreeSet<Missing>,
+    /// What was missing at the last look.
+    seemed: BTreeSet<Missing>,
+}
+
+impl Flannel {
+    fn learn(&mut self, found: Found) {
+        let lasting = self.seemed.intersection(&found.missing);
+        self.missing = lasting.cloned().collect();
+        self.routes = Some(found.routes);
+        self.seemed = found.missing;
+    }
+}
+
+/// How many of the entries count against the limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Counted {
+    /// Not known, and most likely of no matter.
+    #[default]
+    Unknown,
+    /// Known of another time, when there were many more or fewer entries.
+    Stale,
+    /// This many.
+    Known(u64),
+}
+
+impl Inspector {
+    /// Takes an answer that has come, and asks what may matter now. `devices` are Flannel's;
+    /// `limits` those of IPv4 and IPv6 neighbours.
+    pub(crate) fn turn(
+        &mut self,
+        counts: &Counts,
+        limits: [Option<u64>; 2],
+        devices: &[String],
+        now: Mono,
+    ) {
+        self.take_answer(now);
+        if devices.is_empty() {
+            self.flannel = Flannel::default();
+            self.flannel_due = Mono::default();
+        }
+        if self.under_way.is_some() {
+            return;
+        }
+        let question = self.question(counts, limits, devices, now);
+        if !(question.ipv4 || question.ipv6 || question.flannel.is_some()) {
+            return;
+        }
+        if question.ipv4 || question.ipv6 {
+            self.counted_at = Some(now);
+        }
+        if question.flannel.is_some() {
+            self.flannel_due = now.after(INTERVAL);
+        }
+        let (answered, answer) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("netlink".to_owned());
+        // Where nobody waits for the answer any more, the agent is ending.
+        let asked = thread.spawn(move || drop(answered.send(ask(&question))));
+        match asked {
+            Ok(_) => {
+                let counts = *counts;
+                self.under_way = Some(UnderWay { answer, counts });
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn question(
+        &self,
+        counts: &Counts,
+        [limit_ipv4, limit_ipv6]: [Option<u64>; 2],
+        devices: &[String],
+        now: Mono,
+    ) -> Question {
+        let may_count = self.counted_at.is_none_or(|at| now.since(at) >= INTERVAL);
+        let matters = |entries: Option<u64>, limit: Option<u64>, last: Option<Dump>| {
+            let Some((entries, limit)) = entries.zip(limit) else {
+                return false;
+            };
+            may_count
+                && entries >= FEW.min(limit / 10)
+                && last.is_none_or(|last| !last.is_of(entries))
+        };
+        let flannel_due = !devices.is_empty() && now >= self.flannel_due;
+        Question {
+            ipv4: matters(counts.neighbors_ipv4, limit_ipv4, self.ipv4),
+            ipv6: matters(counts.neighbors_ipv6, limit_ipv6, self.ipv6),
+            flannel: flannel_due.then(|| devices.to_vec()),
+        }
+    }
+
+    fn take_answer(&mut self, now: Mono) {
+        let Some(UnderWay { answer, counts }) = &self.under_way else {
+            return;
+        };
+        let (answer, counts) = match answer.try_recv() {
+            Err(TryRecvError::Empty) => return,
+            Err(TryRecvError::Disconnected) => (Ok(Answer::default()), *counts),
+            Ok(answer) => (answer, *counts),
+        };
+        self.under_way = None;
+        match answer {
+            Ok(answer) => self.learn(answer, &counts, now),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn learn(&mut self, answer: Answer, counts: &Counts, now: Mono) {
+        self.failed = false;
+        let dump = |entries: Option<u64>, uncounted: Option<u64>| {
+            let (entries, uncounted) = entries.zip(uncounted)?;
+            Some(Dump { entries, uncounted })
+        };
+        self.ipv4 = dump(counts.neighbors_ipv4, answer.ipv4).or(self.ipv4);
+        self.ipv6 = dump(counts.neighbors_ipv6, answer.ipv6).or(self.ipv6);
+        if let Some(found) = answer.flannel {
+            self.flannel.learn(found);
+            if !self.flannel.seemed.is_empty() {
+                self.flannel_due = now.after(AGAIN);
+            }
+        }
+    }
+
+    /// Says so once: what cannot be asked now, such as under a seccomp profile, never can.
+    fn failed(&mut self, error: &(dyn std::error::Error + 'static)) {
+        if !self.failed {
+            let error = nettune_runtime::error::chain(error);
+            tracing::warn!(
+                error,
+                "neighbours that do not count, and what Flannel's device lacks, are not known"
+            );
+        }
+        self.failed = true;
+    }
+
+    /// How many IPv4 and IPv6 neighbours count.
+    pub(crate) fn counted(&self, counts: &Counts) -> [Counted; 2] {
+        let counted = |dump: Option<Dump>, entries: Option<u64>| match dump.zip(entries) {
+            None => Counted::Unknown,
+            Some((dump, entries)) if dump.is_of(entries) => {
+                Counted::Known(entries.saturating_sub(dump.uncounted))
+            }
+            Some(_) => Counted::Stale,
+        };
+        [
+            counted(self.ipv4, counts.neighbors_ipv4),
+            counted(self.ipv6, counts.neighbors_ipv6),
+        ]
+    }
+
+    /// What is known of Flannel's entries.
+    pub(crate) const fn flannel(&self) -> &Flannel {
+        &self.flannel
+    }
+}
+
+fn ask(question: &Question) -> Result<Answer, NetlinkError> {
+    let mut entries = Entries::of(question.flannel.as_deref().unwrap_or_default());
+    let mut uncounted = |family, asked: bool| -> Result<Option<u64>, NetlinkError> {
+        let mut uncounted = 0;
+        if asked || entries.has(family) {
+            netlink::neighbors(family, |header, entry| {
+                uncounted += u64::from(is_uncounted(header));
+                if entries.is_of(header.ifindex)
+                    && let Some(message) = netlink::neighbor(entry)
+                {
+                    entries.take(&message);
+                }
+            })?;
+        }
+        Ok(asked.then_some(uncounted))
+    };
+    let ipv4 = uncounted(AddressFamily::Inet, question.ipv4)?;
+    let ipv6 = uncounted(AddressFamily::Inet6, question.ipv6)?;
+    let flannel = match &question.flannel {
+        Some(_) => Some(entries.judge()?),
+        None => None,
+    };
+    Ok(Answer {
+        ipv4,
+        ipv6,
+        flannel,
+    })
+}
+
+/// Entries that garbage collection leaves alone and the kernel does not count (neigh_update_gc_list).
+/// The dump is of the agent's own network namespace, where such entries are made; those of pods
+/// count, so they are what is left of `entries`.
+fn is_uncounted(header: &NeighbourHeader) -> bool {
+    header.state == NeighbourState::Permanent || header.flags.contains(NeighbourFlags::ExtLearned)
+}
+
+/// What Flannel's device lacks, in a sentence.
+pub(crate) fn sentence(flannel: &Flannel) -> Option<String> {
+    flannel::sentence(&flannel.missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const LIMITS: [Option<u64>; 2] = [Some(8192), Some(8192)];
+
+    fn counts(ipv4: u64) -> Counts {
+        Counts {
+            neighbors_ipv4: Some(ipv4),
+            ..Counts::default()
+        }
+    }
+
+    #[test]
+    fn neighbours_are_counted_only_where_it_may_matter() {
+        let mut inspector = Inspector::default();
+        let asks = |inspector: &Inspector, entries, at: Mono| {
+            inspector.question(&counts(entries), LIMITS, &[], at).ipv4
+        };
+        let start = Mono::default();
+        assert!(!asks(&inspector, 818, start), "few");
+        assert!(asks(&inspector, 819, start));
+        inspector.counted_at = Some(start);
+        let answer = Answer {
+            ipv4: Some(700),
+            ..Answer::default()
+        };
+        inspector.learn(answer, &counts(800), start);
+        let later = start.after(INTERVAL);
+        assert!(!asks(&inspector, 900, later), "hardly any more");
+        assert!(asks(&inspector, 901, later));
+        assert!(
+            !asks(&inspector, 901, start.after(INTERVAL - SECOND)),
+            "too soon"
+        );
+        let counted = |entries| inspector.counted(&counts(entries));
+        assert_eq!(counted(850), [Counted::Known(150), Counted::Unknown]);
+        assert_eq!(counted(901), [Counted::Stale, Counted::Unknown]);
+    }
+
+    #[test]
+    fn what_flannel_lacks_is_believed_at_the_second_look() {
+        let missing = |networks: &[&str]| Found {
+            routes: 3,
+            missing: networks
+                .iter()
+                .map(|network| Missing {
+                    entry: flannel::Entry::Neighbor,
+                    device: "flannel.1".to_owned(),
+                    network: network.parse().unwrap(),
+                })
+                .collect(),
+        };
+        let mut flannel = Flannel::default();
+        flannel.learn(missing(&["10.1.0.0/24", "10.2.0.0/24"]));
+        assert_eq!((flannel.routes, flannel.missing.len()), (Some(3), 0));
+        flannel.learn(missing(&["10.2.0.0/24", "10.3.0.0/24"]));
+        assert_eq!(flannel.missing, missing(&["10.2.0.0/24"]).missing);
+        flannel.learn(missing(&[]));
+        assert!(flannel.missing.is_empty());
+    }
+
+    #[test]
+    fn flannels_device_is_looked_at_each_minute_and_soon_again_where_it_lacks_something() {
+        let mut inspector = Inspector::default();
+        let devices = ["flannel.1".to_owned()];
+        let start = Mono::default();
+        inspector.turn(&Counts::default(), [None, None], &devices, start);
+        assert!(inspector.under_way.is_some());
+        let asks = |inspector: &Inspector, at| {
+            let question = inspector.question(&Counts::default(), [None, None], &devices, at);
+            question.flannel.is_some()
+        };
+        assert!(!asks(&inspector, start.after(INTERVAL - SECOND)));
+        assert!(asks(&inspector, start.after(INTERVAL)));
+        let found = Found {
+            routes: 1,
+            missing: BTreeSet::from([Missing {
+                entry: flannel::Entry::Forwarding,
+                device: "flannel.1".to_owned(),
+                network: "10.1.0.0/24".parse().unwrap(),
+            }]),
+        };
+        let answer = Answer {
+            flannel: Some(found),
+            ..Answer::default()
+        };
+        inspector.learn(answer, &Counts::default(), start);
+        assert!(asks(&inspector, start.after(AGAIN)));
+    }
+}

@@ -1,0 +1,441 @@
+//! How full the tables are, in bands that are coarse enough for a status.
+
+use std::time::Duration;
+
+use nettune_crds::{TableUse, TablesUse};
+use nettune_sizing::{Mono, keys};
+
+use crate::pressure::neighbors::Counted;
+use nettune_reconcile::observed::{ObservedState, OverflowCounters};
+
+/// Upper ends of the bands, in per cent of the limit.
+const BANDS: [i32; 6] = [10, 25, 50, 75, 90, 100];
+
+/// A band goes up at once, and down after this long below it.
+const DOWN_AFTER: Duration = Duration::from_secs(3600);
+
+/// Peaks below this are reported as this: no table is made smaller than several times as large.
+const LEAST_PEAK: u64 = 1024;
+
+/// Use of both tables, as it was seen until now.
+#[derive(Debug, Default)]
+pub struct Tables {
+    answered: OverflowCounters,
+    ipv4: Table,
+    ipv6: Table,
+    conntrack: Table,
+}
+
+/// Use of one table, with every digit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fill {
+    /// Entries now, also those that do not count against the limit.
+    pub entries: u64,
+    /// Entries that count; `None` where that is not known.
+    pub counted: Option<u64>,
+    /// The most of `entries` that were seen since the agent was started.
+    pub peak: u64,
+    /// The most that the table may hold.
+    pub limit: u64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    fill: Option<Fill>,
+    /// Whether what is shown is of entries that count.
+    counts: bool,
+    most_used: u64,
+    band: Band,
+    peak: Band,
+    limit: ShownLimit,
+}
+
+/// A number that goes up at once, and down after [`DOWN_AFTER`], to the most of that time.
+#[derive(Debug, Default)]
+struct Band {
+    shown: u64,
+    below: Option<(Mono, u64)>,
+}
+
+impl Band {
+    fn observe(&mut self, number: u64, now: Mono) {
+        if number >= self.shown {
+            self.shown = number;
+            self.below = None;
+            return;
+        }
+        let (since, most) = self.below.unwrap_or((now, number));
+        let most = most.max(number);
+        self.below = Some((since, most));
+        if now.since(since) >= DOWN_AFTER {
+            self.shown = most;
+            self.below = None;
+        }
+    }
+}
+
+/// The limit that is shown: the one that is there, but somebody who keeps changing it must not make as
+/// many statuses.
+#[derive(Debug)]
+struct ShownLimit {
+    limit: u64,
+    /// How often it may change at once.
+    left: u32,
+    /// Since when the next one is earned.
+    since: Mono,
+}
+
+/// As often as somebody else's writes of a key are answered before they are left.
+const MOST_CHANGES: u32 = 8;
+
+/// How long it takes to earn one more.
+const CHANGE_EARNED_IN: Duration = Duration::from_secs(600);
+
+impl Default for ShownLimit {
+    fn default() -> Self {
+        Self {
+            limit: 0,
+            left: MOST_CHANGES,
+            since: Mono::default(),
+        }
+    }
+}
+
+impl ShownLimit {
+    fn observe(&mut self, limit: u64, now: Mono) -> u64 {
+        if limit == self.limit {
+            return limit;
+        }
+        let earned = now.since(self.since).as_secs() / CHANGE_EARNED_IN.as_secs();
+        if earned > 0 {
+            let earned = u32::try_from(earned).unwrap_or(MOST_CHANGES);
+            self.left = self.left.saturating_add(earned).min(MOST_CHANGES);
+            self.since = now;
+        }
+        if self.left > 0 {
+            self.left -= 1;
+            self.limit = limit;
+        }
+        self.limit
+    }
+}
+
+impl Tables {
+    /// Takes a look into account. `counted` is of IPv4 and IPv6 neighbours.
+    pub fn observe(&mut self, live: &ObservedState, counted: [Counted; 2], now: Mono) {
+        let counts = &live.counts;
+        let last = std::mem::replace(&mut self.answered, live.distress);
+        let overflowed = [
+            live.distress.neighbors_ipv4_overflows > last.neighbors_ipv4_overflows,
+            live.distress.neighbors_ipv6_overflows > last.neighbors_ipv6_overflows,
+        ];
+        let look = |entries: Option<u64>, counted: Counted, key| {
+            let (entries, limit) = entries.zip(live.number(key))?;
+            Some(Look {
+                entries,
+                counted,
+                limit,
+            })
+        };
+        let [ipv4, ipv6] = [
+            (counts.neighbors_ipv4, &keys::IPV4_GC_THRESH3),
+            (counts.neighbors_ipv6, &keys::IPV6_GC_THRESH3),
+        ];
+        let neighbors = |(entries, limit), counted, overflowed: bool| {
+            look(entries, counted, limit).map(|look| match overflowed {
+                // Whatever was looked up last: the kernel has counted as many as there may be.
+                true => Look {
+                    counted: Counted::Known(look.limit),
+                    ..look
+                },
+                false => look,
+            })
+        };
+        let [counted_ipv4, counted_ipv6] = counted;
+        let [overflowed_ipv4, overflowed_ipv6] = overflowed;
+        self.ipv4
+            .observe(neighbors(ipv4, counted_ipv4, overflowed_ipv4), now);
+        self.ipv6
+            .observe(neighbors(ipv6, counted_ipv6, overflowed_ipv6), now);
+        let connections = counts.conntrack;
+        let counted = connections.map_or(Counted::Unknown, Counted::Known);
+        let max = &keys::NF_CONNTRACK_MAX;
+        self.conntrack.observe(look(connections, counted, max), now);
+    }
+
+    /// What the profile's status says; `None` where no table can be seen.
+    #[must_use]
+    pub fn in_bands(&self) -> Option<TablesUse> {
+        let both = [self.ipv4.in_bands(), self.ipv6.in_bands()];
+        let neighbors = both.into_iter().flatten().reduce(|ipv4, ipv6| {
+            let peak_percent = ipv4.peak_percent.max(ipv6.peak_percent);
+            let peak_entries = ipv4.peak_entries.max(ipv6.peak_entries);
+            let fuller = if ipv6.use_percent > ipv4.use_percent {
+                ipv6
+            } else {
+                ipv4
+            };
+            TableUse {
+                peak_percent,
+                peak_entries,
+                ..fuller
+            }
+        });
+        let conntrack = self.conntrack.in_bands();
+        (neighbors.is_some() || conntrack.is_some()).then_some(TablesUse {
+            neighbors,
+            conntrack,
+        })
+    }
+
+    /// Each table's name and use.
+    pub fn fills(&self) -> impl Iterator<Item = (&'static str, Fill)> {
+        let tables = [
+            ("neighbors_ipv4", &self.ipv4),
+            ("neighbors_ipv6", &self.ipv6),
+            ("conntrack", &self.conntrack),
+        ];
+        let fill = |(name, table): (_, &Table)| table.fill.map(|fill| (name, fill));
+        tables.into_iter().filter_map(fill)
+    }
+}
+
+/// What one look at a table brought.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    entries: u64,
+    counted: Counted,
+    limit: u64,
+}
+
+impl Table {
+    fn observe(&mut self, look: Option<Look>, now: Mono) {
+        // No limit: nothing to be a part of.
+        let Some(look) = look.filter(|look| look.limit > 0) else {
+            *self = Self::default();
+            return;
+        };
+        let Look { entries, limit, .. } = look;
+        let last = self.fill;
+        let counted = match look.counted {
+            Counted::Known(counted) => Some(counted),
+            Counted::Stale | Counted::Unknown => None,
+        };
+        self.fill = Some(Fill {
+            entries,
+            counted,
+            peak: last.map_or(entries, |last| last.peak.max(entries)),
+            limit,
+        });
+        // A part of something else, or of entries of another kind, is no fall.
+        let counts_now = counted.is_some() && !self.counts;
+        let was_shown = self.limit.limit;
+        let limit = self.limit.observe(limit, now);
+        if was_shown != limit || counts_now {
+            self.band = Band::default();
+        }
+        if counts_now {
+            self.counts = true;
+            self.most_used = 0;
+        }
+        let used = match look.counted {
+            Counted::Known(counted) => counted,
+            Counted::Unknown => entries,
+            // What is shown stays until it is known again.
+            Counted::Stale if self.band.shown > 0 => return,
+            Counted::Stale => entries,
+        };
+        self.most_used = self.most_used.max(used);
+        self.band.observe(band(used, limit), now);
+        // Where it is not known how many count, all that are there are the most that can.
+        if counted.is_some() || entries <= LEAST_PEAK {
+            let most = used.clamp(LEAST_PEAK, 1 << 62);
+            self.peak.observe(most.next_power_of_two(), now);
+        }
+    }
+
+    fn in_bands(&self) -> Option<TableUse> {
+        self.fill?;
+        let limit = self.limit.limit;
+        let use_ = match self.band.shown {
+            100.. => format!(">=90% of {limit}"),
+            band => format!("<{band}% of {limit}"),
+        };
+        let percent = |band: u64| i32::try_from(band).unwrap_or(100);
+        Some(TableUse {
+            use_,
+            use_percent: percent(self.band.shown),
+            peak_percent: percent(band(self.most_used, limit)),
+            peak_entries: Some(self.peak.shown)
+                .filter(|peak| *peak > 0)
+                .and_then(|peak| i64::try_from(peak).ok()),
+        })
+    }
+}
+
+fn band(entries: u64, limit: u64) -> u64 {
+    let is_below = |band: &&i32| {
+        u128::from(entries) * 100 < u128::from(limit) * u128::from(band.unsigned_abs())
+    };
+    let band = BANDS.iter().find(is_below).unwrap_or(&100);
+    u64::from(band.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn look(entries: u64, limit: u64) -> Option<Look> {
+        Some(Look {
+            entries,
+            counted: Counted::Unknown,
+            limit,
+        })
+    }
+
+    fn counted(entries: u64, counted: u64, limit: u64) -> Option<Look> {
+        Some(Look {
+            entries,
+            counted: Counted::Known(counted),
+            limit,
+        })
+    }
+
+    #[test]
+    fn a_band_goes_up_at_once_and_down_after_an_hour() {
+        let mut table = Table::default();
+        let start = Mono::default();
+        let shown = |table: &Table| table.in_bands().unwrap().use_percent;
+        table.observe(look(1, 100), start);
+        assert_eq!(shown(&table), 10);
+        table.observe(look(80, 100), start);
+        assert_eq!(shown(&table), 90);
+        table.observe(look(1, 100), start.after(SECOND));
+        assert_eq!(shown(&table), 90);
+        table.observe(look(1, 100), start.after(DOWN_AFTER));
+        assert_eq!(shown(&table), 90, "an hour since it fell is not over yet");
+        table.observe(look(1, 100), start.after(DOWN_AFTER + SECOND));
+        assert_eq!(shown(&table), 10);
+        assert_eq!(table.in_bands().unwrap().peak_percent, 90);
+    }
+
+    #[test]
+    fn a_band_goes_down_to_the_most_of_that_hour() {
+        let mut table = Table::default();
+        let start = Mono::default();
+        table.observe(look(80, 100), start);
+        table.observe(look(1, 100), start.after(SECOND));
+        table.observe(look(40, 100), start.after(SECOND * 2));
+        table.observe(look(1, 100), start.after(DOWN_AFTER + SECOND));
+        assert_eq!(table.in_bands().unwrap().use_percent, 50);
+    }
+
+    #[test]
+    fn a_band_that_rises_in_between_starts_the_hour_anew() {
+        let mut table = Table::default();
+        let start = Mono::default();
+        table.observe(look(80, 100), start);
+        table.observe(look(1, 100), start.after(SECOND));
+        table.observe(look(80, 100), start.after(SECOND * 2));
+        table.observe(look(1, 100), start.after(DOWN_AFTER));
+        table.observe(look(1, 100), start.after(DOWN_AFTER + SECOND * 2));
+        assert_eq!(table.in_bands().unwrap().use_percent, 90);
+    }
+
+    #[test]
+    fn a_peak_is_of_entries_and_not_of_an_earlier_limit() {
+        let mut table = Table::default();
+        table.observe(look(80, 100), Mono::default());
+        table.observe(look(80, 1000), Mono::default());
+        let shown = table.in_bands().unwrap();
+        assert_eq!((shown.use_percent, shown.peak_percent), (10, 10));
+        assert_eq!(shown.use_, "<10% of 1000");
+    }
+
+    #[test]
+    fn entries_that_do_not_count_make_no_use_and_no_peak() {
+        let mut table = Table::default();
+        table.observe(look(7400, 8192), Mono::default());
+        let shown = table.in_bands().unwrap();
+        assert_eq!((shown.use_percent, shown.peak_entries), (100, None));
+        table.observe(counted(7400, 900, 8192), Mono::default());
+        let shown = table.in_bands().unwrap();
+        let of_counted = (shown.use_percent, shown.peak_percent, shown.peak_entries);
+        assert_eq!(of_counted, (25, 25, Some(1024)));
+    }
+
+    #[test]
+    fn what_is_shown_stays_while_it_is_not_known_how_many_count() {
+        let mut table = Table::default();
+        let start = Mono::default();
+        table.observe(counted(7400, 900, 8192), start);
+        let shown = table.in_bands();
+        let stale = Look {
+            entries: 8100,
+            counted: Counted::Stale,
+            limit: 8192,
+        };
+        table.observe(Some(stale), start.after(SECOND));
+        assert_eq!(table.in_bands(), shown);
+        table.observe(counted(8100, 8000, 8192), start.after(SECOND));
+        assert_eq!(table.in_bands().unwrap().use_percent, 100);
+    }
+
+    #[test]
+    fn peaks_are_powers_of_two_up_at_once_and_down_after_an_hour() {
+        let mut table = Table::default();
+        let start = Mono::default();
+        let peak = |table: &Table| table.in_bands().unwrap().peak_entries;
+        let observe = |table: &mut Table, entries, at| {
+            table.observe(counted(entries, entries, 1 << 20), at);
+        };
+        observe(&mut table, 3, start);
+        assert_eq!(peak(&table), Some(1024));
+        observe(&mut table, 5000, start);
+        assert_eq!(peak(&table), Some(8192));
+        observe(&mut table, 8192, start);
+        assert_eq!(peak(&table), Some(8192));
+        observe(&mut table, 3, start.after(SECOND));
+        observe(&mut table, 3, start.after(DOWN_AFTER));
+        assert_eq!(peak(&table), Some(8192));
+        observe(&mut table, 3, start.after(DOWN_AFTER + SECOND));
+        assert_eq!(peak(&table), Some(1024));
+    }
+
+    #[test]
+    fn a_table_without_a_limit_has_no_use() {
+        let mut table = Table::default();
+        table.observe(look(80, 0), Mono::default());
+        assert_eq!(table.in_bands(), None);
+    }
+
+    #[test]
+    fn somebody_who_keeps_changing_a_limit_does_not_keep_changing_what_is_shown() {
+        let mut table = Table::default();
+        let start = Mono::default();
+        let mut shown = Vec::new();
+        for second in 0..3600 {
+            let limit = 100_000 + 1000 * u64::from(second % 7);
+            table.observe(look(80_000, limit), start.after(SECOND * second));
+            assert_eq!(table.fill.unwrap().limit, limit, "metrics have the limit");
+            shown.push(table.in_bands().unwrap());
+        }
+        let first = &shown[0];
+        assert_eq!((first.use_percent, &*first.use_), (90, "<90% of 100000"));
+        shown.dedup();
+        assert!(shown.len() <= 16, "{} changes in an hour", shown.len());
+        // And when it rests, it is the one that is there.
+        table.observe(look(1, 50_000), start.after(3 * DOWN_AFTER));
+        assert!(table.in_bands().unwrap().use_.ends_with("of 50000"));
+    }
+
+    #[test]
+    fn a_full_table_is_in_the_last_band() {
+        assert_eq!(
+            [9, 10, 24, 50, 89, 90, 100, 200].map(|n| band(n, 100)),
+            [10, 25, 25, 75, 90, 100, 100, 100]
+        );
+    }
+}

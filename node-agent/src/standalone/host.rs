@@ -1,0 +1,94 @@
+//! This host as the sizing model sees it, where there is no cluster to tell.
+
+use std::path::Path;
+
+use nettune_crds::ProfileFacts;
+use nettune_sizing::{ClusterFacts, NodeFacts, PodLinks, PodNetwork};
+
+use crate::kernel::facts::Identity;
+use crate::kernel::proc_file::read_bounded;
+use crate::kernel::sysctl::Roots;
+
+/// What a host cannot see of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterHints {
+    /// Nodes on its network, itself included.
+    pub nodes: u32,
+    /// Pods that each of them runs.
+    pub pods: u32,
+    /// Whether they belong to a cloud provider, where addresses are soon used again.
+    pub cloud: bool,
+}
+
+impl ClusterHints {
+    /// The cluster that they are.
+    #[must_use]
+    pub fn cluster(self) -> ClusterFacts {
+        ClusterFacts {
+            nodes: self.nodes,
+            pods: u64::from(self.nodes) * u64::from(self.pods),
+        }
+    }
+
+    /// This host in it. What nothing tells is guessed as the operator guesses it of a Node: the
+    /// larger table.
+    #[must_use]
+    pub fn node(self, roots: &Roots, identity: &Identity, seen: &ProfileFacts) -> NodeFacts {
+        NodeFacts {
+            pods: self.pods,
+            memory: NodeFacts::comparable(memory(&roots.proc)),
+            cores: identity.cores,
+            kernel: identity.machine().kernel,
+            pod_network: PodNetwork::Overlay,
+            pod_links: match seen.pod_links {
+                Some(nettune_crds::PodLinks::PointToPoint) => PodLinks::PointToPoint,
+                Some(nettune_crds::PodLinks::Bridge) | None => PodLinks::Bridge,
+            },
+            ipv6: seen.ipv6,
+            cloud: self.cloud,
+            same_l2_nodes: None,
+            on_link_addresses: seen.on_link_room(),
+            neighbors_peak: None,
+            conntrack_peak: None,
+        }
+    }
+}
+
+/// `MemTotal` of /proc/meminfo in bytes, which is what a kubelet reports; 0 where it cannot be told.
+fn memory(proc: &Path) -> u64 {
+    let text = read_bounded(&proc.join("meminfo")).unwrap_or_default();
+    mem_total(&text).unwrap_or(0)
+}
+
+fn mem_total(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let mut words = line.split_ascii_whitespace();
+    let kib: u64 = words.next()?.parse().ok()?;
+    (words.next() == Some("kB")).then(|| kib.saturating_mul(1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_what_the_kernel_calls_its_total() {
+        let text = "MemFree:  5 kB\nMemTotal:       16384000 kB\nMemTotal: 1 kB\n";
+        assert_eq!(mem_total(text), Some(16_384_000 << 10));
+        for text in [
+            "",
+            "MemTotal:",
+            "MemTotal: x kB",
+            "MemTotal: 5 MB",
+            "MemTotal: -5 kB",
+        ] {
+            assert_eq!(mem_total(text), None, "{text:?}");
+        }
+        assert_eq!(
+            mem_total("MemTotal: 18446744073709551615 kB"),
+            Some(u64::MAX)
+        );
+    }
+}

@@ -1,0 +1,261 @@
+//! A policy file: a tuning for this host alone, sized by the operator's own code.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use nettune_crds::manifest::{self, ManifestError};
+use nettune_crds::table::wrap;
+use nettune_crds::{
+    InvalidTuning, NodeNetworkProfileSpec, NodeNetworkTuning, ProfileFacts, ProfileSysctl,
+};
+use nettune_sizing::{NodeFacts, Policy, Sizes, Warning, size};
+use rustix::fs::OFlags;
+
+use crate::kernel::facts::Identity;
+use crate::kernel::sysctl::Roots;
+use crate::standalone::host::ClusterHints;
+use nettune_reconcile::desired::{Revision, Source};
+
+/// A host that is tuned by a policy file.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Where the kernel's files are.
+    pub roots: Roots,
+    /// The boot and the kernel.
+    pub identity: Arc<Identity>,
+    /// What it cannot see of itself.
+    pub surroundings: ClusterHints,
+}
+
+/// What a policy comes to on this host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sized {
+    /// The profile that an operator would write.
+    pub spec: NodeNetworkProfileSpec,
+    /// What the administrator should know.
+    pub warnings: Vec<String>,
+    /// What it was sized from.
+    pub facts: NodeFacts,
+}
+
+/// Why a policy file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// It cannot be read.
+    #[error("cannot read the policy {}", path.display())]
+    Read {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is much larger than any tuning.
+    #[error("the policy {} has more than {MOST_BYTES} bytes", path.display())]
+    TooLarge {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// It does not hold what it should.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// It holds several tunings.
+    #[error("the policy {} holds {tunings} tunings; a host takes one", path.display())]
+    Several {
+        /// Its path.
+        path: PathBuf,
+        /// How many.
+        tunings: usize,
+    },
+    /// Its values do not go together.
+    #[error("the policy {}", path.display())]
+    Tuning {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: InvalidTuning,
+    },
+}
+
+/// The API server takes objects of up to 1.5 MiB.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// The uid of the profiles that are made here. The API server's are UUIDs.
+const UID: &str = "policy-file";
+
+/// A tuning from a file, and the fields of it that mean nothing on a single host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyFile {
+    /// The tuning.
+    pub tuning: NodeNetworkTuning,
+    /// Fields of the spec that were given and are passed over.
+    pub passed_over: Vec<&'static str>,
+}
+
+/// What chooses among nodes, or orders changes between them.
+const ABOUT_MANY_NODES: [&str; 4] = ["nodeSelector", "priority", "rollout", "resize"];
+
+impl PolicyFile {
+    /// Reads a file with one tuning.
+    ///
+    /// # Errors
+    /// With the file and the field, when it cannot be used.
+    pub fn read(path: &Path) -> Result<Self, PolicyError> {
+        let text = text(path)?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads its text; `path` is what it is called in errors.
+    ///
+    /// # Errors
+    /// With the file and the field, when it cannot be used.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, PolicyError> {
+        let mut tunings = manifest::tunings(path, text)?;
+        let (Some(tuning), true) = (tunings.pop(), tunings.is_empty()) else {
+            return Err(PolicyError::Several {
+                path: path.to_owned(),
+                tunings: tunings.len() + 1,
+            });
+        };
+        // Policies are read so rarely that once more does not matter.
+        let raw: Vec<serde_json::Value> =
+            manifest::all_of(path, text, "NodeNetworkTuning", manifest::Size::Small)?;
+        let is_given = |field: &&str| {
+            let given = raw.iter().find_map(|object| object.get("spec")?.get(field));
+            given.is_some_and(|value| !value.is_null())
+        };
+        let passed_over = ABOUT_MANY_NODES.into_iter().filter(is_given).collect();
+        Ok(Self {
+            tuning,
+            passed_over,
+        })
+    }
+
+    /// What it is sized for, in the words of `kubectl nettune plan`.
+    #[must_use]
+    pub fn describe(&self, node: &str, sized: &Sized, surroundings: ClusterHints) -> String {
+        let NodeFacts {
+            memory,
+            cores,
+            kernel,
+            ipv6,
+            ..
+        } = &sized.facts;
+        let ClusterHints { nodes, pods, cloud } = surroundings;
+        let kernel = kernel.map_or_else(|| "unknown".to_owned(), |kernel| kernel.to_string());
+        let nodes = match nodes {
+            1 => "a single node".to_owned(),
+            nodes => format!("one of {nodes} nodes"),
+        };
+        let mut facts = format!(
+            "{nodes} with up to {pods} pods; kernel {kernel}; {} MiB of memory; \
+             {cores} cores",
+            memory >> 20
+        );
+        if !ipv6 {
+            facts += "; no IPv6";
+        }
+        if cloud {
+            facts += "; a cloud provider's";
+        }
+        let (tuning, mode) = (&sized.spec.tuning, self.tuning.spec.mode);
+        let mut text = String::new();
+        wrap(
+            &mut text,
+            &format!("{node}, tuning {tuning}, mode {mode:?}"),
+            "",
+            "  ",
+        );
+        wrap(&mut text, &facts, "  ", "  ");
+        if !self.passed_over.is_empty() {
+            let fields = self.passed_over.join(", ");
+            let passed = format!("passed over, as here is one host and no cluster: {fields}");
+            wrap(&mut text, &passed, "  ", "  ");
+        }
+        text.push('\n');
+        text
+    }
+
+    /// Sizes it for a host.
+    ///
+    /// # Errors
+    /// When its values do not go together, which reading it has ruled out.
+    pub fn size(&self, host: &Host, seen: &ProfileFacts) -> Result<Sized, InvalidTuning> {
+        let policy = Policy::try_from(&self.tuning.spec)?;
+        let facts = host.surroundings.node(&host.roots, &host.identity, seen);
+        let Sizes { sysctls, warnings } = size(&policy, &host.surroundings.cluster(), &facts);
+        Ok(Sized {
+            spec: NodeNetworkProfileSpec {
+                tuning: self.tuning.name_any(),
+                mode: self.tuning.spec.mode,
+                release_policy: self.tuning.spec.release_policy,
+                sysctls: sysctls.iter().map(ProfileSysctl::from).collect(),
+                release: false,
+                canary: false,
+            },
+            warnings: warnings.into_iter().map(|Warning(text)| text).collect(),
+            facts,
+        })
+    }
+}
+
+impl Sized {
+    /// The profile's next version after `last`; `last` itself where it wants the same: a reason is
+    /// that of its moment, and a new version would have `ApplyOnce` apply again.
+    #[must_use]
+    pub fn after(&self, last: Option<&Arc<Source>>) -> Arc<Source> {
+        let last = last.filter(|last| last.revision.uid == UID);
+        if let Some(last) = last
+            && wants(&last.spec).is_some_and(|wanted| wanted == without_reasons(self.spec.clone()))
+        {
+            return Arc::clone(last);
+        }
+        let generation = last.map_or(1, |last| last.revision.generation.saturating_add(1));
+        Arc::new(Source {
+            revision: Revision {
+                uid: UID.to_owned(),
+                generation,
+            },
+            spec: serde_json::to_value(&self.spec).unwrap_or_default(),
+        })
+    }
+}
+
+fn wants(spec: &serde_json::Value) -> Option<NodeNetworkProfileSpec> {
+    serde_json::from_value(spec.clone())
+        .ok()
+        .map(without_reasons)
+}
+
+fn without_reasons(mut spec: NodeNetworkProfileSpec) -> NodeNetworkProfileSpec {
+    for sysctl in &mut spec.sysctls {
+        sysctl.reason.clear();
+    }
+    spec
+}
+
+fn text(path: &Path) -> Result<String, PolicyError> {
+    let failed = |source| PolicyError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut text = String::new();
+    // A pipe in its place must not hold up the agent.
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text))
+        .map_err(failed)?;
+    if text.len() as u64 > MOST_BYTES {
+        return Err(PolicyError::TooLarge {
+            path: path.to_owned(),
+        });
+    }
+    Ok(text)
+}

@@ -1,0 +1,327 @@
+//! Without a cluster: the policy file takes the place of the API server, and the log that of a status.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use nettune_crds::conditions::{READY, RELEASED};
+use nettune_crds::{NodeNetworkProfileStatus, PodLinks};
+use nettune_runtime::error::chain;
+use nettune_runtime::shutdown::Shutdown;
+use nettune_sizing::Mono;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::Signal;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::agent::ProfileUpdate;
+use crate::api::rate_limit::Pace;
+use crate::kernel::facts;
+use crate::standalone::policy::{Host, PolicyError, PolicyFile, Sized};
+use crate::status::Findings;
+use nettune_reconcile::desired::Source;
+
+/// How often the file is looked at. A look costs a microsecond and sees every kind of change: a write,
+/// a rename over it, a symbolic link on its way that was turned, as in a mounted ConfigMap.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often the host is looked at: its network may come up after the agent, its pods in any case.
+const RESIZE: Duration = Duration::from_secs(30);
+
+/// The policy of this host, as it was read last.
+#[derive(Debug)]
+pub struct Standalone {
+    path: PathBuf,
+    host: Host,
+    metrics: PolicyMetrics,
+    /// The file as it was when it was read last.
+    stamp: Stamp,
+    policy: Option<PolicyFile>,
+    /// What was ordered last, by this process or by an earlier one.
+    last: Option<Arc<Source>>,
+    pod_links: Option<PodLinks>,
+    warnings: Vec<String>,
+}
+
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stamp {
+    File {
+        device: u64,
+        inode: u64,
+        size: u64,
+        modified: (i64, i64),
+        changed: (i64, i64),
+    },
+    Absent,
+    /// It cannot be looked at: the error, in words.
+    Unknown(String),
+}
+
+/// What is counted of the policy.
+#[derive(Debug, Clone, Default)]
+pub struct PolicyMetrics {
+    loads: Family<ResultLabel, Counter>,
+    current: Gauge<i64, AtomicI64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+impl PolicyMetrics {
+    /// Registers them.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("nettune");
+        registry.register(
+            "agent_policy_loads",
+            "Times that the policy file was read",
+            metrics.loads.clone(),
+        );
+        registry.register(
+            "agent_policy_current",
+            "Whether the policy file as it is now is what is applied; 0: an earlier one is kept",
+            metrics.current.clone(),
+        );
+        metrics
+    }
+
+    fn loaded(&self, ok: bool) {
+        let result = if ok { "ok" } else { "failed" };
+        self.loads.get_or_create(&ResultLabel { result }).inc();
+        self.current.set(ok.into());
+    }
+}
+
+impl Standalone {
+    /// A policy file that was not read yet. `last` is what an earlier process ordered.
+    #[must_use]
+    pub fn new(
+        path: PathBuf,
+        host: Host,
+        last: Option<Arc<Source>>,
+        metrics: PolicyMetrics,
+    ) -> Self {
+        Self {
+            path,
+            host,
+            metrics,
+            stamp: Stamp::Absent,
+            policy: None,
+            last,
+            pod_links: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Whether an earlier process has kept what it made of its policy.
+    #[must_use]
+    pub fn remembers(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// Reads the file, and says what shall be done. One that cannot be used changes nothing.
+    ///
+    /// # Errors
+    /// With the file and the field, when it cannot be used.
+    pub fn load(&mut self) -> Result<ProfileUpdate, PolicyError> {
+        // Before it is read: what is written in between is read again.
+        self.stamp = self.look();
+        let read = PolicyFile::read(&self.path);
+        self.metrics.loaded(read.is_ok());
+        let policy = read?;
+        let path = self.path.display().to_string();
+        let tuning = policy.tuning.metadata.name.as_deref().unwrap_or_default();
+        tracing::info!(path, tuning, mode = ?policy.tuning.spec.mode, "the policy was read");
+        if !policy.passed_over.is_empty() {
+            let fields = policy.passed_over.join(", ");
+            tracing::warn!(
+                path,
+                tuning,
+                fields,
+                "passed over: they choose among the nodes of a cluster, and here is one host"
+            );
+        }
+        let order = self.order(&policy);
+        self.policy = Some(policy);
+        order
+    }
+
+    fn order(&mut self, policy: &PolicyFile) -> Result<ProfileUpdate, PolicyError> {
+        let sized = self.size(policy)?;
+        for warning in &sized.warnings {
+            if !self.warnings.contains(warning) {
+                tracing::warn!(warning, "what the policy asks for has a catch");
+            }
+        }
+        let source = sized.after(self.last.as_ref());
+        self.warnings = sized.warnings;
+        self.last = Some(Arc::clone(&source));
+        Ok(ProfileUpdate::Profile(source))
+    }
+
+    fn size(&mut self, policy: &PolicyFile) -> Result<Sized, PolicyError> {
+        let seen = facts::read(&self.host.roots, &self.host.identity, self.pod_links);
+        self.pod_links = seen.pod_links;
+        policy
+            .size(&self.host, &seen)
+            .map_err(|source| PolicyError::Tuning {
+                path: self.path.clone(),
+                source,
+            })
+    }
+
+    fn look(&self) -> Stamp {
+        match fs::metadata(&self.path) {
+            Ok(file) => Stamp::File {
+                device: file.dev(),
+                inode: file.ino(),
+                size: file.size(),
+                modified: (file.mtime(), file.mtime_nsec()),
+                changed: (file.ctime(), file.ctime_nsec()),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Stamp::Absent,
+            Err(error) => Stamp::Unknown(error.to_string()),
+        }
+    }
+
+    /// Reads the file again whenever it changes or a signal asks for it, until the end is asked for.
+    pub async fn run(
+        mut self,
+        orders: watch::Sender<Option<ProfileUpdate>>,
+        mut hangups: Signal,
+        mut shutdown: Shutdown,
+    ) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sized = Instant::now();
+        loop {
+            let asked = tokio::select! {
+                () = shutdown.requested() => return,
+                _ = hangups.recv() => true,
+                _ = looks.tick() => false,
+            };
+            let order = if asked {
+                tracing::info!("SIGHUP: reading the policy again");
+                self.reload()
+            } else if self.look() != self.stamp {
+                self.reload()
+            } else if sized.elapsed() >= RESIZE {
+                self.resize()
+            } else {
+                continue;
+            };
+            sized = Instant::now();
+            if let Some(order) = order {
+                orders.send_if_modified(|last| {
+                    let differs = last.as_ref() != Some(&order);
+                    *last = Some(order);
+                    differs
+                });
+            }
+        }
+    }
+
+    fn reload(&mut self) -> Option<ProfileUpdate> {
+        match self.load() {
+            Ok(order) => Some(order),
+            Err(error) => {
+                let path = self.path.display().to_string();
+                let error = chain(&error);
+                match self.stamp {
+                    Stamp::Absent => tracing::warn!(
+                        path,
+                        "the policy is gone: nothing changes, what was read last stays in force"
+                    ),
+                    _ => tracing::error!(
+                        path,
+                        error,
+                        "the policy cannot be used: what was read last stays in force"
+                    ),
+                }
+                None
+            }
+        }
+    }
+
+    fn resize(&mut self) -> Option<ProfileUpdate> {
+        let policy = self.policy.take()?;
+        let order = self.order(&policy);
+        self.policy = Some(policy);
+        order.ok()
+    }
+}
+
+/// Logs each condition that turns, or says something else than before, until the end is asked for; as
+/// often as a status would be written and no more.
+pub async fn report(
+    mut findings: watch::Receiver<Option<Arc<Findings>>>,
+    node: String,
+    mut shutdown: Shutdown,
+) {
+    let mut previous = NodeNetworkProfileStatus::default();
+    let started = Instant::now();
+    let mut pace = Pace::new(Mono::default());
+    let mut next = Mono::default();
+    loop {
+        let changed = async {
+            sleep_until(started + next.since(Mono::default())).await;
+            findings.changed().await
+        };
+        tokio::select! {
+            () = shutdown.requested() => return,
+            found = changed => if found.is_err() { return },
+        }
+        let Some(found) = findings.borrow_and_update().clone() else {
+            continue;
+        };
+        let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
+        let status = found.status(&previous, now);
+        let mut says_something = false;
+        for condition in &status.conditions {
+            let said = |other: &Condition| {
+                (&other.type_, &other.status, &other.reason, &other.message)
+                    == (
+                        &condition.type_,
+                        &condition.status,
+                        &condition.reason,
+                        &condition.message,
+                    )
+            };
+            if !previous.conditions.iter().any(said) {
+                let (type_, status) = (&condition.type_, &condition.status);
+                let (reason, message) = (&condition.reason, &condition.message);
+                if is_trouble(condition) {
+                    tracing::warn!(node, condition = type_, status, reason, message, "found");
+                } else {
+                    tracing::info!(node, condition = type_, status, reason, message, "found");
+                }
+                says_something = true;
+            }
+        }
+        if says_something {
+            next = pace.take(Mono::at(started.elapsed()));
+        }
+        previous = status;
+    }
+}
+
+/// Whether a condition says that something is wrong: not ready, or any other that holds but for a
+/// release.
+fn is_trouble(condition: &Condition) -> bool {
+    let healthy = [READY, RELEASED].contains(&condition.type_.as_str());
+    condition.status == if healthy { "False" } else { "True" }
+}

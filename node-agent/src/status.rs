@@ -1,0 +1,293 @@
+//! What is reported: a profile's status, from what was found on the node.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use nettune_crds::conditions::{
+    self, CONNTRACK_PRESSURE, CONTESTED, DRIFTED, NEIGHBOR_PRESSURE, READY, RELEASED, reasons,
+};
+use nettune_crds::{KeyState, NodeNetworkProfileStatus, ProfileFacts, SysctlStatus, TablesUse};
+
+use crate::kernel::facts::Identity;
+use crate::pressure::conditions::Finding;
+use crate::pressure::monitor;
+use nettune_reconcile::desired::{Revision, Task};
+use nettune_reconcile::report::KeyReport;
+
+/// What was found on the node when there was nothing left to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Findings {
+    /// The version of the profile that the agent works on.
+    pub revision: Option<Revision>,
+    /// What it does with it.
+    pub task: Task,
+    /// Each key.
+    pub keys: Vec<KeyReport>,
+    /// Whether a release is over.
+    pub released: bool,
+    /// A later version of the profile that cannot be read, and why.
+    pub malformed: Option<(Revision, String)>,
+    /// Use of the tables.
+    pub tables: Option<TablesUse>,
+    /// What the tables suffer from.
+    pub signals: monitor::Findings,
+    /// What only the node can see.
+    pub facts: ProfileFacts,
+    /// The boot and the kernel.
+    pub identity: Arc<Identity>,
+}
+
+/// The most characters that a key's message may have, by the schema.
+const MOST_CHARACTERS: usize = 1024;
+
+impl Findings {
+    /// The version of the profile that a status made of this speaks of.
+    #[must_use]
+    pub fn speaks_of(&self) -> Option<&Revision> {
+        let malformed = self.malformed.as_ref().map(|(revision, _)| revision);
+        malformed.or(self.revision.as_ref())
+    }
+
+    /// The status of the profile. `previous` is the one that it has now: times of conditions that
+    /// have not turned stay, and so do conditions that are not the agent's.
+    #[must_use]
+    pub fn status(
+        &self,
+        previous: &NodeNetworkProfileStatus,
+        now: Timestamp,
+    ) -> NodeNetworkProfileStatus {
+        let observed_generation = self.speaks_of().map(|revision| revision.generation);
+        let mut conditions = previous.conditions.clone();
+        let mut set = |type_, (status, reason, message): (Option<bool>, &str, String)| {
+            conditions::set(
+                &mut conditions,
+                type_,
+                status,
+                reason,
+                message,
+                observed_generation,
+                now,
+            );
+        };
+        let known = |(status, reason, message)| (Some(status), reason, message);
+        set(READY, known(self.ready()));
+        set(DRIFTED, known(self.drifted()));
+        set(CONTESTED, known(self.contested()));
+        set(NEIGHBOR_PRESSURE, pressure(&self.signals.neighbors));
+        set(CONNTRACK_PRESSURE, pressure(&self.signals.conntrack));
+        if self.released {
+            set(RELEASED, known(self.release()));
+        } else {
+            conditions.retain(|condition: &Condition| condition.type_ != RELEASED);
+        }
+        NodeNetworkProfileStatus {
+            observed_generation,
+            sysctls: self.keys.iter().map(sysctl).collect(),
+            tables: self.tables.clone(),
+            facts: Some(self.facts.clone()),
+            kernel_release: self.identity.kernel_release.clone(),
+            boot_id: self.identity.boot_id.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            conditions,
+        }
+    }
+
+    fn ready(&self) -> (bool, &'static str, String) {
+        if let Some((_, why)) = &self.malformed {
+            let message = format!("{why}; the last one that could be read is kept");
+            return (false, reasons::INVALID, message);
+        }
+        if self.task == Task::Release {
+            let (_, reason, message) = self.release();
+            return (self.count(KeyState::Failed) == 0, reason, message);
+        }
+        if let Some((first, more)) = self.first_in(KeyState::Failed) {
+            let reason = if self.all_failed_are_invalid() {
+                reasons::INVALID
+            } else {
+                reasons::FAILED
+            };
+            return (
+                false,
+                reason,
+                format!("{}: {}{more}", first.name, first.message),
+            );
+        }
+        if let Some((first, more)) = self.first_in(KeyState::Contested) {
+            let message = format!("{}: {}{more}", first.name, first.message);
+            return (false, reasons::CONTESTED, message);
+        }
+        let (reason, message) = self.summary();
+        (true, reason, message)
+    }
+
+    /// How the keys stand, in one sentence, where none has failed and none is contested.
+    fn summary(&self) -> (&'static str, String) {
+        let inapplicable = self.count(KeyState::NotApplicable);
+        let (all, hold) = (
+            self.managed().count() - inapplicable,
+            self.count(KeyState::Applied),
+        );
+        let (drifted, waiting) = (self.count(KeyState::Drifted), self.count(KeyState::Waiting));
+        let mut message = match (all, inapplicable) {
+            (0, 0) => "no sysctl is managed".to_owned(),
+            (0, _) => "no sysctl that is managed applies to this node".to_owned(),
+            _ if waiting > 0 => format!("{hold} {}", plural(hold, "holds", "hold")),
+            _ => format!(
+                "{hold} of {all} {}",
+                plural(all, "sysctl holds", "sysctls hold")
+            ),
+        };
+        if waiting > 0 {
+            let waits = plural(waiting, "waits", "wait");
+            message.push_str(&format!(", {waiting} {waits} for {}", self.waits_for()));
+        }
+        if drifted > 0 {
+            let differ = plural(drifted, "differs", "differ");
+            let because = match self.task {
+                Task::Observe => "mode Observe writes nothing",
+                Task::Enforce => "somebody else keeps changing what is set again after a pause",
+                _ => "mode ApplyOnce leaves what was changed since",
+            };
+            message.push_str(&format!(", {drifted} {differ}: {because}"));
+        }
+        if inapplicable > 0 && all > 0 {
+            let does = plural(inapplicable, "does", "do");
+            message.push_str(&format!("; {inapplicable} {does} not apply to this node"));
+        }
+        let dropped = self.keys.iter().filter(|key| key.dropped).count();
+        if dropped > 0 {
+            let of = plural(
+                dropped,
+                "original of a sysctl that is",
+                "originals of sysctls that are",
+            );
+            let is = plural(dropped, "is", "are");
+            message.push_str(&format!(
+                "; {dropped} {of} not managed any more {is} not back"
+            ));
+        }
+        let reason = match self.task {
+            Task::Observe => reasons::OBSERVED,
+            _ if waiting > 0 => reasons::WAITING,
+            _ => reasons::APPLIED,
+        };
+        (reason, message)
+    }
+
+    fn drifted(&self) -> (bool, &'static str, String) {
+        match self.first_in(KeyState::Drifted) {
+            Some((first, more)) => {
+                let message = format!("{}: {}{more}", first.name, first.message);
+                (true, reasons::VALUES_DIFFER, message)
+            }
+            None => (false, reasons::NO_DRIFT, String::new()),
+        }
+    }
+
+    fn contested(&self) -> (bool, &'static str, String) {
+        match self.first_in(KeyState::Contested) {
+            Some((first, more)) => {
+                let message = format!("{}: {}{more}", first.name, first.message);
+                (true, reasons::CONTESTED, message)
+            }
+            None => (false, reasons::NOT_CONTESTED, String::new()),
+        }
+    }
+
+    fn release(&self) -> (bool, &'static str, String) {
+        let all = self.keys.len();
+        let back = self.count(KeyState::Applied);
+        if back == all {
+            let message = match all {
+                0 => "nothing was written in this boot: nothing had to go back".to_owned(),
+                1 => "the one sysctl that was written is back".to_owned(),
+                _ => format!("all {all} sysctls are back"),
+            };
+            return (true, reasons::RESTORED, message);
+        }
+        let left = self
+            .keys
+            .iter()
+            .filter(|key| key.state != KeyState::Applied);
+        let left: Vec<String> = left
+            .map(|key| format!("{}: {}", key.name, key.message))
+            .collect();
+        let message = format!("{back} of {all} sysctls are back; {}", left.join("; "));
+        (
+            true,
+            reasons::PARTLY_RESTORED,
+            shortened(&message, MOST_CHARACTERS),
+        )
+    }
+
+    /// The keys that count for conditions.
+    fn managed(&self) -> impl Iterator<Item = &KeyReport> {
+        self.keys.iter().filter(|key| !key.dropped)
+    }
+
+    fn count(&self, state: KeyState) -> usize {
+        self.managed().filter(|key| key.state == state).count()
+    }
+
+    fn first_in(&self, state: KeyState) -> Option<(&KeyReport, String)> {
+        let mut of_state = self.managed().filter(|key| key.state == state);
+        let first = of_state.next()?;
+        let more = match of_state.count() {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        Some((first, more))
+    }
+
+    fn all_failed_are_invalid(&self) -> bool {
+        let mut failed = self.keys.iter().filter(|key| key.state == KeyState::Failed);
+        failed.all(|key| key.invalid)
+    }
+
+    fn waits_for(&self) -> String {
+        let mut waits: Vec<&str> = self
+            .managed()
+            .filter(|key| key.state == KeyState::Waiting)
+            .map(|key| key.waits_for.as_deref().unwrap_or("the kernel"))
+            .collect();
+        waits.sort_unstable();
+        waits.dedup();
+        waits.join(" and ")
+    }
+}
+
+fn pressure(finding: &Finding) -> (Option<bool>, &'static str, String) {
+    (finding.status, finding.reason, finding.message.clone())
+}
+
+fn plural<'a>(count: usize, one: &'a str, more: &'a str) -> &'a str {
+    if count == 1 { one } else { more }
+}
+
+fn sysctl(key: &KeyReport) -> SysctlStatus {
+    SysctlStatus {
+        name: key.name.to_string(),
+        observed: key
+            .observed
+            .as_ref()
+            .map(|content| content.as_str().to_owned()),
+        original: key
+            .original
+            .as_ref()
+            .map(|content| content.as_str().to_owned()),
+        state: key.state,
+        message: shortened(&key.message, MOST_CHARACTERS),
+        drift_count: i64::try_from(key.drift_count).unwrap_or(i64::MAX),
+    }
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(most - 1).collect();
+    short.push('…');
+    short
+}

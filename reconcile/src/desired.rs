@@ -1,0 +1,313 @@
+//! What one node shall hold: a profile as the agent understands it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nettune_crds::{Mode, ProfileSysctl, ReleasePolicy};
+use nettune_sizing::{DesiredValue, SysctlKey, keys};
+use serde::{Deserialize, Serialize};
+
+use crate::ordering::{self, HIGHEST};
+
+/// A profile as it came: what is kept on disk to be applied before the API is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Source {
+    /// The profile object's uid and generation.
+    #[serde(flatten)]
+    pub revision: Revision,
+    /// Its spec, as the API server sent it.
+    pub spec: serde_json::Value,
+}
+
+/// One version of one profile object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Revision {
+    /// The object's uid: a profile that is made anew starts at generation 1 again.
+    pub uid: String,
+    /// The spec's generation.
+    pub generation: i64,
+}
+
+/// What shall be done on this node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DesiredState {
+    /// Where it came from; `None` where there is no profile.
+    pub source: Option<Arc<Source>>,
+    /// The tuning that the profile was made from.
+    pub tuning: String,
+    /// What is done with the keys.
+    pub task: Task,
+    /// What becomes of a key that the profile does not name any more.
+    pub release_policy: ReleasePolicy,
+    /// What each key shall hold.
+    pub wanted: BTreeMap<SysctlKey, DesiredValue>,
+    /// Entries that this agent does not take.
+    pub invalid: Vec<InvalidEntry>,
+}
+
+/// What is done with the keys of a goal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Task {
+    /// No profile: nothing is enforced, nothing is changed.
+    #[default]
+    Leave,
+    /// Applied, and kept.
+    Enforce,
+    /// Applied once for each generation of the profile; drift is reported and left.
+    ApplyOnce,
+    /// Reported; nothing is written.
+    Observe,
+    /// The originals go back.
+    Release,
+}
+
+/// An entry that is no sysctl which this agent writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidEntry {
+    /// Its name as given, shortened.
+    pub name: String,
+    /// Why.
+    pub message: String,
+}
+
+/// A profile of which nothing can be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the profile's spec cannot be read")]
+pub struct MalformedProfile(#[source] serde_json::Error);
+
+/// The most entries that are looked at; the schema allows no more.
+const MOST_ENTRIES: usize = 128;
+
+/// The most characters of a message, by the schema of the status.
+const MOST_CHARACTERS: usize = 1024;
+
+/// A spec whose list is not understood yet: one bad entry must not hold up the others.
+#[derive(Deserialize)]
+struct Spec {
+    #[serde(default)]
+    tuning: String,
+    #[serde(default)]
+    mode: Mode,
+    #[serde(default, rename = "releasePolicy")]
+    release_policy: ReleasePolicy,
+    #[serde(default)]
+    sysctls: Vec<serde_json::Value>,
+    #[serde(default)]
+    release: bool,
+}
+
+impl DesiredState {
+    /// Reads a profile. Entries that cannot be used are in [`DesiredState::invalid`].
+    ///
+    /// # Errors
+    /// When not even the fields around the list are what they should be: then the last goal stays.
+    pub fn read(source: Arc<Source>) -> Result<Self, MalformedProfile> {
+        if !source.spec.is_object() {
+            // A list would do for a struct whose fields all have defaults.
+            let error = serde::de::Error::custom("it is no object");
+            return Err(MalformedProfile(error));
+        }
+        let spec = Spec::deserialize(&source.spec).map_err(MalformedProfile)?;
+        let task = match (spec.release, spec.mode) {
+            (true, _) => Task::Release,
+            (false, Mode::Enforce) => Task::Enforce,
+            (false, Mode::ApplyOnce) => Task::ApplyOnce,
+            (false, Mode::Observe) => Task::Observe,
+        };
+        let mut goal = Self {
+            source: Some(source),
+            tuning: spec.tuning,
+            task,
+            release_policy: spec.release_policy,
+            ..Self::default()
+        };
+        for entry in spec.sysctls.iter().take(MOST_ENTRIES) {
+            goal.take(entry);
+        }
+        if spec.sysctls.len() > MOST_ENTRIES {
+            goal.invalid.truncate(MOST_ENTRIES - 1);
+            goal.invalid.push(InvalidEntry {
+                name: "sysctls".to_owned(),
+                message: format!(
+                    "the profile has {} entries; the first {MOST_ENTRIES} are taken",
+                    spec.sysctls.len()
+                ),
+            });
+        }
+        Ok(goal)
+    }
+
+    /// The version of the profile that this goal is.
+    #[must_use]
+    pub fn revision(&self) -> Option<&Revision> {
+        self.source.as_deref().map(|source| &source.revision)
+    }
+
+    /// Whether a key is not named any more and its original goes back.
+    #[must_use]
+    pub fn gives_back(&self, key: &SysctlKey) -> bool {
+        self.release_policy == ReleasePolicy::Restore
+            && matches!(self.task, Task::Enforce | Task::ApplyOnce)
+            && !self.wanted.contains_key(key)
+    }
+
+    fn take(&mut self, entry: &serde_json::Value) {
+        let name = || entry.get("name").and_then(|name| name.as_str());
+        let parsed = ProfileSysctl::deserialize(entry)
+            .map_err(|error| error.to_string())
+            .and_then(|entry| entry.parse().map_err(|error| error.to_string()))
+            .and_then(|(key, wanted)| in_range(key, wanted));
+        let message = match parsed {
+            Ok((key, _)) if self.wanted.contains_key(&key) => "named twice".to_owned(),
+            Ok((key, wanted)) => {
+                self.wanted.insert(key, wanted);
+                return;
+            }
+            Err(message) => message,
+        };
+        self.invalid.push(InvalidEntry {
+            name: name().unwrap_or("(no name)").chars().take(128).collect(),
+            // It may quote what was given, of any length.
+            message: message.chars().take(MOST_CHARACTERS).collect(),
+        });
+    }
+}
+
+/// Limits are numbers, whose order and whose distance to what the kernel holds must be told.
+fn in_range(key: SysctlKey, wanted: DesiredValue) -> Result<(SysctlKey, DesiredValue), String> {
+    let (least, most) = if key == keys::NF_CONNTRACK_MAX || key == keys::NF_CONNTRACK_BUCKETS {
+        (1, HIGHEST)
+    } else if let Some(most) = ordering::highest_of(&key) {
+        (0, most)
+    } else {
+        return Ok((key, wanted));
+    };
+    let value = wanted.value();
+    match value.as_number() {
+        Some(number) if (least..=most).contains(&number) => Ok((key, wanted)),
+        Some(0) => Err("0 means no limit at all, which is never set".to_owned()),
+        _ => Err(format!(
+            "must be a whole number from {least} to {most}, not {value}"
+        )),
+    }
+}
+
+/// What is wanted of a key.
+pub(crate) fn in_words(wanted: &DesiredValue) -> String {
+    match wanted {
+        DesiredValue::Exact(value) => value.to_string(),
+        DesiredValue::AtLeast(bounds) => format!("at least {}", bounds.floor()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(spec: serde_json::Value) -> Result<DesiredState, MalformedProfile> {
+        let revision = Revision {
+            uid: "u".into(),
+            generation: 1,
+        };
+        DesiredState::read(Arc::new(Source { revision, spec }))
+    }
+
+    #[test]
+    fn a_bad_entry_is_reported_and_holds_up_no_other() {
+        let goal = read(json!({"tuning": "t", "sysctls": [
+            {"name": "kernel.panic", "rule": "Exact", "value": "1"},
+            {"name": "net.core.somaxconn", "rule": "Exact", "value": 5},
+            {"name": "net.core.somaxconn", "rule": "Exact", "value": "4096"},
+            {"name": "net.core.somaxconn", "rule": "Exact", "value": "8192"},
+            {"name": "net.netfilter.nf_conntrack_max", "rule": "AtLeast", "value": "0"},
+            {"name": "net.ipv4.neigh.default.gc_thresh3", "rule": "Exact", "value": "2147483648"},
+            "nonsense",
+        ]}))
+        .unwrap();
+        let taken: Vec<_> = goal.wanted.keys().map(SysctlKey::name).collect();
+        assert_eq!(taken, ["net.core.somaxconn"]);
+        assert_eq!(
+            goal.wanted.values().next(),
+            Some(&DesiredValue::exactly(4096))
+        );
+        let names: Vec<_> = goal
+            .invalid
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "kernel.panic",
+                "net.core.somaxconn",
+                "net.core.somaxconn",
+                "net.netfilter.nf_conntrack_max",
+                "net.ipv4.neigh.default.gc_thresh3",
+                "(no name)"
+            ]
+        );
+    }
+
+    #[test]
+    fn names_that_leave_the_tree_and_texts_without_end_harm_no_other_entry() {
+        let long = "x".repeat(1 << 20);
+        let entry = |name: &str| json!({"name": name, "rule": "Exact", "value": "1"});
+        let goal = read(json!({"sysctls": [
+            entry("net.core/../../kernel.panic"),
+            entry("net.core.somaxconn\nnet.core.rmem_max"),
+            entry(&long),
+            {"name": "net.core.rmem_max", "rule": long, "value": "1"},
+            {"name": "net.core.wmem_max", "rule": "Exact", "value": long},
+            {"name": "net.core.optmem_max", "rule": ["Exact"], "value": {"a": 1}},
+            {"name": "net.core.somaxconn", "rule": "Exact", "value": "4096", "reason": long},
+        ]}))
+        .unwrap();
+        let taken: Vec<_> = goal.wanted.keys().map(SysctlKey::name).collect();
+        assert_eq!(taken, ["net.core.somaxconn"]);
+        assert_eq!(goal.invalid.len(), 6);
+        for entry in &goal.invalid {
+            assert!(entry.name.len() <= 128 && entry.message.len() <= MOST_CHARACTERS);
+        }
+    }
+
+    #[test]
+    fn release_counts_for_more_than_the_mode() {
+        let goal = read(json!({"mode": "Observe", "release": true})).unwrap();
+        assert_eq!(goal.task, Task::Release);
+    }
+
+    #[test]
+    fn a_spec_of_an_unknown_mode_is_no_goal() {
+        assert!(read(json!({"mode": "Wish"})).is_err());
+        assert!(read(json!([])).is_err());
+    }
+
+    #[test]
+    fn ten_thousand_entries_are_bounded() {
+        let entry = |n| {
+            let name = format!("net.ipv4.neigh.eth{n}.gc_stale_time");
+            json!({"name": name, "rule": "Exact", "value": "1"})
+        };
+        let goal = read(json!({"sysctls": (0..10_000).map(entry).collect::<Vec<_>>()})).unwrap();
+        assert_eq!(goal.wanted.len(), MOST_ENTRIES);
+        assert!(goal.invalid[0].message.contains("10000"));
+
+        let entries = vec![json!({"name": "x", "rule": "Exact", "value": "1"}); 10_000];
+        let goal = read(json!({"sysctls": entries})).unwrap();
+        assert_eq!(goal.invalid.len(), MOST_ENTRIES);
+        let last = &goal.invalid[MOST_ENTRIES - 1].message;
+        assert!(last.contains("10000"), "{last}");
+    }
+
+    #[test]
+    fn a_conntrack_limit_of_zero_says_why_it_is_not_taken() {
+        let entry =
+            json!({"name": "net.netfilter.nf_conntrack_max", "rule": "Exact", "value": "0"});
+        let goal = read(json!({"sysctls": [entry]})).unwrap();
+        assert_eq!(
+            goal.invalid[0].message,
+            "0 means no limit at all, which is never set"
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! What a refusal of the kernel means, and what to do about it.
+
+use nettune_sizing::SysctlKey;
+use rustix::io::Errno;
+
+use crate::memory::Cause;
+use crate::observed::Content;
+
+/// The sentence for a key that cannot be read.
+pub(crate) fn reading(errno: Errno) -> String {
+    let what_to_do = match errno {
+        Errno::ACCESS | Errno::PERM => "run the agent as root (uid 0); it needs no capability",
+        Errno::ISDIR | Errno::NOTDIR => "--sysctl-root must be the host's /proc/sys",
+        Errno::MFILE | Errno::NFILE => "raise the limit of open files (ulimit -n)",
+        _ => "look into the kernel's log (dmesg)",
+    };
+    format!("cannot be read: {}: {what_to_do}", describe(errno))
+}
+
+/// The sentence for a key that cannot be written.
+pub(crate) fn writing(key: &SysctlKey, cause: &Cause) -> String {
+    match cause {
+        Cause::Refused { wrote, errno } => {
+            let what_to_do = match *errno {
+                Errno::INVAL | Errno::RANGE | Errno::DOM => {
+                    "this kernel does not take this value; give the tuning another one"
+                }
+                Errno::ROFS => "mount the host's /proc/sys/net writable into the agent's pod",
+                Errno::ACCESS | Errno::PERM => {
+                    "run the agent as root (uid 0); a security module may refuse it too"
+                }
+                Errno::NOENT => "it vanished; is its module being unloaded?",
+                Errno::ISDIR | Errno::NOTDIR => "--sysctl-root must be the host's /proc/sys",
+                Errno::NOMEM => "the kernel has no memory for a table of this size",
+                _ => "look into the kernel's log (dmesg)",
+            };
+            format!("{wrote} was refused: {}: {what_to_do}", describe(*errno))
+        }
+        Cause::ReadBack { wrote, found } => format!(
+            "{wrote} was taken, but {key} then read {found}: the kernel changes this value, or \
+             somebody else does; give the tuning the value that the kernel makes of it"
+        ),
+        Cause::Unsaved(errno) => format!(
+            "not written, because its original value could not be saved: {}: make room in, or \
+             writable, the agent's state directory",
+            describe(*errno)
+        ),
+    }
+}
+
+/// The error's name as in the kernel's headers, and what it means.
+fn describe(errno: Errno) -> String {
+    let (name, meaning) = match errno {
+        Errno::ACCESS => ("EACCES", "permission denied"),
+        Errno::BUSY => ("EBUSY", "busy"),
+        Errno::DOM => ("EDOM", "out of domain"),
+        Errno::INVAL => ("EINVAL", "invalid value"),
+        Errno::IO => ("EIO", "input/output error"),
+        Errno::ISDIR => ("EISDIR", "a directory is in its place"),
+        Errno::MFILE => ("EMFILE", "too many open files"),
+        Errno::NFILE => ("ENFILE", "too many open files on this node"),
+        Errno::NOENT => ("ENOENT", "no such file"),
+        Errno::NOMEM => ("ENOMEM", "out of memory"),
+        Errno::NOSPC => ("ENOSPC", "no space left"),
+        Errno::NOTDIR => ("ENOTDIR", "not a directory"),
+        Errno::PERM => ("EPERM", "not permitted"),
+        Errno::RANGE => ("ERANGE", "out of range"),
+        Errno::ROFS => ("EROFS", "read-only file system"),
+        other => {
+            let text = std::io::Error::from(other).to_string();
+            return format!("errno {} ({text})", other.raw_os_error());
+        }
+    };
+    format!("{name} ({meaning})")
+}
+
+/// What was written in vain.
+pub(crate) fn wrote(cause: &Cause) -> Option<&Content> {
+    match cause {
+        Cause::Refused { wrote, .. } | Cause::ReadBack { wrote, .. } => Some(wrote),
+        Cause::Unsaved(_) => None,
+    }
+}

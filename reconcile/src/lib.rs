@@ -1,0 +1,18 @@
+//! Decides for one node: from its desired state and what its kernel shows to the next effect.
+//!
+//! [`step::step`] is pure: no I/O, no clock, no async. The agent performs the effect, tells the memory what came of
+//! it, looks at the kernel again, and calls `step` again.
+
+mod contention;
+pub mod desired;
+pub mod drift;
+mod errors;
+mod evaluate;
+mod known_writers;
+pub mod memory;
+pub mod observed;
+mod ordering;
+pub mod report;
+mod restore;
+pub mod step;
+mod tables;

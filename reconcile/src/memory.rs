@@ -1,0 +1,295 @@
+//! What the agent remembers between two looks, and what of it outlives the process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nettune_sizing::{Mono, SysctlKey, Value};
+use rustix::io::Errno;
+
+use crate::contention::{LONG_PAUSE, Rival};
+use crate::desired::{DesiredState, Revision, Source, Task};
+use crate::observed::{Content, OverflowCounters};
+use crate::report::KeyReport;
+use crate::step::{Effect, Left};
+use crate::tables::conntrack;
+
+/// Everything that [`crate::step::step`] knows besides the goal and the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Memory {
+    /// What is on disk.
+    pub persisted: Persisted,
+    /// The version of the profile that the rest of this memory is about.
+    pub(crate) revision: Option<Revision>,
+    /// What is remembered of each key.
+    pub(crate) keys: BTreeMap<SysctlKey, KeyMemory>,
+    /// Keys that [`Task::ApplyOnce`] is done with, for this revision.
+    pub(crate) applied_once: BTreeSet<SysctlKey>,
+    /// Limits that were raised because their table was full.
+    pub(crate) relief: BTreeMap<SysctlKey, u64>,
+    /// When each was raised last.
+    pub(crate) relieved_at: BTreeMap<SysctlKey, Mono>,
+    /// Limits whose table was full although they are as high as they may be.
+    pub(crate) at_ceiling: BTreeSet<SysctlKey>,
+    /// What the tables had suffered when that was last answered.
+    pub(crate) answered: OverflowCounters,
+    /// The state could not be saved.
+    pub(crate) persist_failure: Option<Failure>,
+    /// How a release ended, once it did: nothing is touched afterwards.
+    pub(crate) released: Option<Vec<KeyReport>>,
+    /// What was told of originals that are not put back.
+    told_left: BTreeSet<Left>,
+}
+
+/// What cannot be observed, and therefore is on disk. It is of one boot of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Persisted {
+    /// An earlier state of this boot was lost: what the kernel holds may be nettune's own value, so
+    /// that no original can be told until the next boot.
+    pub originals_lost: bool,
+    /// The last goal.
+    pub source: Option<Arc<Source>>,
+    /// Every key that was written in this boot.
+    pub records: BTreeMap<SysctlKey, Record>,
+    /// Limits that the agent itself has raised, because their table was full, and to what: a restart
+    /// must not lower them.
+    pub relief: BTreeMap<SysctlKey, u64>,
+    /// Keys that [`Task::ApplyOnce`] is done with.
+    pub applied_once: Option<AppliedOnce>,
+    /// The version of the profile whose release is over.
+    pub released: Option<Revision>,
+}
+
+/// What was done to one key in this boot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Record {
+    /// What it held before the first write; `None` where that was lost.
+    pub original: Option<Content>,
+    /// What it held that was nettune's before `written` was.
+    pub before: Option<Value>,
+    /// What was, or is about to be, written: it is saved before the write.
+    pub written: Value,
+}
+
+/// Keys that were applied for one version of the profile.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AppliedOnce {
+    /// The version.
+    pub revision: Revision,
+    /// The keys.
+    pub keys: BTreeSet<SysctlKey>,
+}
+
+/// What is remembered of one key for as long as the process lives.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct KeyMemory {
+    /// What it held when it was last seen as wanted.
+    pub(crate) held: Option<Content>,
+    /// How often somebody else changed it.
+    pub(crate) drift_count: u64,
+    /// When that was told last, where it is left as it is.
+    pub(crate) told_at: Option<Mono>,
+    /// The kernel was seen to hold what was last written: older values are not ours any more.
+    pub(crate) confirmed: bool,
+    /// Writes of a value that was not seen since.
+    pub(crate) unseen: Option<Unseen>,
+    /// Why it could not be written.
+    pub(crate) failure: Option<Failure>,
+    /// What the kernel was last seen to keep, so that it does not change this value by itself.
+    pub(crate) kept: Option<Content>,
+    /// When it was last written for this version of the profile.
+    pub(crate) wrote_at: Option<Mono>,
+    /// Somebody else who writes it.
+    pub(crate) rival: Option<Rival>,
+}
+
+/// Writes that succeeded and that no look has shown yet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Unseen {
+    pub(crate) content: Content,
+    pub(crate) times: u32,
+}
+
+/// A failure, and when to try again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Failure {
+    pub(crate) cause: Cause,
+    pub(crate) attempts: u32,
+    pub(crate) retry_at: Mono,
+}
+
+/// Why a write had no effect.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Cause {
+    /// The kernel refused it.
+    Refused { wrote: Content, errno: Errno },
+    /// The kernel took it and holds something else.
+    ReadBack { wrote: Content, found: Content },
+    /// The state could not be saved.
+    Unsaved(Errno),
+}
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(300);
+
+impl Failure {
+    /// The next failure after `earlier`: the pause doubles from 1 s to 5 min.
+    pub(crate) fn after(earlier: Option<&Self>, cause: Cause, now: Mono) -> Self {
+        let attempts = earlier.map_or(0, |earlier| earlier.attempts);
+        let pause = FIRST_RETRY.saturating_mul(1 << attempts.min(16));
+        Self {
+            cause,
+            attempts: attempts.saturating_add(1),
+            retry_at: now.after(pause.min(LAST_RETRY)),
+        }
+    }
+}
+
+impl Record {
+    /// Whether a live value is one that nettune wrote. Between a save and its write the kernel still
+    /// holds the value before; once the new one was seen, the old one is somebody else's.
+    fn owns(&self, key: &SysctlKey, live: &Content, confirmed: bool) -> bool {
+        let ours = |value: &Value| conntrack::took(key, &value.clone().into(), live);
+        ours(&self.written) || (!confirmed && self.before.as_ref().is_some_and(ours))
+    }
+}
+
+impl Memory {
+    /// A memory that knows only what was on disk, as after a start.
+    #[must_use]
+    pub fn new(persisted: Persisted) -> Self {
+        Self {
+            relief: persisted.relief.clone(),
+            persisted,
+            ..Self::default()
+        }
+    }
+
+    /// What an effect did. `outcome` is what performing it said.
+    #[must_use]
+    pub fn learn(mut self, effect: Effect, outcome: Result<(), Errno>, now: Mono) -> Self {
+        match (effect, outcome) {
+            (Effect::Rest { .. }, _) => {}
+            (Effect::Persist(persisted), Ok(())) => self.persisted_is(persisted),
+            (Effect::Persist(_), Err(errno)) => {
+                let earlier = self.persist_failure.as_ref();
+                let failure = Failure::after(earlier, Cause::Unsaved(errno), now);
+                self.persist_failure = Some(failure);
+            }
+            (Effect::Set(key, value), outcome) => self.wrote(&key, value.into(), outcome, now),
+            (Effect::Clear(key), outcome) => self.wrote(&key, Content::Empty, outcome, now),
+        }
+        self
+    }
+
+    fn persisted_is(&mut self, persisted: Persisted) {
+        for (key, record) in &persisted.records {
+            if self.persisted.records.get(key) != Some(record)
+                && let Some(memory) = self.keys.get_mut(key)
+            {
+                memory.confirmed = false;
+            }
+        }
+        self.persisted = persisted;
+        self.persist_failure = None;
+    }
+
+    fn wrote(&mut self, key: &SysctlKey, content: Content, outcome: Result<(), Errno>, now: Mono) {
+        let memory = self.keys.entry(key.clone()).or_default();
+        match outcome {
+            Ok(()) => {
+                let times = match &memory.unseen {
+                    Some(unseen) if unseen.content == content => unseen.times + 1,
+                    _ => 1,
+                };
+                memory.unseen = Some(Unseen { content, times });
+                memory.wrote_at = Some(now);
+            }
+            Err(errno) => {
+                let cause = Cause::Refused {
+                    wrote: content,
+                    errno,
+                };
+                memory.failure = Some(Failure::after(memory.failure.as_ref(), cause, now));
+            }
+        }
+    }
+
+    /// Turns to a goal: what is remembered of another version of the profile (failures, what was
+    /// seen as wanted) says nothing about this one. Counts of drift stay, and so do rivals, who know
+    /// nothing of profiles; each is tried again.
+    pub(crate) fn turn_to(&mut self, goal: &DesiredState) {
+        if self.revision.as_ref() == goal.revision() {
+            return;
+        }
+        self.revision = goal.revision().cloned();
+        let records = &self.persisted.records;
+        let is_known = |key: &SysctlKey| goal.wanted.contains_key(key) || records.contains_key(key);
+        self.keys.retain(|key, _| is_known(key));
+        for memory in self.keys.values_mut() {
+            memory.held = None;
+            memory.unseen = None;
+            memory.failure = None;
+            memory.wrote_at = None;
+            memory.rival = memory.rival.take().filter(|_| goal.task == Task::Enforce);
+            memory.rival.iter_mut().for_each(Rival::try_again);
+        }
+        let wanted: BTreeSet<&str> = goal.wanted.keys().map(SysctlKey::name).collect();
+        self.told_left.retain(|left| !wanted.contains(&*left.key));
+        self.persist_failure = None;
+        self.released = None;
+        self.at_ceiling.clear();
+        let done = self.persisted.applied_once.as_ref();
+        let done = done.filter(|done| Some(&done.revision) == goal.revision());
+        self.applied_once = done.map(|done| done.keys.clone()).unwrap_or_default();
+    }
+
+    /// What was not told yet of originals that are not put back; now it is.
+    pub(crate) fn not_told(&mut self, mut left: Vec<Left>) -> Vec<Left> {
+        left.retain(|left| self.told_left.insert(left.clone()));
+        left
+    }
+
+    pub(crate) fn key(&self, key: &SysctlKey) -> Option<&KeyMemory> {
+        self.keys.get(key)
+    }
+
+    /// Every moment in it, to be moved. What is done depends on how far each is from the present, so
+    /// that a checker that reckons them from there takes states that differ by the clock alone for one.
+    pub fn moments_mut(&mut self) -> impl Iterator<Item = &mut Mono> {
+        let of_keys = self.keys.values_mut().flat_map(|known| {
+            let retry_at = known.failure.as_mut().map(|failure| &mut failure.retry_at);
+            [known.told_at.as_mut(), known.wrote_at.as_mut(), retry_at]
+                .into_iter()
+                .flatten()
+                .chain(known.rival.iter_mut().flat_map(Rival::moments_mut))
+        });
+        let unsaved = self.persist_failure.iter_mut();
+        of_keys
+            .chain(self.relieved_at.values_mut())
+            .chain(unsaved.map(|failure| &mut failure.retry_at))
+    }
+
+    /// Whether what the kernel holds is nettune's own.
+    pub(crate) fn owns(&self, key: &SysctlKey, live: &Content) -> bool {
+        let confirmed = self.key(key).is_some_and(|memory| memory.confirmed);
+        let record = self.persisted.records.get(key);
+        record.is_some_and(|record| record.owns(key, live, confirmed))
+    }
+
+    /// Whoever else writes a key.
+    pub(crate) fn rival(&self, key: &SysctlKey) -> Option<&Rival> {
+        self.key(key)?.rival.as_ref()
+    }
+
+    /// Whether what the kernel holds was written for this version of the profile, and not long ago.
+    pub(crate) fn has_just_set(&self, key: &SysctlKey, live: &Content, now: Mono) -> bool {
+        let wrote_at = self.key(key).and_then(|memory| memory.wrote_at);
+        wrote_at.is_some_and(|at| now.since(at) < LONG_PAUSE) && self.owns(key, live)
+    }
+
+    /// Whether a key is left alone because it was applied once.
+    pub(crate) fn is_done(&self, goal: &DesiredState, key: &SysctlKey) -> bool {
+        goal.task == Task::ApplyOnce && self.applied_once.contains(key)
+    }
+}

@@ -1,0 +1,169 @@
+//! The way back: which originals can be put back, and to what.
+
+use nettune_crds::KeyState;
+use nettune_sizing::{SysctlKey, keys};
+
+use crate::evaluate::{self, Plan, Verdict};
+use crate::memory::{Memory, Persisted, Record};
+use crate::observed::{Content, ObservedState, Seen};
+use crate::step::Left;
+use crate::tables::conntrack;
+
+/// What kube-proxy sets at the least (`--conntrack-min`).
+const KUBE_PROXY_LEAST: u64 = 131_072;
+
+/// And for each core (`--conntrack-max-per-core`).
+const KUBE_PROXY_PER_CORE: u64 = 32_768;
+
+/// And at the most, since 1.36.
+const KUBE_PROXY_MOST: u64 = 1_048_576;
+
+/// Adds to a plan what is to be done to put the originals of some keys back.
+pub(crate) fn add(
+    plan: &mut Plan,
+    live: &ObservedState,
+    memory: &Memory,
+    of: impl Fn(&SysctlKey) -> bool,
+) {
+    let records = &memory.persisted.records;
+    for (key, record) in records.iter().filter(|(key, _)| of(key)) {
+        if *key != keys::NF_CONNTRACK_BUCKETS {
+            plan.insert(key.clone(), judge(key, record, live, memory));
+        }
+    }
+    let buckets = &keys::NF_CONNTRACK_BUCKETS;
+    if let Some(record) = records.get(buckets).filter(|_| of(buckets)) {
+        let verdict = judge(buckets, record, live, memory);
+        let verdict = buckets_verdict(verdict, plan, live);
+        plan.insert(buckets.clone(), verdict);
+    }
+}
+
+/// Whether nothing is left to put back: the original is there, or somebody else's value, which
+/// replaced it.
+pub(crate) fn is_over(
+    key: &SysctlKey,
+    record: &Record,
+    live: &ObservedState,
+    memory: &Memory,
+) -> bool {
+    live.content(key).is_some_and(|now| {
+        let is_back = |original| *now == least_to_restore(key, original, live) || now == original;
+        record.original.as_ref().is_some_and(is_back) || !memory.owns(key, now)
+    })
+}
+
+/// What is left for good of the keys that are forgotten when `intent` is saved: the value of somebody
+/// else, who has replaced the original.
+pub(crate) fn forgotten(plan: &Plan, memory: &Memory, intent: &Persisted) -> Vec<Left> {
+    let forgotten = memory.persisted.records.keys();
+    let forgotten = forgotten.filter(|key| !intent.records.contains_key(*key));
+    let left = forgotten.filter_map(|key| match plan.get(key)? {
+        Verdict::Kept { message, .. } => Some(Left {
+            key: key.name().into(),
+            message: message.clone(),
+        }),
+        _ => None,
+    });
+    left.collect()
+}
+
+/// A value that stays as it is, and why.
+pub(crate) fn left(message: impl Into<String>) -> Verdict {
+    Verdict::kept(KeyState::NotApplicable, message)
+}
+
+/// A value that stays as it is until something else has happened.
+fn left_until(waits_for: Option<String>, message: String) -> Verdict {
+    Verdict::Kept {
+        state: KeyState::NotApplicable,
+        message,
+        waits_for,
+    }
+}
+
+fn judge(key: &SysctlKey, record: &Record, live: &ObservedState, memory: &Memory) -> Verdict {
+    let now = match live.seen(key) {
+        Seen::Content(now) => now,
+        Seen::Missing => return left("left: it is not there any more"),
+        Seen::Unreadable(_) | Seen::Garbled(_) => {
+            return evaluate::unusable(key, live)
+                .unwrap_or_else(|| left("left: it cannot be read"));
+        }
+    };
+    let Some(original) = &record.original else {
+        return left(format!(
+            "left at {now}: its original is not known, because the agent's state was lost; it is \
+             the kernel's own again after the next boot"
+        ));
+    };
+    if now == original {
+        return Verdict::Holds {
+            note: "the original value".to_owned(),
+        };
+    }
+    let to = least_to_restore(key, original, live);
+    if *now == to {
+        return Verdict::Holds {
+            note: format!("what kube-proxy sets; the original, {original}, is below it"),
+        };
+    }
+    if !memory.owns(key, now) {
+        return left(format!("left at {now}: somebody else has set it since"));
+    }
+    if original.number() == Some(0) && *key == keys::NF_CONNTRACK_MAX {
+        return left(format!(
+            "left at {now}: it had no limit at all before, and that is never set here"
+        ));
+    }
+    if now.number() < to.number() && original.number() < now.number() {
+        return left(format!(
+            "left at {now}: its original, {original}, is below what kube-proxy sets"
+        ));
+    }
+    match evaluate::too_full_to_lower(key, now, &to, live) {
+        Some(Verdict::Kept {
+            message, waits_for, ..
+        }) => left_until(waits_for, format!("left at {now}: {message}")),
+        _ => Verdict::Change { to },
+    }
+}
+
+/// What goes back: the original, but nf_conntrack_max not below what kube-proxy would set. It did so
+/// once, at its start, and will not come back to raise it.
+fn least_to_restore(key: &SysctlKey, original: &Content, live: &ObservedState) -> Content {
+    match original.number() {
+        Some(number) if *key == keys::NF_CONNTRACK_MAX => {
+            let cores = u64::from(live.machine.cores);
+            let kube_proxy = cores.saturating_mul(KUBE_PROXY_PER_CORE);
+            let kube_proxy = kube_proxy.clamp(KUBE_PROXY_LEAST, KUBE_PROXY_MOST);
+            number.max(kube_proxy).into()
+        }
+        _ => original.clone(),
+    }
+}
+
+fn buckets_verdict(verdict: Verdict, plan: &Plan, live: &ObservedState) -> Verdict {
+    let key = &keys::NF_CONNTRACK_BUCKETS;
+    let (Verdict::Change { to }, Some(now)) = (&verdict, live.number(key)) else {
+        return verdict;
+    };
+    let buckets = to.number().unwrap_or(0);
+    let kernel = live.machine.kernel;
+    if let Some(max) = conntrack::max_after(plan, live)
+        && !conntrack::bears(kernel, buckets, max)
+        && buckets < now
+    {
+        return left_until(
+            Some("a lower nf_conntrack_max".to_owned()),
+            format!("left at {now}: {buckets} do not bear {max} entries"),
+        );
+    }
+    match conntrack::busy(live) {
+        Some(busy) => left_until(
+            Some("a quiet moment".to_owned()),
+            format!("left at {now}: {busy}"),
+        ),
+        None => verdict,
+    }
+}

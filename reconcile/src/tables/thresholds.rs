@@ -1,0 +1,194 @@
+//! What becomes of one threshold because of another, so that they stay in order.
+
+use nettune_crds::KeyState;
+use nettune_sizing::{DesiredValue, Mono, SysctlKey};
+
+use crate::desired::DesiredState;
+use crate::evaluate::{self, Plan, Verdict};
+use crate::memory::Memory;
+use crate::observed::ObservedState;
+use crate::ordering::{FAMILIES, Family, HIGHEST, leaf};
+
+/// What is known while the thresholds of one table are settled.
+struct Table<'a> {
+    family: &'a Family,
+    goal: &'a DesiredState,
+    live: &'a ObservedState,
+    memory: &'a Memory,
+    now: Mono,
+}
+
+/// Brings what is planned for the thresholds into an order. Every one that is there has a verdict
+/// afterwards, also where the goal does not name it: somebody else may turn the order round with it.
+pub(crate) fn settle(
+    plan: &mut Plan,
+    goal: &DesiredState,
+    live: &ObservedState,
+    memory: &Memory,
+    now: Mono,
+) {
+    for family in FAMILIES.iter().filter(|family| family.is_managed(goal)) {
+        let table = Table {
+            family,
+            goal,
+            live,
+            memory,
+            now,
+        };
+        table.follow_up(plan);
+        table.follow_down(plan);
+        for key in family.keys {
+            if !plan.contains_key(key) && live.content(key).is_some() {
+                plan.insert(key.clone(), Verdict::holds());
+            }
+        }
+    }
+}
+
+impl Table<'_> {
+    /// Makes each threshold follow the one below it up, where that one stays too high for it: because
+    /// somebody else raised it, or because the table is too full to lower it. Garbage collection
+    /// needs room between the second and the third, hence twice the lower one.
+    fn follow_up(&self, plan: &mut Plan) {
+        let mut below: Option<(&SysctlKey, u64)> = None;
+        for (place, key) in (0..).zip(self.family.keys) {
+            let Some(found) = self.live.number(key) else {
+                continue;
+            };
+            let highest = HIGHEST - 2 + place;
+            let aim = aim(plan, key, found);
+            let fits = fit(aim, found, below.map(|(_, value)| value), highest);
+            let rival = self.memory.rival(key);
+            if let Some(rival) = rival.filter(|rival| rival.waits(self.now)) {
+                if fits != found {
+                    let wanted = self.goal.wanted.get(key);
+                    plan.insert(key.clone(), rival.verdict(key, wanted));
+                }
+                below = Some((key, found.min(highest)));
+                continue;
+            }
+            let settled = if fits < found && self.has_just_set(key) {
+                found
+            } else {
+                fits
+            };
+            if settled != aim {
+                let why = match below {
+                    Some((below, value)) if settled == fits => {
+                        format!("it has to stay above {}, which is {value}", leaf(below))
+                    }
+                    None if settled == fits => {
+                        "the thresholds above it have to fit below the kernel's highest number"
+                            .to_owned()
+                    }
+                    _ => {
+                        "it was set for the sake of the thresholds beside it, and comes back when \
+                          they have rested for an hour"
+                            .to_owned()
+                    }
+                };
+                let waits_for = "lower thresholds below it";
+                let verdict = self.verdict(key, found, settled, &why, waits_for);
+                plan.insert(key.clone(), verdict);
+            }
+            below = Some((key, settled));
+        }
+    }
+
+    /// Makes each threshold follow the one above it down, where somebody else has won that one: the
+    /// kernel takes no entry past gc_thresh3, and collects none that gc_thresh2 still allows.
+    fn follow_down(&self, plan: &mut Plan) {
+        let mut above: Option<(&SysctlKey, u64)> = None;
+        for key in self.family.keys.into_iter().rev() {
+            let Some(found) = self.live.number(key) else {
+                continue;
+            };
+            let rival = self.memory.rival(key);
+            if rival.is_some_and(|rival| rival.is_contest() && rival.waits(self.now)) {
+                above = Some((key, found));
+                continue;
+            }
+            let Some((contested, limit)) = above else {
+                continue;
+            };
+            let aim = aim(plan, key, found);
+            let has_just_set = self.has_just_set(key);
+            let has_followed = has_just_set && found < aim;
+            if !has_followed && (aim < limit || limit == 0) {
+                return;
+            }
+            let roomy = limit / 2;
+            let fits = (roomy..limit).contains(&found) || (has_just_set && found < limit);
+            let settled = if fits || limit == 0 { found } else { roomy };
+            let full = evaluate::too_full_to_lower(key, &found.into(), &settled.into(), self.live);
+            if let Some(full) = full {
+                plan.insert(key.clone(), full);
+                return;
+            }
+            let leaf = leaf(contested);
+            let why = format!("it has to stay below {leaf}, which somebody else keeps changing");
+            let verdict = self.verdict(key, found, settled, &why, leaf);
+            plan.insert(key.clone(), verdict);
+            above = Some((key, settled));
+        }
+    }
+
+    /// Whether a threshold holds what was set not long ago. It is not set back at once, or somebody
+    /// who moves its neighbour up and down would move it too.
+    fn has_just_set(&self, key: &SysctlKey) -> bool {
+        let found = self.live.content(key);
+        found.is_some_and(|found| self.memory.has_just_set(key, found, self.now))
+    }
+
+    fn verdict(
+        &self,
+        key: &SysctlKey,
+        found: u64,
+        settled: u64,
+        why: &str,
+        waits_for: &str,
+    ) -> Verdict {
+        if found != settled {
+            return Verdict::Change { to: settled.into() };
+        }
+        let wanted = match self.goal.wanted.get(key) {
+            Some(DesiredValue::Exact(value)) => value.to_string(),
+            Some(DesiredValue::AtLeast(bounds)) if found < bounds.floor() => {
+                bounds.floor().to_string()
+            }
+            _ => {
+                return Verdict::Holds {
+                    note: why.to_owned(),
+                };
+            }
+        };
+        Verdict::Kept {
+            state: KeyState::Waiting,
+            message: format!("{wanted} is wanted, but {why}"),
+            waits_for: Some(waits_for.to_owned()),
+        }
+    }
+}
+
+/// What a threshold will be by the plan.
+fn aim(plan: &Plan, key: &SysctlKey, found: u64) -> u64 {
+    match plan.get(key) {
+        Some(Verdict::Change { to }) => to.number().unwrap_or(found),
+        _ => found,
+    }
+}
+
+/// The number nearest to the aim that leaves room to the thresholds on both sides.
+fn fit(aim: u64, found: u64, below: Option<u64>, highest: u64) -> u64 {
+    let Some(below) = below else {
+        return aim.min(highest);
+    };
+    let (least, roomy) = (below + 1, below.saturating_mul(2));
+    if aim >= least {
+        aim.min(highest)
+    } else if (least..=roomy.clamp(least, highest)).contains(&found) {
+        found
+    } else {
+        roomy.clamp(least, highest)
+    }
+}
