@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{ArgAction, Parser};
-use nettune_operator::{AgentSelector, Candidate, Clients, Metrics, Settings, Traces};
+use nettune_operator::{AgentSelector, Candidate, Clients, Metrics, Settings};
 use nettune_runtime::serve::{Endpoint, Health};
 use nettune_runtime::{api, logging, metrics::register_build_info, shutdown, tls};
 use prometheus_client::registry::Registry;
@@ -55,33 +55,14 @@ struct Arguments {
     /// out, agents are judged by their Nodes and profiles alone
     #[arg(long, value_name = "NAMESPACE/LABELS")]
     agent_selector: Option<AgentSelector>,
-
-    /// Sends traces (a span for each decision, write and request) by OTLP over HTTP to the collector at
-    /// this base URL, for example http://collector:4318. Left out, no span is made
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
-    otlp_endpoint: Option<String>,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tls::install();
-    // An empty variable is one that is not set.
-    let endpoint = arguments.otlp_endpoint.as_deref();
-    let traces = endpoint.filter(|url| !url.is_empty()).map(Traces::to);
-    let (traces, refused) = match traces.transpose() {
-        Ok(traces) => (traces, None),
-        Err(error) => (None, Some(error)),
-    };
-    logging::init_beside(traces.as_ref().map(Traces::layer));
-    let operated = match refused {
-        Some(error) => Err(error.into()),
-        None => operate(arguments).await,
-    };
-    if let Some(traces) = traces {
-        traces.finish().await;
-    }
-    match operated {
+    logging::init();
+    match operate(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{failure:#}");

@@ -15,8 +15,7 @@ use nettune_runtime::shutdown::Shutdown;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::field::Empty;
-use tracing::{debug_span, info, warn};
+use tracing::{info, warn};
 
 use crate::agents::AgentSelector;
 use crate::events::Announcer;
@@ -384,10 +383,7 @@ impl Operator {
             mono: Mono::at(now.duration_since(self.started)),
             wall: Timestamp::now(),
         };
-        let span = debug_span!("decide", nodes = world.nodes(), writes = Empty);
-        let decision = span.in_scope(|| decide(world, &self.memory, present));
-        span.record("writes", decision.writes.len());
-        drop(span);
+        let decision = decide(world, &self.memory, present);
         self.memory = decision.memory;
         let wake = decision.wake_at.map(|wake| now + wake.since(present.mono));
         self.metrics.decided(now.elapsed());

@@ -8,8 +8,7 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use nettune_planner::{Announcement, Object, PlannedProfile, PlannedTuning, Write};
 use tokio::time::{Instant, timeout};
-use tracing::field::{self, Empty};
-use tracing::{Instrument, debug_span, info, warn};
+use tracing::{info, warn};
 
 use crate::metrics::{Outcome, Verb};
 use crate::window::Signal;
@@ -135,14 +134,12 @@ pub(crate) async fn perform(client: Client, mut write: Write, object: Object) ->
         Write::TuningStatus { announcements, .. } => std::mem::take(announcements),
         _ => Vec::new(),
     };
-    let span = debug_span!("write", ?verb, name = object.name(), outcome = Empty);
     let sent = Instant::now();
-    let answer = timeout(DEADLINE, send(client, write));
-    let result = match answer.instrument(span.clone()).await {
+    let result = match timeout(DEADLINE, send(client, write)).await {
         Ok(result) => result.map_err(WriteError::from),
         Err(_) => Err(WriteError::Deadline),
     };
-    let done = Done {
+    Done {
         object,
         uid,
         verb,
@@ -150,9 +147,7 @@ pub(crate) async fn perform(client: Client, mut write: Write, object: Object) ->
         answered: Instant::now(),
         result,
         announcements,
-    };
-    span.record("outcome", field::debug(done.outcome()));
-    done
+    }
 }
 
 async fn send(client: Client, write: Write) -> kube::Result<Answer> {

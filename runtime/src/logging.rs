@@ -3,9 +3,8 @@
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::filter::{ParseError, Targets};
-use tracing_subscriber::layer::Identity;
 use tracing_subscriber::prelude::*;
-use tracing_subscriber::{Layer, Registry, fmt};
+use tracing_subscriber::{Layer, fmt};
 
 /// The environment variable with the filter: levels, and `target=level`, with commas between them.
 ///
@@ -22,11 +21,6 @@ const DEFAULT_FILTER: &str = "info,kube_client=error,kube_client::client::builde
 
 /// Starts logging, by `RUST_LOG` where it is set and valid. Only the first call of a process counts.
 pub fn init() {
-    init_beside(None::<Identity>);
-}
-
-/// Starts logging beside another layer, which has its own filter.
-pub fn init_beside(other: Option<impl Layer<Registry> + Send + Sync>) {
     let wanted = std::env::var(VARIABLE).unwrap_or_default();
     let (filter, refused) = match filter(&wanted) {
         Ok(filter) => (filter, None),
@@ -39,7 +33,7 @@ pub fn init_beside(other: Option<impl Layer<Registry> + Send + Sync>) {
         let json = layer.json().flatten_event(true);
         json.with_current_span(false).with_span_list(false).boxed()
     };
-    let registry = tracing_subscriber::registry().with(other);
+    let registry = tracing_subscriber::registry();
     let started = registry.with(layer.with_filter(filter)).try_init();
     if started.is_ok()
         && let Some(error) = refused

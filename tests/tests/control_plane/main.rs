@@ -7,5 +7,4 @@ mod link;
 mod operator;
 mod running;
 mod schema;
-mod traces;
 mod whole_path;
