@@ -6,20 +6,22 @@ use std::sync::Arc;
 use nettune_crds::{NodeNetworkProfileSpec, ReleasePolicy, Rollout};
 use nettune_sizing::Mono;
 
-use crate::groups::{Groups, cluster_facts};
-use crate::leaving::{Leavers, Leaving};
+use crate::assign::{Claim, Claims, Owner};
+use crate::cluster::node::PlannedNode;
+use crate::cluster::profile::{PlannedProfile, Reported};
+use crate::cluster::state::ClusterState;
+use crate::cluster::tuning::TuningContent;
+use crate::health::agent as unresponsive;
+use crate::health::startup_taint as taint;
 use crate::memory::{Memory, Recall, Seen};
-use crate::plan::{Plans, Step};
-use crate::rollout::{Candidate, Rollouts, Turn, judge};
-use crate::select::{Claim, Claims, Owner};
-use crate::status::{self, Tally};
-use crate::taint;
+use crate::rollout::gate::{Candidate, Rollouts, Turn, judge};
+use crate::rollout::transition::{Plans, Step};
+use crate::size_groups::{Groups, cluster_facts};
+use crate::status::release::{Leavers, Leaving};
+use crate::status::tuning::{self as status, Tally};
 use crate::time::{Alarm, Now};
-use crate::unresponsive;
 use crate::urgency::{Urgency, Writes};
-use crate::world::{PlannedProfile, Reported, TuningContent};
 use crate::write::Write;
-use crate::{ClusterState, PlannedNode};
 
 /// What the cluster needs now.
 #[derive(Debug, Default)]

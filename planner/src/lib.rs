@@ -4,42 +4,31 @@
 //! plan` with files, the benchmark with made-up clusters. It takes the whole [`ClusterState`] each time;
 //! causes are not remembered, contents are compared.
 
-mod agents;
-mod change;
+mod assign;
+mod cluster;
 mod decide;
-mod evidence;
-mod groups;
-mod labels;
-mod leaving;
+mod health;
 mod memory;
-mod node;
-mod peaks;
-mod plan;
 mod rollout;
-mod select;
-mod shared;
+mod size_groups;
 mod status;
-mod taint;
 mod time;
-mod unresponsive;
 mod urgency;
-mod watched;
-mod world;
 mod write;
 
-pub use agents::{ObservedPod, ObservedPodSpec, ObservedPodStatus};
-pub use decide::{Decision, decide};
-pub use groups::{Group, group_nodes};
-pub use leaving::{Leaver, Leaving};
-pub use memory::Memory;
-pub use nettune_sizing::Mono;
-pub use node::{
+pub use cluster::agent_pods::{ObservedPod, ObservedPodSpec, ObservedPodStatus};
+pub use cluster::cache::{Cache, Kind};
+pub use cluster::node::{
     ObservedCondition, ObservedNode, ObservedNodeSpec, ObservedNodeStatus, PlannedNode,
     STARTUP_TAINT,
 };
+pub use cluster::profile::{PlannedProfile, Reported, eq_ignoring_reasons};
+pub use cluster::state::ClusterState;
+pub use cluster::tuning::{PlannedTuning, TuningContent};
+pub use decide::{Decision, decide};
+pub use memory::Memory;
+pub use nettune_sizing::Mono;
+pub use size_groups::{Group, group_nodes};
+pub use status::release::{Leaver, Leaving};
 pub use time::Now;
-pub use watched::{Cache, Kind};
-pub use world::{
-    ClusterState, PlannedProfile, PlannedTuning, Reported, TuningContent, eq_ignoring_reasons,
-};
 pub use write::{Announcement, Object, Write};

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use nettune_crds::{NodeNetworkProfileSpec, NodeNetworkTuningStatus};
 
-use crate::rollout::Candidate;
-use crate::world::PlannedProfile;
+use crate::cluster::profile::PlannedProfile;
+use crate::rollout::gate::Candidate;
 
 /// One write. Each names what it was decided on, so that the API server refuses it when that has
 /// changed; then the next decision comes from the new content.

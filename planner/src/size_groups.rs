@@ -8,11 +8,13 @@ use nettune_sizing::{
     ClusterFacts, DesiredValue, NodeFacts, PodNetworkChoice, Policy, Sizes, SysctlKey, keys, size,
 };
 
-use crate::evidence::{self, Evidence};
-use crate::peaks::Peaks;
-use crate::select::{Claims, Owner};
-use crate::world::{PlannedProfile, UsableTuning, behaviour};
-use crate::{ClusterState, PlannedNode};
+use crate::assign::{Claims, Owner};
+use crate::cluster::cni::{self as evidence, Evidence};
+use crate::cluster::node::PlannedNode;
+use crate::cluster::peaks::Peaks;
+use crate::cluster::profile::{PlannedProfile, behaviour};
+use crate::cluster::state::ClusterState;
+use crate::cluster::tuning::UsableTuning;
 
 /// Nodes of one tuning with equal facts, and so with equal sizes.
 #[derive(Debug)]

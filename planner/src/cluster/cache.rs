@@ -6,8 +6,11 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
-use crate::world::{ClusterState, PlannedProfile, PlannedTuning};
-use crate::{ObservedNode, ObservedPod, PlannedNode};
+use crate::cluster::agent_pods::ObservedPod;
+use crate::cluster::node::{ObservedNode, PlannedNode};
+use crate::cluster::profile::PlannedProfile;
+use crate::cluster::state::ClusterState;
+use crate::cluster::tuning::PlannedTuning;
 
 /// The kinds of objects that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

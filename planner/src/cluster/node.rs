@@ -11,8 +11,8 @@ use nettune_crds::ProfileFacts;
 use nettune_sizing::{KernelVersion, NodeFacts};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::evidence::{self, Evidence};
-use crate::labels::Labels;
+use crate::cluster::cni::{self as evidence, Evidence};
+use crate::cluster::labels::Labels;
 
 /// A Node with just the fields that are used: a real cluster's Node has 6 KB, most of it images.
 #[derive(Resource, Clone, Debug, Default, Serialize, Deserialize)]

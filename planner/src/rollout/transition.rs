@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use nettune_crds::{NodeNetworkProfileSpec, Rollout};
 
-use crate::change::{at_once, not_lowered};
-use crate::groups::Group;
-use crate::rollout::Rollouts;
-use crate::world::behaviour;
+use crate::cluster::profile::behaviour;
+use crate::rollout::gate::Rollouts;
+use crate::rollout::safe_changes::{at_once, not_lowered};
+use crate::size_groups::Group;
 
 /// What is next for a profile.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use crate::node::{ObservedCondition, pruned};
+use crate::cluster::node::{ObservedCondition, pruned};
 
 /// A Pod with just the fields that are used.
 #[derive(Resource, Clone, Debug, Default, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::shared::Shared;
+use crate::cluster::intern::Shared;
 
 /// The keys of one node's labels, in order. The nodes of a pool have the same ones.
 type Keys = [Box<str>];

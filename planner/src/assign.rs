@@ -7,8 +7,10 @@ use std::sync::Arc;
 use nettune_crds::NodeLabels;
 use nettune_sizing::Block;
 
-use crate::world::{PlannedProfile, PlannedTuning, TuningContent, UsableTuning};
-use crate::{ClusterState, PlannedNode};
+use crate::cluster::node::PlannedNode;
+use crate::cluster::profile::PlannedProfile;
+use crate::cluster::state::ClusterState;
+use crate::cluster::tuning::{PlannedTuning, TuningContent, UsableTuning};
 
 /// The tunings of a world in the order in which they claim nodes: highest priority first, then the
 /// older, then the smaller uid.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::PlannedNode;
+use crate::cluster::node::PlannedNode;
 use crate::write::Write;
 use nettune_sizing::Mono;
 
+use crate::cluster::profile::PlannedProfile;
 use crate::time::{Alarm, Now};
-use crate::world::PlannedProfile;
 
 /// A node that is not ready by then loses the taint all the same: one that is not selected, only
 /// observed, paused or failed, or whose agent does not come, must not stay without pods.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ClusterState;
-use crate::rollout::{Candidate, Gate, MOST_NAMED};
-use crate::status::{self, Tally};
-use crate::world::Reported;
+use crate::cluster::profile::Reported;
+use crate::cluster::state::ClusterState;
+use crate::rollout::gate::{Candidate, Gate, MOST_NAMED};
+use crate::status::tuning::{self as status, Tally};
 
 /// What a stopped release waits for where the tuning is gone.
 const UNTIL_GONE: &str = "these recover or are deleted, or a tuning takes them";

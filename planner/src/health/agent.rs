@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use nettune_crds::conditions::{READY, reasons};
 
-use crate::PlannedNode;
+use crate::cluster::node::PlannedNode;
+use crate::cluster::node::Readiness;
+use crate::cluster::profile::PlannedProfile;
 use crate::memory::Silence;
-use crate::node::Readiness;
 use crate::time::{Alarm, Now};
-use crate::world::PlannedProfile;
 
 /// What is found about an agent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

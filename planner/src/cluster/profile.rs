@@ -1,0 +1,175 @@
+//! A profile as the planner needs it: what it says, and what its node's agent reports.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::api::ObjectMeta;
+use nettune_crds::conditions::{
+    self, CONNTRACK_PRESSURE, DRIFTED, NEIGHBOR_PRESSURE, READY, RELEASED, reasons,
+};
+use nettune_crds::{
+    NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkProfileStatus, ProfileFacts,
+};
+
+use crate::cluster::node::PlannedNode;
+use crate::cluster::peaks::Peaks;
+
+/// A profile in the [`ClusterState`]: a digest, not the whole object.
+#[derive(Debug)]
+pub struct PlannedProfile {
+    pub(crate) uid: Arc<str>,
+    pub(crate) resource_version: Arc<str>,
+    pub(crate) generation: Option<i64>,
+    pub(crate) owner_uid: Arc<str>,
+    /// Its spec without the reasons, which are those of their moment, and without the mark of a
+    /// canary; `None` where it cannot be read.
+    pub(crate) behaviour: Option<Arc<NodeNetworkProfileSpec>>,
+    /// Whether a rollout wrote it to a Ready node.
+    pub(crate) canary: bool,
+    pub(crate) reported: Option<Reported>,
+    pub(crate) facts: Option<ProfileFacts>,
+    pub(crate) peaks: Peaks,
+}
+
+/// What a node's agent has said, as far as decisions need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    pub(crate) observed_generation: Option<i64>,
+    pub(crate) boot_id: Arc<str>,
+    pub(crate) ready: bool,
+    pub(crate) drifted: bool,
+    released: bool,
+    /// What of its originals was not put back, where it has released.
+    pub(crate) left: Option<Arc<str>>,
+    /// Whether a table of its node is full now.
+    overflows: bool,
+    /// Whether `Ready` is there and not `Unknown`.
+    pub(crate) speaks: bool,
+    /// When `Ready` turned last, by the clock of who turned it.
+    pub(crate) turned: Option<Timestamp>,
+    /// Whether the operator has said there that the agent is unresponsive.
+    pub(crate) is_silenced: bool,
+    /// The message of `Ready` where a key has failed.
+    pub(crate) failure: Option<Arc<str>>,
+}
+
+impl PlannedProfile {
+    /// Takes a profile that could be read.
+    #[must_use]
+    pub fn new(profile: &NodeNetworkProfile) -> Self {
+        Self::of(
+            &profile.metadata,
+            Some(profile.spec.clone()),
+            profile.status.as_ref(),
+        )
+    }
+
+    /// Takes what of a profile could be read. A spec that could not is written anew where a tuning
+    /// has the node; a status that could not is none.
+    #[must_use]
+    pub fn of(
+        meta: &ObjectMeta,
+        spec: Option<NodeNetworkProfileSpec>,
+        status: Option<&NodeNetworkProfileStatus>,
+    ) -> Self {
+        let owner = meta
+            .owner_references
+            .iter()
+            .flatten()
+            .find(|owner| owner.kind == "Node");
+        Self {
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            resource_version: meta.resource_version.as_deref().unwrap_or_default().into(),
+            generation: meta.generation,
+            owner_uid: owner.map_or("", |owner| owner.uid.as_str()).into(),
+            canary: spec.as_ref().is_some_and(|spec| spec.canary),
+            behaviour: spec.map(|spec| Arc::new(behaviour(spec))),
+            reported: status.map(Reported::new),
+            facts: status.and_then(|status| status.facts.clone()),
+            peaks: status.map(Peaks::of).unwrap_or_default(),
+        }
+    }
+}
+
+impl PlannedProfile {
+    /// Whether a table of its node is full.
+    pub(crate) fn overflows(&self) -> bool {
+        let reported = self.reported.as_ref();
+        reported.is_some_and(|reported| reported.overflows)
+    }
+
+    /// Whether it makes the node hold what this spec says.
+    #[must_use]
+    pub fn says(&self, spec: &NodeNetworkProfileSpec) -> bool {
+        let own = self.behaviour.as_ref();
+        own.is_some_and(|own| **own == behaviour(spec.clone()))
+    }
+
+    /// What the agent says, where that is about this generation of the profile and this boot.
+    pub(crate) fn reported_now(&self, node: &PlannedNode) -> Option<&Reported> {
+        self.reported.as_ref().filter(|reported| {
+            let this_boot = node.boot_id.is_empty() || reported.boot_id == node.boot_id;
+            this_boot && reported.observed_generation == self.generation
+        })
+    }
+}
+
+/// Whether two specs make a node hold the same, whatever their reasons and the mark of a canary are.
+#[must_use]
+pub fn eq_ignoring_reasons(one: &NodeNetworkProfileSpec, other: &NodeNetworkProfileSpec) -> bool {
+    behaviour(one.clone()) == behaviour(other.clone())
+}
+
+/// A spec without the reasons and the mark of a canary: two specs that are equal so make a node hold
+/// the same.
+pub(crate) fn behaviour(mut spec: NodeNetworkProfileSpec) -> NodeNetworkProfileSpec {
+    spec.canary = false;
+    for sysctl in &mut spec.sysctls {
+        sysctl.reason = String::new();
+    }
+    spec
+}
+
+impl Reported {
+    /// Whether the agent has given back what it could, and no key has failed.
+    pub(crate) fn is_released(&self) -> bool {
+        self.released && self.failure.is_none()
+    }
+
+    fn new(status: &NodeNetworkProfileStatus) -> Self {
+        let ready = conditions::find(&status.conditions, READY);
+        let failure = ready
+            .filter(|ready| match ready.reason.as_str() {
+                reasons::FAILED | reasons::INVALID => true,
+                // Also where every key was answered for: one could not be written.
+                reasons::PARTLY_RESTORED => ready.status == "False",
+                _ => false,
+            })
+            .map(|ready| ready.message.as_str().into());
+        let released = conditions::find(&status.conditions, RELEASED)
+            .filter(|released| released.status == "True");
+        let left = released
+            .filter(|released| released.reason == reasons::PARTLY_RESTORED)
+            .map(|released| released.message.as_str().into());
+        let is_full = |type_, reason| {
+            let found = conditions::find(&status.conditions, type_);
+            found.is_some_and(|found| found.status == "True" && found.reason == reason)
+        };
+        Self {
+            observed_generation: status.observed_generation,
+            boot_id: status.boot_id.as_str().into(),
+            ready: ready.is_some_and(|ready| ready.status == "True"),
+            drifted: conditions::is_true(&status.conditions, DRIFTED),
+            released: released.is_some(),
+            left,
+            overflows: is_full(NEIGHBOR_PRESSURE, reasons::OVERFLOW)
+                || is_full(CONNTRACK_PRESSURE, reasons::TABLE_FULL),
+            turned: ready.map(|ready| ready.last_transition_time.0),
+            speaks: ready.is_some_and(|ready| ready.status != "Unknown"),
+            is_silenced: ready.is_some_and(|ready| {
+                ready.status == "Unknown" && ready.reason == reasons::AGENT_UNRESPONSIVE
+            }),
+            failure,
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! What a tuning's status says.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use nettune_crds::conditions::{self, OVERLAPPING, PROGRESSING, READY, reasons};
+use nettune_crds::{
+    ClusterInputs, Mode, NodeNetworkTuningStatus, NodesCount, SizeGroup, SizeInputs,
+};
+use nettune_sizing::{ClusterFacts, PodLinks};
+
+use crate::assign::Claim;
+use crate::cluster::profile::Reported;
+use crate::cluster::state::ClusterState;
+use crate::cluster::tuning::{PlannedTuning, TuningContent};
+use crate::rollout::gate::{Gate, MOST_NAMED};
+use crate::size_groups::Group;
+use crate::write::{Announcement, Write};
+
+/// Most groups and warnings in a status: it must stay small whatever the cluster.
+const MOST_LISTED: usize = 16;
+
+/// What a stopped rollout of a tuning that is there waits for.
+const UNTIL_CHANGED: &str = "the tuning changes or these recover";
+
+/// The nodes of one tuning, counted.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) count: NodesCount,
+    /// Nodes whose profile is being written.
+    pub(crate) outdated: i32,
+    /// Nodes whose turn in a rollout is yet to come.
+    pub(crate) waiting: i32,
+    /// Nodes that hold more than is wanted, until that has lasted.
+    pub(crate) shrinking: i32,
+    /// Nodes whose agent has not answered yet.
+    unresponsive: i32,
+    /// Nodes whose profile the API server does not take.
+    refused: i32,
+    /// Why, of the first of them.
+    refusal: Option<(Arc<str>, Arc<str>)>,
+    /// The first few that failed, with what their agent says.
+    failed: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl Tally {
+    /// Counts a node whose profile is to be written, where the last write was refused.
+    pub(crate) fn refuse(&mut self, name: &Arc<str>, world: &ClusterState) {
+        if let Some(why) = world.refused.get(name) {
+            self.refused += 1;
+            let first = || (Arc::clone(name), Arc::clone(why));
+            self.refusal.get_or_insert_with(first);
+        }
+    }
+
+    /// Counts a node whose profile says what it shall, by what its agent says of that.
+    pub(crate) fn add(&mut self, name: &Arc<str>, reported: Option<&Reported>) {
+        let Some(reported) = reported else {
+            self.unresponsive += 1;
+            return;
+        };
+        self.count.ready += i32::from(reported.ready);
+        self.count.drifted += i32::from(reported.drifted);
+        if let Some(failure) = &reported.failure {
+            self.count.failed += 1;
+            if self.failed.len() < MOST_NAMED {
+                self.failed.push((Arc::clone(name), Arc::clone(failure)));
+            }
+        }
+    }
+}
+
+/// The status of a tuning that can be used.
+pub(crate) fn usable<'g>(
+    claim: &Claim<'_>,
+    tally: &Tally,
+    gate: &Gate,
+    groups: impl Iterator<Item = &'g Group>,
+    cluster: ClusterFacts,
+    now: Timestamp,
+) -> NodeNetworkTuningStatus {
+    let mut groups: Vec<&Group> = groups.collect();
+    groups.sort_by(|a, b| {
+        b.nodes
+            .cmp(&a.nodes)
+            .then_with(|| a.spec.sysctls.len().cmp(&b.spec.sysctls.len()))
+    });
+    let generation = claim.tuning.generation;
+    let mut conditions = claim.tuning.status.conditions.clone();
+    let (ready, reason, message) = readiness(tally, gate, claim);
+    conditions::set(
+        &mut conditions,
+        READY,
+        Some(ready),
+        reason,
+        message,
+        generation,
+        now,
+    );
+    let (busy, reason, message) = progress(tally, gate);
+    conditions::set(
+        &mut conditions,
+        PROGRESSING,
+        Some(busy),
+        reason,
+        message,
+        generation,
+        now,
+    );
+    let (overlaps, reason, message) = overlap(claim);
+    conditions::set(
+        &mut conditions,
+        OVERLAPPING,
+        Some(overlaps),
+        reason,
+        message,
+        generation,
+        now,
+    );
+    NodeNetworkTuningStatus {
+        observed_generation: generation,
+        nodes: Some(tally.count),
+        cluster: Some(ClusterInputs {
+            nodes: i32::try_from(cluster.nodes).unwrap_or(i32::MAX),
+            pods: i64::try_from(cluster.pods).unwrap_or(i64::MAX),
+        }),
+        gc_thresh3: range(&groups, "net.ipv4.neigh.default.gc_thresh3"),
+        conntrack_max: range(&groups, "net.netfilter.nf_conntrack_max"),
+        warnings: warnings(&groups),
+        groups: groups
+            .iter()
+            .take(MOST_LISTED)
+            .map(|group| listed(group))
+            .collect(),
+        conditions,
+    }
+}
+
+/// The status of a tuning that cannot be used; `None` for one that can.
+pub(crate) fn unusable(
+    tuning: &PlannedTuning,
+    tally: &Tally,
+    now: Timestamp,
+) -> Option<NodeNetworkTuningStatus> {
+    let TuningContent::Unusable { error, .. } = &tuning.content else {
+        return None;
+    };
+    let mut status = tuning.status.clone();
+    let generation = tuning.generation;
+    let message = format!("{error}; its nodes stay as they are until it is corrected");
+    for (type_, is) in [
+        (READY, Some(false)),
+        (PROGRESSING, None),
+        (OVERLAPPING, None),
+    ] {
+        let reason = reasons::INVALID_TUNING;
+        conditions::set(
+            &mut status.conditions,
+            type_,
+            is,
+            reason,
+            &message,
+            generation,
+            now,
+        );
+    }
+    status.observed_generation = generation;
+    status.nodes = Some(tally.count);
+    Some(status)
+}
+
+/// The write of a status, where it differs from the one that is there.
+pub(crate) fn write(
+    name: &Arc<str>,
+    tuning: &PlannedTuning,
+    wanted: NodeNetworkTuningStatus,
+) -> Option<Write> {
+    (wanted != tuning.status).then(|| Write::TuningStatus {
+        tuning: Arc::clone(name),
+        uid: Arc::clone(&tuning.uid),
+        seen: Arc::clone(&tuning.resource_version),
+        announcements: announcements(&tuning.status, &wanted),
+        status: Box::new(wanted),
+    })
+}
+
+fn readiness(tally: &Tally, gate: &Gate, claim: &Claim<'_>) -> (bool, &'static str, String) {
+    let NodesCount {
+        selected,
+        ready,
+        drifted,
+        failed,
+        ..
+    } = tally.count;
+    if gate.is_stopped() && gate.waiting > 0 {
+        (
+            false,
+            reasons::ROLLOUT_STOPPED,
+            stopped(gate, UNTIL_CHANGED),
+        )
+    } else if failed > 0 {
+        (false, reasons::NODES_FAILED, failures(tally))
+    } else if selected == 0 {
+        let message = match claim.lost {
+            0 => "the node selector matches no Linux node".to_owned(),
+            lost => {
+                format!("all {lost} nodes that it selects belong to tunings that take precedence")
+            }
+        };
+        (true, reasons::NO_NODES, message)
+    } else if ready < selected {
+        let message = format!("{ready} of {selected} nodes hold what is wanted");
+        (false, reasons::NODES_NOT_READY, message)
+    } else if drifted > 0 {
+        let mode = match claim.usable.map(|usable| usable.mode) {
+            Some(Mode::Observe) => "mode Observe writes nothing",
+            _ => "mode ApplyOnce leaves what changed since",
+        };
+        let message =
+            format!("all {selected} nodes have answered; on {drifted} a value differs: {mode}");
+        (true, reasons::VALUES_DIFFER, message)
+    } else {
+        let message = format!("all {selected} nodes hold what is wanted");
+        (true, reasons::ALL_NODES_READY, message)
+    }
+}
+
+fn failures(tally: &Tally) -> String {
+    let NodesCount {
+        selected, failed, ..
+    } = tally.count;
+    let mut message = format!("{failed} of {selected} nodes have a sysctl that could not be set: ");
+    name_failed(&mut message, &tally.failed, failed.unsigned_abs());
+    message
+}
+
+/// Why a rollout goes no further, and what it waits for.
+pub(crate) fn stopped(gate: &Gate, until: &str) -> String {
+    let Gate {
+        rule,
+        written,
+        failed,
+        waiting,
+        named,
+        ..
+    } = gate;
+    let mut message = format!("{failed} of the {written} nodes written failed: ");
+    name_failed(&mut message, named, *failed);
+    let _ = write!(
+        message,
+        ". maxFailed is {}: {waiting} nodes wait until {until}",
+        rule.max_failed
+    );
+    message
+}
+
+/// The first few with what their agents say, and how many more there are.
+fn name_failed(message: &mut String, named: &[(Arc<str>, Arc<str>)], failed: u32) {
+    for (index, (node, failure)) in named.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "; " };
+        let _ = write!(message, "{comma}{node} ({failure})");
+    }
+    let unnamed = usize::try_from(failed)
+        .unwrap_or(0)
+        .saturating_sub(named.len());
+    if unnamed > 0 {
+        let _ = write!(message, "; and {unnamed} more");
+    }
+}
+
+fn progress(tally: &Tally, gate: &Gate) -> (bool, &'static str, String) {
+    let NodesCount {
+        selected,
+        ready,
+        failed,
+        releasing,
+        ..
+    } = tally.count;
+    let on_their_way = selected - ready - failed;
+    let kept = match tally.shrinking {
+        0 => String::new(),
+        nodes => format!(
+            "; {nodes} nodes keep more than is wanted, until that has lasted {} s",
+            gate.rule.shrink_after.as_secs()
+        ),
+    };
+    if gate.waiting > 0 && gate.is_closed() {
+        let waiting = gate.waiting;
+        let (reason, why) = if gate.rule.paused {
+            (reasons::PAUSED, "rollout.paused is set")
+        } else {
+            (reasons::ROLLOUT_STOPPED, "too many nodes failed")
+        };
+        let message = format!("{waiting} nodes wait: {why}{kept}");
+        return (false, reason, message);
+    }
+    if on_their_way <= 0 && releasing == 0 {
+        let message = format!("nothing is under way{kept}");
+        return (false, reasons::UP_TO_DATE, message);
+    }
+    if let Some((node, why)) = &tally.refusal {
+        let refused = tally.refused;
+        let message = format!(
+            "the API server does not take {refused} of the profiles, which are tried again; that of {node}: {why}{kept}"
+        );
+        return (false, reasons::WRITES_REFUSED, message);
+    }
+    let missing = on_their_way - tally.unresponsive - tally.outdated - tally.waiting;
+    let mut parts = Vec::new();
+    for (count, what) in [
+        (tally.outdated, "profiles are being rewritten"),
+        (tally.waiting, "nodes wait for their turn"),
+        (tally.unresponsive, "agents have not answered yet"),
+        (missing, "nodes are on their way"),
+        (releasing, "nodes are being released"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    (
+        true,
+        reasons::ROLLING_OUT,
+        format!("{}{kept}", parts.join(", ")),
+    )
+}
+
+fn overlap(claim: &Claim<'_>) -> (bool, &'static str, String) {
+    if claim.hides.is_empty() {
+        return (
+            false,
+            reasons::NO_OVERLAP,
+            "no lower tuning selects the same nodes".to_owned(),
+        );
+    }
+    let mut message = String::from("takes precedence over ");
+    for (index, (name, hidden)) in claim.hides.iter().take(MOST_NAMED).enumerate() {
+        let mut what: Vec<&str> = hidden.blocks.iter().map(|block| block.name()).collect();
+        what.extend(hidden.sysctls.then_some("sysctls"));
+        let comma = if index == 0 { "" } else { ", " };
+        let _ = write!(
+            message,
+            "{comma}{name} on {} nodes ({})",
+            hidden.nodes,
+            what.join(", ")
+        );
+    }
+    (true, reasons::HIDES_LOWER, message)
+}
+
+/// The wanted value of a sysctl over all groups: one, or the least and the greatest.
+fn range(groups: &[&Group], name: &str) -> Option<String> {
+    let values = groups.iter().filter_map(|group| {
+        let sysctl = group
+            .spec
+            .sysctls
+            .iter()
+            .find(|sysctl| sysctl.name == name)?;
+        sysctl.value.parse::<u64>().ok()
+    });
+    let (least, most) = values.fold((u64::MAX, 0), |(least, most), value| {
+        (least.min(value), most.max(value))
+    });
+    match least.cmp(&most) {
+        std::cmp::Ordering::Greater => None,
+        std::cmp::Ordering::Equal => Some(least.to_string()),
+        std::cmp::Ordering::Less => Some(format!("{least}-{most}")),
+    }
+}
+
+/// Each sentence once, with the number of nodes that it is about.
+fn warnings(groups: &[&Group]) -> Vec<String> {
+    let mut counted: Vec<(&str, usize)> = Vec::new();
+    for group in groups {
+        for warning in &group.sizes.warnings {
+            match counted.iter_mut().find(|(text, _)| *text == warning.0) {
+                Some((_, nodes)) => *nodes += group.nodes,
+                None => counted.push((&warning.0, group.nodes)),
+            }
+        }
+    }
+    let told = counted.iter().take(MOST_LISTED);
+    told.map(|(text, nodes)| format!("{nodes} nodes: {text}"))
+        .collect()
+}
+
+fn listed(group: &Group) -> SizeGroup {
+    let facts = &group.facts;
+    SizeGroup {
+        nodes: i32::try_from(group.nodes).unwrap_or(i32::MAX),
+        inputs: SizeInputs {
+            pods: facts.pods.into(),
+            memory_mib: i64::try_from(facts.memory >> 20).unwrap_or(i64::MAX),
+            cores: facts.cores.into(),
+            kernel: facts
+                .kernel
+                .as_ref()
+                .map_or_else(|| "unknown".to_owned(), ToString::to_string),
+            pod_network: group.pod_network.clone(),
+            pod_links: match facts.pod_links {
+                PodLinks::Bridge => "Bridge",
+                PodLinks::PointToPoint => "PointToPoint",
+            }
+            .to_owned(),
+        },
+        sysctls: group
+            .spec
+            .sysctls
+            .iter()
+            .map(|sysctl| format!("{} = {}", sysctl.name, sysctl.value))
+            .collect(),
+    }
+}
+
+/// What is worth an Event: readiness that changed its reason, sizes that changed.
+fn announcements(
+    old: &NodeNetworkTuningStatus,
+    new: &NodeNetworkTuningStatus,
+) -> Vec<Announcement> {
+    let mut told = Vec::new();
+    let before = conditions::find(&old.conditions, READY).map(|ready| ready.reason.as_str());
+    if let Some(ready) = conditions::find(&new.conditions, READY)
+        && before != Some(&ready.reason)
+    {
+        let reason = match ready.reason.as_str() {
+            reasons::ALL_NODES_READY => Some((false, reasons::ALL_NODES_READY)),
+            reasons::NODES_FAILED => Some((true, reasons::NODES_FAILED)),
+            reasons::ROLLOUT_STOPPED => Some((true, reasons::ROLLOUT_STOPPED)),
+            reasons::INVALID_TUNING => Some((true, reasons::INVALID_TUNING)),
+            _ => None,
+        };
+        told.extend(reason.map(|(warning, reason)| Announcement {
+            warning,
+            reason,
+            note: ready.message.clone(),
+        }));
+    }
+    let resized: Vec<String> = [
+        ("gc_thresh3", &old.gc_thresh3, &new.gc_thresh3),
+        ("nf_conntrack_max", &old.conntrack_max, &new.conntrack_max),
+    ]
+    .into_iter()
+    .filter_map(|(name, old, new)| {
+        let (old, new) = (old.as_ref()?, new.as_ref()?);
+        (old != new).then(|| format!("{name} goes from {old} to {new}"))
+    })
+    .collect();
+    if !resized.is_empty() {
+        told.push(Announcement {
+            warning: false,
+            reason: "Resized",
+            note: resized.join(", "),
+        });
+    }
+    told
+}
