@@ -12,7 +12,7 @@ use nettune_reconcile::observed::{Content, Counts, OverflowCounters, ObservedSta
 use nettune_reconcile::memory::Memory;
 use nettune_agent::standalone::policy::{Host, PolicyFile};
 use nettune_agent::kernel::sysctl::Sysctls;
-use nettune_agent::standalone::dry_run::rehearse;
+use nettune_agent::standalone::dry_run::dry_run;
 use nettune_agent::pressure::monitor::TableMonitor;
 use nettune_agent::state::store::StateDir;
 use nettune_reconcile::step::keys_to_look_at;
@@ -37,7 +37,7 @@ pub(crate) const TARGETS: [(&str, Target); 9] = [
     ("sysctl", sysctl),
 ];
 
-const SURROUNDINGS: ClusterHints = ClusterHints {
+const HINTS: ClusterHints = ClusterHints {
     nodes: 605,
     pods: 30,
     cloud: false,
@@ -100,10 +100,10 @@ fn memory(data: &[u8]) {
     let node = Node::get();
     node.put("meminfo", data);
     let identity = fixed_identity();
-    let facts = SURROUNDINGS.node(&node.roots(), &identity, &ProfileFacts::default());
+    let facts = HINTS.node(&node.roots(), &identity, &ProfileFacts::default());
     let _sizes = size(
         &nettune_sizing::Policy::default(),
-        &SURROUNDINGS.cluster(),
+        &HINTS.cluster(),
         &facts,
     );
 }
@@ -160,7 +160,7 @@ fn policy(data: &[u8]) {
     let host = Host {
         roots,
         identity: fixed_identity(),
-        surroundings: SURROUNDINGS,
+        hints: HINTS,
     };
     let sized = policy
         .size(&host, &ProfileFacts::default())
@@ -201,7 +201,7 @@ fn keeps_the_rules(goal: &DesiredState) {
         keys: sysctls.seen(),
         ..live(counts, OverflowCounters::default())
     };
-    let outcome = rehearse(goal, &live, &memory);
+    let outcome = dry_run(goal, &live, &memory);
     assert!(
         outcome.writes.len() <= 2 * goal.wanted.len() + 6,
         "{:?}",

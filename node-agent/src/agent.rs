@@ -12,13 +12,13 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::kernel::facts::{self, Identity};
-use crate::kernel::inotify::{Ring, Ringing};
+use crate::kernel::inotify::{Event, Events};
 use crate::kernel::mounts::Mounts;
-use crate::kernel::sysctl::{Noticing, Roots, Sysctls};
+use crate::kernel::sysctl::{ChangeDetection, Roots, Sysctls};
 use crate::metrics::Metrics;
 use crate::pressure::monitor::TableMonitor;
 use crate::state::store::{SaveError, StateDir};
-use crate::status::Findings;
+use crate::status::NodeReport;
 use crate::ticks::Ticks;
 use nettune_reconcile::desired::{DesiredState, Revision, Source};
 use nettune_reconcile::drift::Drift;
@@ -57,7 +57,7 @@ pub enum ProfileUpdate {
 
 /// What an agent is made of.
 #[derive(Debug)]
-pub struct Setup {
+pub struct AgentConfig {
     /// The node's name.
     pub node: String,
     /// Where the kernel's files are.
@@ -69,7 +69,7 @@ pub struct Setup {
     /// Its metrics.
     pub metrics: Metrics,
     /// Where it says what it found.
-    pub findings: watch::Sender<Option<Arc<Findings>>>,
+    pub findings: watch::Sender<Option<Arc<NodeReport>>>,
 }
 
 /// What the last decision was made on, which was to do nothing.
@@ -87,7 +87,7 @@ pub struct Agent {
     identity: Arc<Identity>,
     state: StateDir,
     metrics: Metrics,
-    findings: watch::Sender<Option<Arc<Findings>>>,
+    findings: watch::Sender<Option<Arc<NodeReport>>>,
     started: Instant,
     sysctls: Sysctls,
     signals: TableMonitor,
@@ -101,7 +101,7 @@ pub struct Agent {
     /// How it came to rest; `None` where there is something new to decide on.
     rested: Option<Rested>,
     /// How it notices changes, as it was said last.
-    noticing: Option<Noticing>,
+    change_detection: Option<ChangeDetection>,
     /// Whether a mount over a key is told by an event.
     mounts_ring: bool,
     /// From when on the state is to be flushed; `None` where it is.
@@ -111,7 +111,7 @@ pub struct Agent {
 impl Agent {
     /// Takes up what an earlier process left: the last goal is applied before the API is reached.
     #[must_use]
-    pub fn new(setup: Setup) -> Self {
+    pub fn new(setup: AgentConfig) -> Self {
         let loaded = setup.state.load();
         if let Some(set_aside) = &loaded.set_aside {
             tracing::error!(
@@ -149,7 +149,7 @@ impl Agent {
             facts_read: Mono::default(),
             due: Mono::default(),
             rested: None,
-            noticing: None,
+            change_detection: None,
             mounts_ring: false,
             flush_at: Some(Mono::default()),
         };
@@ -171,7 +171,7 @@ impl Agent {
         mut shutdown: Shutdown,
     ) -> std::io::Result<()> {
         let mut ticks = Ticks::every(LOOK)?;
-        let mut ringing = Ringing::new(self.sysctls.listen())?;
+        let mut events = Events::new(self.sysctls.listen())?;
         let mut mounts = Mounts::watch()?;
         self.mounts_ring = mounts.ring();
         let mut may_order = true;
@@ -186,11 +186,11 @@ impl Agent {
                     let order = orders.borrow_and_update().clone();
                     order.into_iter().for_each(|order| self.take(order));
                 }
-                ring = ringing.rung() => if ring == Ring::Moved {
+                ring = events.rung() => if ring == Event::Moved {
                     self.sysctls.check_paths();
                 },
                 () = mounts.changed() => self.sysctls.check_paths(),
-                () = ticks.tick() => ringing.tick(),
+                () = ticks.tick() => events.tick(),
             }
         }
     }
@@ -443,14 +443,15 @@ impl Agent {
 
     /// Once, and again where it has changed.
     fn say_how_it_notices(&mut self) {
-        let Some(noticing) = self.sysctls.noticing() else {
+        let Some(change_detection) = self.sysctls.change_detection() else {
             return;
         };
-        if self.noticing.replace(noticing) == Some(noticing) {
+        if self.change_detection.replace(change_detection) == Some(change_detection) {
             return;
         }
-        self.metrics.change_detection(noticing == Noticing::ByEvent);
-        if let Noticing::ByLooking(errno) = noticing {
+        self.metrics
+            .change_detection(change_detection == ChangeDetection::Inotify);
+        if let ChangeDetection::Polling(errno) = change_detection {
             let error = std::io::Error::from(errno).to_string();
             tracing::warn!(
                 node = self.node,
@@ -465,7 +466,7 @@ impl Agent {
         self.memory = step.memory;
         self.observe(&live, now);
         self.metrics.keys(&step.keys);
-        let findings = Findings {
+        let findings = NodeReport {
             revision: self.goal.revision().cloned(),
             task: self.goal.task,
             keys: step.keys,
@@ -517,11 +518,11 @@ impl Agent {
             let differs =
                 known.tables != tables || known.signals != found || known.facts != self.facts;
             if differs {
-                *last = Some(Arc::new(Findings {
+                *last = Some(Arc::new(NodeReport {
                     tables,
                     signals: found,
                     facts: self.facts.clone(),
-                    ..Findings::clone(known)
+                    ..NodeReport::clone(known)
                 }));
             }
             differs

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use cmd::args::{Command, RunArguments};
-use cmd::host_env::Place;
+use cmd::host_env::HostEnv;
 
 fn main() -> ExitCode {
     let arguments = match cmd::args::parse() {
@@ -64,7 +64,7 @@ fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
 async fn run(arguments: RunArguments, confinement: &Confinement) -> anyhow::Result<()> {
     let shutdown = shutdown::signal()?;
     let hangups = signal(SignalKind::hangup()).context("cannot listen to SIGHUP")?;
-    let place = Place::of(&arguments.host, arguments.node_name)?;
+    let env = HostEnv::of(&arguments.host, arguments.node_name)?;
     let mut registry = Registry::default();
     metrics::register_build_info(&mut registry, "nettune-agent", env!("CARGO_PKG_VERSION"));
     confinement.register(&mut registry);
@@ -75,12 +75,12 @@ async fn run(arguments: RunArguments, confinement: &Confinement) -> anyhow::Resu
     let mut first = None;
     if let Some(path) = arguments.policy {
         let policy_metrics = PolicyMetrics::register(&mut registry);
-        let surroundings = arguments.surroundings.surroundings();
-        let mut policy = place.standalone(path, surroundings, policy_metrics);
+        let hints = arguments.hints.hints();
+        let mut policy = env.standalone(path, hints, policy_metrics);
         first = cmd::host_env::first_order(&mut policy)?;
         standalone = Some(policy);
     }
-    let mut agent = Agent::new(place.setup(metrics.clone(), found));
+    let mut agent = Agent::new(env.setup(metrics.clone(), found));
     first.into_iter().for_each(|order| agent.take(order));
     // Before anything that can fail or be waited for.
     agent.turn();
@@ -90,13 +90,13 @@ async fn run(arguments: RunArguments, confinement: &Confinement) -> anyhow::Resu
     let worked = agent.run(orders, health.clone(), shutdown.clone());
     let told = match standalone {
         Some(policy) => {
-            let reported = policy_watch::report(findings, place.node, shutdown.clone());
+            let reported = policy_watch::report(findings, env.node, shutdown.clone());
             let watched = policy.run(order, hangups, shutdown.clone());
             Either::Left(futures::future::join(watched, reported).map(|_| Ok(())))
         }
         None => {
             metrics.register_link(&mut registry);
-            let link = Link::new(arguments.kubeconfig, &place.node, order, findings, metrics);
+            let link = Link::new(arguments.kubeconfig, &env.node, order, findings, metrics);
             Either::Right(link.run(shutdown.clone()))
         }
     };

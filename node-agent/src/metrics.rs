@@ -12,9 +12,9 @@ use prometheus_client::registry::Registry;
 
 use crate::pressure::counters::NeighborCounters;
 use crate::pressure::flannel::Entry;
-use crate::pressure::monitor::{Findings, TableMonitor};
+use crate::pressure::monitor::{TableConditions, TableMonitor};
 use crate::pressure::neighbors::Flannel;
-use crate::pressure::utilization::Tables;
+use crate::pressure::utilization::Utilization;
 use nettune_reconcile::report::KeyReport;
 
 /// All of them; clones share them.
@@ -273,7 +273,7 @@ impl Metrics {
     }
 
     /// What the tables suffer from.
-    pub fn signals(&self, signals: &TableMonitor, found: &Findings) {
+    pub fn signals(&self, signals: &TableMonitor, found: &TableConditions) {
         self.tables(signals.tables());
         // Only the reasons that hold now are there.
         self.pressure.clear();
@@ -322,7 +322,7 @@ impl Metrics {
         }
     }
 
-    fn tables(&self, tables: &Tables) {
+    fn tables(&self, tables: &Utilization) {
         let number = |entries: u64| entries.try_into().unwrap_or(i64::MAX);
         // Of a table that is gone, and of a count that is not known any more, nothing stays.
         for gauges in [&self.entries, &self.peak, &self.counted, &self.limit] {

@@ -10,14 +10,14 @@ use nettune_crds::conditions::{
 use nettune_crds::{KeyState, NodeNetworkProfileStatus, ProfileFacts, SysctlStatus, TablesUse};
 
 use crate::kernel::facts::Identity;
-use crate::pressure::conditions::Finding;
+use crate::pressure::conditions::PressureCondition;
 use crate::pressure::monitor;
 use nettune_reconcile::desired::{Revision, Task};
 use nettune_reconcile::report::KeyReport;
 
 /// What was found on the node when there was nothing left to do.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Findings {
+pub struct NodeReport {
     /// The version of the profile that the agent works on.
     pub revision: Option<Revision>,
     /// What it does with it.
@@ -31,7 +31,7 @@ pub struct Findings {
     /// Use of the tables.
     pub tables: Option<TablesUse>,
     /// What the tables suffer from.
-    pub signals: monitor::Findings,
+    pub signals: monitor::TableConditions,
     /// What only the node can see.
     pub facts: ProfileFacts,
     /// The boot and the kernel.
@@ -41,7 +41,7 @@ pub struct Findings {
 /// The most characters that a key's message may have, by the schema.
 const MOST_CHARACTERS: usize = 1024;
 
-impl Findings {
+impl NodeReport {
     /// The version of the profile that a status made of this speaks of.
     #[must_use]
     pub fn speaks_of(&self) -> Option<&Revision> {
@@ -258,7 +258,7 @@ impl Findings {
     }
 }
 
-fn pressure(finding: &Finding) -> (Option<bool>, &'static str, String) {
+fn pressure(finding: &PressureCondition) -> (Option<bool>, &'static str, String) {
     (finding.status, finding.reason, finding.message.clone())
 }
 

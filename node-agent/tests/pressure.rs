@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use nettune_agent::pressure::conditions::{Around, Finding, Pressure, QUIET};
+use nettune_agent::pressure::conditions::{
+    PressureCondition, PressureInputs, PressureTracker, QUIET,
+};
 use nettune_agent::pressure::counters::{ConntrackCounters, NeighborCounters, Reading};
 use nettune_crds::conditions::reasons;
 use nettune_sizing::Mono;
@@ -13,7 +15,7 @@ const MAX: u64 = 1000;
 
 /// A node whose counters rise as a test says.
 struct Node {
-    pressure: Pressure,
+    pressure: PressureTracker,
     reading: Reading,
     now: Mono,
 }
@@ -46,7 +48,7 @@ impl Node {
 
     fn showing(reading: Reading) -> Self {
         let mut node = Self {
-            pressure: Pressure::default(),
+            pressure: PressureTracker::default(),
             reading,
             now: Mono::default(),
         };
@@ -56,9 +58,9 @@ impl Node {
 
     fn after(&mut self, wait: Duration) {
         self.now = self.now.after(wait);
-        let around = Around {
+        let around = PressureInputs {
             conntrack_max: Some(MAX),
-            ..Around::default()
+            ..PressureInputs::default()
         };
         self.pressure.observe(&self.reading, around, self.now);
     }
@@ -81,12 +83,12 @@ impl Node {
         self.second();
     }
 
-    fn neighbors(&self) -> Finding {
-        self.pressure.neighbors(Around::default(), self.now)
+    fn neighbors(&self) -> PressureCondition {
+        self.pressure.neighbors(PressureInputs::default(), self.now)
     }
 
-    fn of_conntrack(&self) -> Finding {
-        self.pressure.conntrack(Around::default(), self.now)
+    fn of_conntrack(&self) -> PressureCondition {
+        self.pressure.conntrack(PressureInputs::default(), self.now)
     }
 }
 
@@ -264,9 +266,9 @@ fn what_is_not_shown_is_not_called_healthy() {
 
 #[test]
 fn a_table_that_pods_connections_pass_by_is_not_called_healthy() {
-    let around = Around {
+    let around = PressureInputs {
         ebpf: Some("cilium_host"),
-        ..Around::default()
+        ..PressureInputs::default()
     };
     let mut node = Node::new();
     let found = node.pressure.conntrack(around, node.now);

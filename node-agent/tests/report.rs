@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use nettune_agent::kernel::facts::Identity;
-use nettune_agent::pressure::conditions::Finding;
+use nettune_agent::pressure::conditions::PressureCondition;
 use nettune_agent::pressure::monitor;
-use nettune_agent::status::Findings;
+use nettune_agent::status::NodeReport;
 use nettune_crds::conditions::{
     self, CONNTRACK_PRESSURE, CONTESTED, DRIFTED, NEIGHBOR_PRESSURE, READY, RELEASED, reasons,
 };
@@ -37,8 +37,8 @@ fn waiting(name: &str, waits_for: &str) -> KeyReport {
     }
 }
 
-fn findings(task: Task, keys: Vec<KeyReport>) -> Findings {
-    Findings {
+fn findings(task: Task, keys: Vec<KeyReport>) -> NodeReport {
+    NodeReport {
         revision: Some(Revision {
             uid: "uid".to_owned(),
             generation: 3,
@@ -59,13 +59,13 @@ fn findings(task: Task, keys: Vec<KeyReport>) -> Findings {
     }
 }
 
-fn calm() -> monitor::Findings {
-    let none = Finding {
+fn calm() -> monitor::TableConditions {
+    let none = PressureCondition {
         status: Some(false),
         reason: reasons::NO_PRESSURE,
         message: String::new(),
     };
-    monitor::Findings {
+    monitor::TableConditions {
         neighbors: none.clone(),
         conntrack: none,
     }
@@ -73,14 +73,14 @@ fn calm() -> monitor::Findings {
 
 fn status_at(
     second: i64,
-    findings: &Findings,
+    findings: &NodeReport,
     previous: &NodeNetworkProfileStatus,
 ) -> NodeNetworkProfileStatus {
     findings.status(previous, Timestamp::from_second(second).unwrap())
 }
 
 /// `Status Reason: message` of a condition.
-fn condition(type_: &str, findings: &Findings) -> String {
+fn condition(type_: &str, findings: &NodeReport) -> String {
     let status = status_at(0, findings, &NodeNetworkProfileStatus::default());
     let found = conditions::find(&status.conditions, type_).unwrap();
     format!("{} {}: {}", found.status, found.reason, found.message)
@@ -287,12 +287,12 @@ fn a_contested_key_holds_back_ready_with_a_reason_of_its_own() {
 #[test]
 fn pressure_is_told_and_holds_back_nothing() {
     let mut found = findings(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
-    found.signals.neighbors = Finding {
+    found.signals.neighbors = PressureCondition {
         status: Some(true),
         reason: reasons::OVERFLOW,
         message: "why".to_owned(),
     };
-    found.signals.conntrack = Finding {
+    found.signals.conntrack = PressureCondition {
         status: None,
         reason: reasons::NOT_IN_PATH,
         message: "whose".to_owned(),

@@ -11,12 +11,12 @@ use crate::metrics::Metrics;
 
 /// Whether the API server answers: the watch stands, or the last request went through.
 #[derive(Debug)]
-pub(crate) struct Outage {
+pub(crate) struct Connectivity {
     since: Option<Instant>,
     metrics: Metrics,
 }
 
-impl Outage {
+impl Connectivity {
     /// None yet.
     pub(crate) fn new(metrics: Metrics) -> Self {
         Self {
@@ -109,15 +109,15 @@ mod tests {
 
     #[test]
     fn an_outage_is_on_until_a_request_goes_through() {
-        let mut outage = Outage::new(Metrics::register(&mut Registry::default()));
-        assert!(outage.since.is_none());
-        outage.noticed(&std::io::Error::other("refused"));
-        let began = outage.since;
+        let mut connectivity = Connectivity::new(Metrics::register(&mut Registry::default()));
+        assert!(connectivity.since.is_none());
+        connectivity.noticed(&std::io::Error::other("refused"));
+        let began = connectivity.since;
         assert!(began.is_some());
-        outage.noticed(&std::io::Error::other("refused"));
-        assert_eq!(outage.since, began, "it is the same one");
-        outage.over();
-        assert!(outage.since.is_none());
+        connectivity.noticed(&std::io::Error::other("refused"));
+        assert_eq!(connectivity.since, began, "it is the same one");
+        connectivity.over();
+        assert!(connectivity.since.is_none());
     }
 
     /// What is asked at these seconds after the start: whether all is read anew at each failure.

@@ -19,13 +19,13 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::agent::ProfileUpdate;
-use crate::api::connectivity::{Failing, Outage};
+use crate::api::connectivity::{Connectivity, Failing};
 use crate::api::merge_patch::difference;
 use crate::api::profiles;
-use crate::api::rate_limit::Pace;
+use crate::api::rate_limit::RateLimiter;
 use crate::clock;
 use crate::metrics::Metrics;
-use crate::status::Findings;
+use crate::status::NodeReport;
 use nettune_reconcile::desired::Revision;
 
 /// How long a write of the status may take; the client repeats it for much longer by itself.
@@ -47,9 +47,9 @@ pub struct Link {
     kubeconfig: Option<PathBuf>,
     node: String,
     orders: watch::Sender<Option<ProfileUpdate>>,
-    findings: watch::Receiver<Option<Arc<Findings>>>,
+    findings: watch::Receiver<Option<Arc<NodeReport>>>,
     metrics: Metrics,
-    outage: Outage,
+    connectivity: Connectivity,
     profile: Option<Profile>,
     /// The profile was brought by the watch, or by a list, after the write that is under way was begun.
     brought_since: bool,
@@ -63,7 +63,7 @@ pub struct Link {
     /// Pauses between writes while they fail.
     pauses: Option<Box<dyn Iterator<Item = Duration> + Send>>,
     started: Instant,
-    pace: Pace,
+    limiter: RateLimiter,
     failing: Failing,
     /// Told of each watch that the API server has begun to answer.
     stands: Arc<Notify>,
@@ -116,7 +116,7 @@ impl Link {
         kubeconfig: Option<PathBuf>,
         node: &str,
         orders: watch::Sender<Option<ProfileUpdate>>,
-        findings: watch::Receiver<Option<Arc<Findings>>>,
+        findings: watch::Receiver<Option<Arc<NodeReport>>>,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -124,7 +124,7 @@ impl Link {
             node: node.to_owned(),
             orders,
             findings,
-            outage: Outage::new(metrics.clone()),
+            connectivity: Connectivity::new(metrics.clone()),
             metrics,
             profile: None,
             brought_since: false,
@@ -133,7 +133,7 @@ impl Link {
             acknowledged: None,
             pauses: None,
             started: Instant::now(),
-            pace: Pace::new(Mono::default()),
+            limiter: RateLimiter::new(Mono::default()),
             failing: Failing::default(),
             stands: Arc::default(),
         }
@@ -239,7 +239,7 @@ impl Link {
             };
             match connected {
                 Ok(api) => return api,
-                Err(error) => self.outage.noticed(&error),
+                Err(error) => self.connectivity.noticed(&error),
             }
             sleep(pauses.next().unwrap_or_default()).await;
         }
@@ -269,7 +269,7 @@ impl Link {
                 self.order(ProfileUpdate::NoProfile);
             }
             Err(error) => {
-                self.outage.noticed(&error);
+                self.connectivity.noticed(&error);
                 self.doubt_pauses.get_or_insert_with(|| Box::new(pauses()));
             }
         }
@@ -278,7 +278,7 @@ impl Link {
     /// A watch that brings nothing yet is answered all the same.
     fn stands(&mut self) {
         self.failing.stands(Instant::now());
-        self.outage.over();
+        self.connectivity.over();
     }
 
     fn watched(
@@ -288,7 +288,7 @@ impl Link {
     ) {
         let event = match event {
             Ok(event) => event,
-            Err(error) => return self.outage.noticed(&error),
+            Err(error) => return self.connectivity.noticed(&error),
         };
         match event {
             watcher::Event::Init => {
@@ -312,7 +312,7 @@ impl Link {
             watcher::Event::InitDone if !*listed => self.gone(),
             watcher::Event::InitDone => {}
         }
-        self.outage.over();
+        self.connectivity.over();
     }
 
     /// It seems to be gone. A CustomResourceDefinition that is deleted takes its objects with it, by
@@ -382,7 +382,7 @@ impl Link {
     /// Takes the answer to a write, and says when the next one may follow.
     fn patched(&mut self, (status, answer): Answer) -> Instant {
         let now = Mono::at(self.started.elapsed());
-        let next = self.started + self.pace.take(now).since(Mono::default());
+        let next = self.started + self.limiter.take(now).since(Mono::default());
         self.metrics.status_patch(answer.is_ok());
         match answer {
             Ok(object) => {
@@ -394,14 +394,14 @@ impl Link {
                 if own == Some(&profile.revision.uid) && !self.brought_since {
                     self.profile = Some(profile);
                 }
-                self.outage.over();
+                self.connectivity.over();
                 self.pauses = None;
                 next
             }
             // Another version is there, or none: the watch brings it.
             Err(PatchError::Api(error)) if is_overtaken(&error) => next,
             Err(error) => {
-                self.outage.noticed(&error);
+                self.connectivity.noticed(&error);
                 let pauses = self.pauses.get_or_insert_with(|| Box::new(pauses()));
                 next.max(Instant::now() + pauses.next().unwrap_or_default())
             }
@@ -450,7 +450,7 @@ mod tests {
 
     use super::*;
     use crate::kernel::facts::Identity;
-    use crate::pressure::conditions::Finding;
+    use crate::pressure::conditions::PressureCondition;
     use crate::pressure::monitor;
     use nettune_reconcile::desired::Task;
 
@@ -463,21 +463,21 @@ mod tests {
         .unwrap()
     }
 
-    fn findings(generation: i64) -> Arc<Findings> {
-        let calm = || Finding {
+    fn findings(generation: i64) -> Arc<NodeReport> {
+        let calm = || PressureCondition {
             status: Some(false),
             reason: reasons::NO_PRESSURE,
             message: String::new(),
         };
         let uid = "u".to_owned();
-        Arc::new(Findings {
+        Arc::new(NodeReport {
             revision: Some(Revision { uid, generation }),
             task: Task::Enforce,
             keys: Vec::new(),
             released: false,
             malformed: None,
             tables: None,
-            signals: monitor::Findings {
+            signals: monitor::TableConditions {
                 neighbors: calm(),
                 conntrack: calm(),
             },
@@ -494,7 +494,7 @@ mod tests {
     struct Scene {
         link: Link,
         api: Api<DynamicObject>,
-        found: watch::Sender<Option<Arc<Findings>>>,
+        found: watch::Sender<Option<Arc<NodeReport>>>,
     }
 
     impl Scene {

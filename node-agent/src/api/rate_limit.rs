@@ -16,12 +16,12 @@ const EARNED_IN: Duration = Duration::from_secs(10);
 
 /// A budget of writes.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimiter {
     left: u32,
     counted_from: Mono,
 }
 
-impl Pace {
+impl RateLimiter {
     /// A whole burst.
     pub(crate) fn new(now: Mono) -> Self {
         Self {
@@ -53,12 +53,12 @@ mod tests {
 
     #[test]
     fn a_burst_is_followed_by_one_write_in_ten_seconds() {
-        let mut pace = Pace::new(Mono::default());
+        let mut limiter = RateLimiter::new(Mono::default());
         let mut now = Mono::default();
         let mut writes = Vec::new();
         while now < Mono::at(Duration::from_secs(100)) {
             writes.push(now.since(Mono::default()).as_secs());
-            now = pace.take(now);
+            now = limiter.take(now);
         }
         assert_eq!(
             writes,
@@ -70,17 +70,17 @@ mod tests {
 
     #[test]
     fn a_quiet_time_earns_the_burst_again_and_no_more() {
-        let mut pace = Pace::new(Mono::default());
+        let mut limiter = RateLimiter::new(Mono::default());
         let mut now = Mono::default();
         for _ in 0..12 {
-            now = pace.take(now);
+            now = limiter.take(now);
         }
         let start = now.after(Duration::from_secs(3600));
         let mut now = start;
         let mut writes = Vec::new();
         while now.since(start) < Duration::from_secs(40) {
             writes.push(now.since(start).as_secs());
-            now = pace.take(now);
+            now = limiter.take(now);
         }
         assert_eq!(writes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30]);
     }

@@ -84,7 +84,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "TUNING.yaml", help_heading = "No cluster")]
     pub(crate) policy: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) surroundings: SurroundingArguments,
+    pub(crate) hints: ClusterHintArguments,
 }
 
 #[derive(Debug, Args)]
@@ -98,7 +98,7 @@ pub(crate) struct CheckArguments {
     #[command(flatten)]
     pub(crate) host: HostArguments,
     #[command(flatten)]
-    pub(crate) surroundings: SurroundingArguments,
+    pub(crate) hints: ClusterHintArguments,
 }
 
 #[derive(Debug, Args)]
@@ -150,7 +150,7 @@ impl HostArguments {
 /// What a host cannot see of itself.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "No cluster")]
-pub(crate) struct SurroundingArguments {
+pub(crate) struct ClusterHintArguments {
     /// Nodes on this host's network, itself included
     #[arg(long, value_name = "N", default_value_t = 1, requires = "policy")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -164,8 +164,8 @@ pub(crate) struct SurroundingArguments {
     cloud: bool,
 }
 
-impl SurroundingArguments {
-    pub(crate) fn surroundings(&self) -> ClusterHints {
+impl ClusterHintArguments {
+    pub(crate) fn hints(&self) -> ClusterHints {
         ClusterHints {
             nodes: self.nodes,
             pods: self.pods,

@@ -7,7 +7,7 @@ use nettune_agent::clock;
 use nettune_agent::kernel::facts;
 use nettune_agent::kernel::sysctl::Sysctls;
 use nettune_agent::pressure::counters::Counters;
-use nettune_agent::standalone::dry_run::rehearse;
+use nettune_agent::standalone::dry_run::dry_run;
 use nettune_agent::standalone::policy::PolicyFile;
 use nettune_reconcile::desired::DesiredState;
 use nettune_reconcile::memory::Memory;
@@ -15,19 +15,19 @@ use nettune_reconcile::observed::{ObservedState, OverflowCounters};
 use nettune_reconcile::step::keys_to_look_at;
 
 use crate::cmd::args::CheckArguments;
-use crate::cmd::host_env::Place;
+use crate::cmd::host_env::HostEnv;
 
 /// Something would be changed, or cannot be as wanted.
 const NOT_IN_ORDER: u8 = 2;
 
 pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
-    let place = Place::of(&arguments.host, arguments.node_name.clone())?;
+    let env = HostEnv::of(&arguments.host, arguments.node_name.clone())?;
     let policy = PolicyFile::read(&arguments.policy)?;
-    let seen = facts::read(&place.roots, &place.identity, None);
-    let host = place.host(arguments.surroundings.surroundings());
+    let seen = facts::read(&env.roots, &env.identity, None);
+    let host = env.host(arguments.hints.hints());
     let sized = policy.size(&host, &seen)?;
-    let state = place.state().peek();
-    let mut text = policy.describe(&place.node, &sized, host.surroundings);
+    let state = env.state().peek();
+    let mut text = policy.describe(&env.node, &sized, host.hints);
     if let Err(error) = &state {
         let error = nettune_runtime::error::chain(error);
         text +=
@@ -35,18 +35,18 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
     }
     let memory = Memory::new(state.unwrap_or_default());
     let goal = DesiredState::read(sized.after(memory.persisted.source.as_ref()))?;
-    let mut sysctls = Sysctls::new(&place.roots.sysctl);
+    let mut sysctls = Sysctls::new(&env.roots.sysctl);
     sysctls.look_at(&keys_to_look_at(&goal, &memory));
     sysctls.look();
     let live = ObservedState {
         initial_namespace: seen.initial_network_namespace,
         keys: sysctls.seen(),
-        counts: Counters::new(&place.roots).read().counts(),
+        counts: Counters::new(&env.roots).read().counts(),
         distress: OverflowCounters::default(),
-        machine: place.identity.machine(),
+        machine: env.identity.machine(),
         wall: clock::wall(),
     };
-    let outcome = rehearse(&goal, &live, &memory);
+    let outcome = dry_run(&goal, &live, &memory);
     text += &outcome.table(&sized, &live);
     match io::stdout().lock().write_all(text.as_bytes()) {
         // `| head` has read enough.

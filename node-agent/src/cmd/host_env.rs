@@ -3,29 +3,29 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nettune_agent::agent::{ProfileUpdate, Setup};
+use nettune_agent::agent::{AgentConfig, ProfileUpdate};
 use nettune_agent::kernel::facts::Identity;
 use nettune_agent::kernel::sysctl::Roots;
 use nettune_agent::metrics::Metrics;
 use nettune_agent::standalone::host::ClusterHints;
 use nettune_agent::standalone::policy::Host;
-use nettune_agent::standalone::policy_watch::{PolicyMetrics, Standalone};
+use nettune_agent::standalone::policy_watch::{PolicyMetrics, PolicyWatch};
 use nettune_agent::state::store::StateDir;
-use nettune_agent::status::Findings;
+use nettune_agent::status::NodeReport;
 use nettune_runtime::error;
 use tokio::sync::watch;
 
 use crate::cmd::args::HostArguments;
 
 /// A node with its files.
-pub(crate) struct Place {
+pub(crate) struct HostEnv {
     pub(crate) node: String,
     pub(crate) roots: Roots,
     pub(crate) identity: Arc<Identity>,
     state_dir: PathBuf,
 }
 
-impl Place {
+impl HostEnv {
     /// Without a name, the host's own.
     pub(crate) fn of(arguments: &HostArguments, node: Option<String>) -> anyhow::Result<Self> {
         let roots = arguments.roots();
@@ -53,20 +53,20 @@ impl Place {
         StateDir::new(&self.state_dir, &self.node, &self.identity.boot_id)
     }
 
-    pub(crate) fn host(&self, surroundings: ClusterHints) -> Host {
+    pub(crate) fn host(&self, hints: ClusterHints) -> Host {
         Host {
             roots: self.roots.clone(),
             identity: Arc::clone(&self.identity),
-            surroundings,
+            hints,
         }
     }
 
     pub(crate) fn setup(
         &self,
         metrics: Metrics,
-        findings: watch::Sender<Option<Arc<Findings>>>,
-    ) -> Setup {
-        Setup {
+        findings: watch::Sender<Option<Arc<NodeReport>>>,
+    ) -> AgentConfig {
+        AgentConfig {
             node: self.node.clone(),
             roots: self.roots.clone(),
             identity: Arc::clone(&self.identity),
@@ -80,12 +80,12 @@ impl Place {
     pub(crate) fn standalone(
         &self,
         path: PathBuf,
-        surroundings: ClusterHints,
+        hints: ClusterHints,
         metrics: PolicyMetrics,
-    ) -> Standalone {
+    ) -> PolicyWatch {
         // One that cannot be used is set aside, and reported, by the agent.
         let last = self.state().peek().ok().and_then(|state| state.source);
-        Standalone::new(path, self.host(surroundings), last, metrics)
+        PolicyWatch::new(path, self.host(hints), last, metrics)
     }
 }
 
@@ -94,7 +94,7 @@ impl Place {
 ///
 /// # Errors
 /// When it cannot be used, and nothing was kept.
-pub(crate) fn first_order(policy: &mut Standalone) -> anyhow::Result<Option<ProfileUpdate>> {
+pub(crate) fn first_order(policy: &mut PolicyWatch) -> anyhow::Result<Option<ProfileUpdate>> {
     match policy.load() {
         Ok(order) => Ok(Some(order)),
         Err(error) if policy.remembers() => {

@@ -9,7 +9,7 @@ use nettune_agent::agent::{Agent, ProfileUpdate};
 use nettune_agent::api::profiles::{FetchError, fetch};
 use nettune_agent::metrics::Metrics;
 use nettune_agent::standalone::policy_watch::PolicyMetrics;
-use nettune_agent::status::Findings;
+use nettune_agent::status::NodeReport;
 use nettune_crds::KeyState;
 use nettune_runtime::api::in_words;
 use nettune_runtime::patience::pauses;
@@ -18,21 +18,21 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::cmd::args::RunArguments;
-use crate::cmd::host_env::{Place, first_order};
+use crate::cmd::host_env::{HostEnv, first_order};
 
 /// Not all is as wanted.
 const NOT_APPLIED: u8 = 2;
 
 pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
-    let place = Place::of(&arguments.host, arguments.node_name)?;
+    let env = HostEnv::of(&arguments.host, arguments.node_name)?;
     let (found, findings) = watch::channel(None);
     // Nobody asks a process for metrics that ends at once.
     let metrics = Metrics::register(&mut Registry::default());
-    let mut agent = Agent::new(place.setup(metrics, found));
+    let mut agent = Agent::new(env.setup(metrics, found));
     let is_current = match arguments.policy {
         Some(path) => {
-            let surroundings = arguments.surroundings.surroundings();
-            let mut policy = place.standalone(path, surroundings, PolicyMetrics::default());
+            let hints = arguments.hints.hints();
+            let mut policy = env.standalone(path, hints, PolicyMetrics::default());
             let order = first_order(&mut policy)?;
             let is_current = order.is_some();
             order.into_iter().for_each(|order| agent.take(order));
@@ -43,13 +43,13 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
             // What was kept of the last profile, before anything that has to be waited for.
             agent.turn();
             let wait = Duration::from_secs(arguments.timeout);
-            match ask(arguments.kubeconfig.as_deref(), &place.node, wait).await {
+            match ask(arguments.kubeconfig.as_deref(), &env.node, wait).await {
                 Ok(order) => {
                     agent.take(order);
                     agent.turn();
                 }
                 Err(error) if said(&findings).is_some_and(|found| found.revision.is_some()) => {
-                    let (node, error) = (&place.node, in_words(&error));
+                    let (node, error) = (&env.node, in_words(&error));
                     tracing::warn!(
                         node,
                         error,
@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
             true
         }
     };
-    let applied = said(&findings).is_some_and(|found| is_applied(&place.node, &found));
+    let applied = said(&findings).is_some_and(|found| is_applied(&env.node, &found));
     Ok(match (is_current, applied) {
         (false, _) => ExitCode::FAILURE,
         (true, true) => ExitCode::SUCCESS,
@@ -94,12 +94,12 @@ async fn ask(
     }
 }
 
-fn said(findings: &watch::Receiver<Option<Arc<Findings>>>) -> Option<Arc<Findings>> {
+fn said(findings: &watch::Receiver<Option<Arc<NodeReport>>>) -> Option<Arc<NodeReport>> {
     findings.borrow().clone()
 }
 
 /// Says of each key that is not applied what it is, and whether it is all right so.
-fn is_applied(node: &str, found: &Findings) -> bool {
+fn is_applied(node: &str, found: &NodeReport) -> bool {
     let mut applied = true;
     if let Some((_, error)) = &found.malformed {
         applied = false;

@@ -1,4 +1,4 @@
-//! The doorbell: inotify on the files that are held open, so that a writer is answered at once.
+//! The watcher: inotify on the files that are held open, so that a writer is answered at once.
 //!
 //! It only says that there is something to look at; what there is, the look finds out. Writers
 //! through another mount of procfs (each container has its own) and those that use netlink ring no
@@ -32,11 +32,11 @@ const MOST_BUFFERS: u32 = 4;
 
 /// One inotify instance.
 #[derive(Debug, Clone)]
-pub(crate) struct Doorbell(Arc<OwnedFd>);
+pub(crate) struct SysctlWatcher(Arc<OwnedFd>);
 
 /// What a ring says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Ring {
+pub(crate) enum Event {
     /// Nothing that matters.
     Nothing,
     /// A file was written.
@@ -47,12 +47,12 @@ pub(crate) enum Ring {
 
 /// A file that rings when it is written, for as long as this is kept.
 pub(crate) struct Watch {
-    doorbell: Doorbell,
+    watcher: SysctlWatcher,
     descriptor: i32,
 }
 
-impl Doorbell {
-    /// A doorbell that nothing rings yet.
+impl SysctlWatcher {
+    /// A watcher that nothing rings yet.
     ///
     /// # Errors
     /// EMFILE where the uid has all its instances (128 by default), ENOSYS or EPERM in some sandboxes.
@@ -73,15 +73,15 @@ impl Doorbell {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         Ok(Watch {
             descriptor: add_watch(&self.0, path, events)?,
-            doorbell: self.clone(),
+            watcher: self.clone(),
         })
     }
 
     /// Takes what has rung since the last time, and says whether that is all.
-    pub(crate) fn answer(&self) -> (Ring, bool) {
+    pub(crate) fn answer(&self) -> (Event, bool) {
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut reader = Reader::new(&self.0, &mut buffer);
-        let mut ring = Ring::Nothing;
+        let mut ring = Event::Nothing;
         let mut filled = 0;
         loop {
             if reader.is_buffer_empty() {
@@ -99,16 +99,16 @@ impl Doorbell {
     }
 }
 
-fn meaning(events: ReadFlags) -> Ring {
+fn meaning(events: ReadFlags) -> Event {
     let moved =
         ReadFlags::ATTRIB | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT | ReadFlags::QUEUE_OVERFLOW;
     if events.intersects(moved) {
-        Ring::Moved
+        Event::Moved
     } else if events.intersects(ReadFlags::MODIFY | ReadFlags::CLOSE_WRITE) {
-        Ring::Written
+        Event::Written
     } else {
         // The end of a watch (IN_IGNORED), which the agent itself has mostly asked for.
-        Ring::Nothing
+        Event::Nothing
     }
 }
 
@@ -121,26 +121,26 @@ impl fmt::Debug for Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // It holds the kernel's inode. The kernel has ended it already where the inode is gone.
-        let _gone = remove_watch(&self.doorbell.0, self.descriptor);
+        let _gone = remove_watch(&self.watcher.0, self.descriptor);
     }
 }
 
-/// The doorbell in an async loop.
+/// The watcher in an async loop.
 #[derive(Debug)]
-pub(crate) struct Ringing {
-    doorbell: Option<(Doorbell, AsyncFd<Arc<OwnedFd>>)>,
+pub(crate) struct Events {
+    watcher: Option<(SysctlWatcher, AsyncFd<Arc<OwnedFd>>)>,
     left: u32,
 }
 
-impl Ringing {
-    /// Has to be called in a runtime. Without a doorbell it never rings.
-    pub(crate) fn new(doorbell: Option<&Doorbell>) -> std::io::Result<Self> {
-        let with_readiness = |doorbell: &Doorbell| {
-            let ready = readiness(Arc::clone(&doorbell.0), Interest::READABLE)?;
-            Ok::<_, std::io::Error>((doorbell.clone(), ready))
+impl Events {
+    /// Has to be called in a runtime. Without a watcher it never rings.
+    pub(crate) fn new(watcher: Option<&SysctlWatcher>) -> std::io::Result<Self> {
+        let with_readiness = |watcher: &SysctlWatcher| {
+            let ready = readiness(Arc::clone(&watcher.0), Interest::READABLE)?;
+            Ok::<_, std::io::Error>((watcher.clone(), ready))
         };
         Ok(Self {
-            doorbell: doorbell.map(with_readiness).transpose()?,
+            watcher: watcher.map(with_readiness).transpose()?,
             left: MOST_RINGS,
         })
     }
@@ -151,21 +151,21 @@ impl Ringing {
     }
 
     /// Waits for a ring that matters, and takes it. Dropped before its end it has taken nothing.
-    pub(crate) async fn rung(&mut self) -> Ring {
+    pub(crate) async fn rung(&mut self) -> Event {
         loop {
-            let Some((doorbell, ready)) = self.doorbell.as_ref().filter(|_| self.left > 0) else {
+            let Some((watcher, ready)) = self.watcher.as_ref().filter(|_| self.left > 0) else {
                 return std::future::pending().await;
             };
             let Ok(mut guard) = ready.readable().await else {
                 // The runtime is ending.
                 return std::future::pending().await;
             };
-            let (ring, is_all) = doorbell.answer();
+            let (ring, is_all) = watcher.answer();
             if is_all {
                 guard.clear_ready();
             }
             // What a look has answered already has cost a wake-up at most.
-            if ring != Ring::Nothing {
+            if ring != Event::Nothing {
                 self.left -= 1;
                 return ring;
             }
@@ -188,14 +188,14 @@ mod tests {
     #[tokio::test]
     async fn a_write_rings_once_and_the_end_of_a_watch_does_not() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let doorbell = Doorbell::new().unwrap();
-        let watch = doorbell.watch(file.as_file(), false).unwrap();
-        let mut ringing = Ringing::new(Some(&doorbell)).unwrap();
+        let watcher = SysctlWatcher::new().unwrap();
+        let watch = watcher.watch(file.as_file(), false).unwrap();
+        let mut events = Events::new(Some(&watcher)).unwrap();
         fs::write(file.path(), "1").unwrap();
-        assert_eq!(timeout(SOON, ringing.rung()).await, Ok(Ring::Written));
+        assert_eq!(timeout(SOON, events.rung()).await, Ok(Event::Written));
         drop(watch);
         fs::write(file.path(), "2").unwrap();
-        assert!(timeout(SOON, ringing.rung()).await.is_err());
+        assert!(timeout(SOON, events.rung()).await.is_err());
     }
 
     #[tokio::test]
@@ -204,12 +204,12 @@ mod tests {
         let path = dir.path().join("a");
         fs::write(&path, "1").unwrap();
         let file = File::open(&path).unwrap();
-        let doorbell = Doorbell::new().unwrap();
-        let _watch = doorbell.watch(&file, false).unwrap();
-        let mut ringing = Ringing::new(Some(&doorbell)).unwrap();
+        let watcher = SysctlWatcher::new().unwrap();
+        let _watch = watcher.watch(&file, false).unwrap();
+        let mut events = Events::new(Some(&watcher)).unwrap();
         fs::write(dir.path().join("b"), "2").unwrap();
         fs::rename(dir.path().join("b"), &path).unwrap();
-        assert_eq!(timeout(SOON, ringing.rung()).await, Ok(Ring::Moved));
+        assert_eq!(timeout(SOON, events.rung()).await, Ok(Event::Moved));
     }
 
     #[tokio::test]
@@ -217,8 +217,8 @@ mod tests {
         let files: Vec<_> = (0..2)
             .map(|_| tempfile::NamedTempFile::new().unwrap())
             .collect();
-        let doorbell = Doorbell::new().unwrap();
-        let watch = |file: &tempfile::NamedTempFile| doorbell.watch(file.as_file(), true).unwrap();
+        let watcher = SysctlWatcher::new().unwrap();
+        let watch = |file: &tempfile::NamedTempFile| watcher.watch(file.as_file(), true).unwrap();
         let _watches: Vec<_> = files.iter().map(watch).collect();
         // Two files in turn: events that are equal to the last one are counted once.
         let scribble = |times| {
@@ -228,10 +228,10 @@ mod tests {
                 }
             }
         };
-        let mut ringing = Ringing::new(Some(&doorbell)).unwrap();
+        let mut events = Events::new(Some(&watcher)).unwrap();
         let mut rings = 0;
         scribble(5000);
-        while timeout(Duration::from_millis(50), ringing.rung())
+        while timeout(Duration::from_millis(50), events.rung())
             .await
             .is_ok()
         {
@@ -242,13 +242,13 @@ mod tests {
         scribble(8000);
         assert!(
             timeout(SOON, async {
-                while ringing.rung().await != Ring::Nothing {}
+                while events.rung().await != Event::Nothing {}
             })
             .await
             .is_err()
         );
-        ringing.tick();
-        assert_eq!(timeout(SOON, ringing.rung()).await, Ok(Ring::Written));
+        events.tick();
+        assert_eq!(timeout(SOON, events.rung()).await, Ok(Event::Written));
     }
 
     #[tokio::test]
@@ -261,18 +261,18 @@ mod tests {
         let files: Vec<_> = (0..2)
             .map(|_| tempfile::NamedTempFile::new().unwrap())
             .collect();
-        let doorbell = Doorbell::new().unwrap();
-        let watch = |file: &tempfile::NamedTempFile| doorbell.watch(file.as_file(), true).unwrap();
+        let watcher = SysctlWatcher::new().unwrap();
+        let watch = |file: &tempfile::NamedTempFile| watcher.watch(file.as_file(), true).unwrap();
         let _watches: Vec<_> = files.iter().map(watch).collect();
         for _ in 0..=most / 2 {
             for mut file in files.iter().map(tempfile::NamedTempFile::as_file) {
                 file.write_all(b"1").unwrap();
             }
         }
-        let mut ringing = Ringing::new(Some(&doorbell)).unwrap();
+        let mut events = Events::new(Some(&watcher)).unwrap();
         let lost = async {
-            while ringing.rung().await != Ring::Moved {
-                ringing.tick();
+            while events.rung().await != Event::Moved {
+                events.tick();
             }
         };
         assert!(timeout(10 * SOON, lost).await.is_ok());
@@ -280,7 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_doorbell_nothing_rings() {
-        let mut ringing = Ringing::new(None).unwrap();
-        assert!(timeout(SOON / 10, ringing.rung()).await.is_err());
+        let mut events = Events::new(None).unwrap();
+        assert!(timeout(SOON / 10, events.rung()).await.is_err());
     }
 }

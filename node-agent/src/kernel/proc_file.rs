@@ -15,12 +15,12 @@ const FIRST_BYTES: usize = 4096;
 
 /// A file of the kernel that is held open: a look is then one or two reads.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct ProcFile {
     path: PathBuf,
     file: Option<File>,
 }
 
-impl Kept {
+impl ProcFile {
     /// Opened when it is first read.
     pub(crate) const fn new(path: PathBuf) -> Self {
         Self { path, file: None }

@@ -11,7 +11,7 @@ use nettune_sizing::{InvalidValue, SysctlKey, Value};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::kernel::inotify::{Doorbell, Ring, Watch};
+use crate::kernel::inotify::{Event, SysctlWatcher, Watch};
 use crate::kernel::proc_file::is_of_kernel;
 use nettune_reconcile::observed::{Content, Seen};
 
@@ -29,9 +29,9 @@ pub struct Roots {
 #[derive(Debug)]
 pub struct Sysctls {
     root: PathBuf,
-    held: BTreeMap<SysctlKey, Held>,
+    held: BTreeMap<SysctlKey, TrackedKey>,
     /// `None` until [`Self::listen`].
-    doorbell: Option<Result<Doorbell, Errno>>,
+    watcher: Option<Result<SysctlWatcher, Errno>>,
     check_paths: bool,
     buffer: Box<[u8; BUFFER]>,
 }
@@ -47,9 +47,9 @@ const USUAL: usize = 128;
 const BEING_WRITTEN: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
-struct Held {
+struct TrackedKey {
     path: PathBuf,
-    file: Option<Opened>,
+    file: Option<OpenFile>,
     raw: Vec<u8>,
     seen: Seen,
     /// Since when looks have found an empty file.
@@ -57,7 +57,7 @@ struct Held {
 }
 
 #[derive(Debug)]
-struct Opened {
+struct OpenFile {
     file: File,
     /// Files of the kernel stay the same until they are gone, and then say so. Files of a directory
     /// that stands for it can be replaced.
@@ -69,11 +69,11 @@ struct Opened {
 
 /// How changes are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noticing {
+pub enum ChangeDetection {
     /// At once where the writer shares this mount of procfs; else by the next look.
-    ByEvent,
+    Inotify,
     /// By the next look. The error is what the kernel answered to the wish for events.
-    ByLooking(Errno),
+    Polling(Errno),
 }
 
 impl Sysctls {
@@ -83,7 +83,7 @@ impl Sysctls {
         Self {
             root: root.to_owned(),
             held: BTreeMap::new(),
-            doorbell: None,
+            watcher: None,
             check_paths: false,
             buffer: Box::new([0; BUFFER]),
         }
@@ -95,15 +95,15 @@ impl Sysctls {
         for key in keys {
             if !self.held.contains_key(key) {
                 let path = self.root.join(key.path());
-                self.held.insert(key.clone(), Held::new(path));
+                self.held.insert(key.clone(), TrackedKey::new(path));
             }
         }
     }
 
     /// Takes what has rung, the agent's own writes above all: the look that follows answers it.
     pub fn silence(&mut self) {
-        if let Some(Ok(doorbell)) = &self.doorbell
-            && doorbell.answer().0 == Ring::Moved
+        if let Some(Ok(watcher)) = &self.watcher
+            && watcher.answer().0 == Event::Moved
         {
             self.check_paths = true;
         }
@@ -112,23 +112,23 @@ impl Sysctls {
     /// Reads all, and says whether anything differs from the last time.
     pub fn look(&mut self) -> bool {
         let check_path = std::mem::take(&mut self.check_paths);
-        let doorbell = match &self.doorbell {
-            Some(Ok(doorbell)) => Some(doorbell),
+        let watcher = match &self.watcher {
+            Some(Ok(watcher)) => Some(watcher),
             _ => None,
         };
         let mut failed = None;
         let mut changed = false;
         for held in self.held.values_mut() {
             changed |= held.look(&mut self.buffer, check_path);
-            if let Some(doorbell) = doorbell
-                && let Err(errno) = held.watch(doorbell)
+            if let Some(watcher) = watcher
+                && let Err(errno) = held.watch(watcher)
             {
                 failed = Some(errno);
             }
         }
         if let Some(errno) = failed {
-            // Half a doorbell would not be told from a whole one.
-            self.doorbell = Some(Err(errno));
+            // Half a watcher would not be told from a whole one.
+            self.watcher = Some(Err(errno));
         }
         changed
     }
@@ -160,24 +160,24 @@ impl Sysctls {
     }
 
     /// Lets the keys ring when they are written, and returns what rings, where there is such a thing.
-    pub(crate) fn listen(&mut self) -> Option<&Doorbell> {
-        let doorbell = self.doorbell.get_or_insert_with(Doorbell::new);
-        doorbell.as_ref().ok()
+    pub(crate) fn listen(&mut self) -> Option<&SysctlWatcher> {
+        let watcher = self.watcher.get_or_insert_with(SysctlWatcher::new);
+        watcher.as_ref().ok()
     }
 
     /// How changes are noticed; `None` where nobody listens.
     #[must_use]
-    pub fn noticing(&self) -> Option<Noticing> {
-        Some(match self.doorbell.as_ref()? {
-            Ok(_) => Noticing::ByEvent,
-            Err(errno) => Noticing::ByLooking(*errno),
+    pub fn change_detection(&self) -> Option<ChangeDetection> {
+        Some(match self.watcher.as_ref()? {
+            Ok(_) => ChangeDetection::Inotify,
+            Err(errno) => ChangeDetection::Polling(*errno),
         })
     }
 
     /// What the last look brought.
     #[must_use]
     pub fn seen(&self) -> BTreeMap<SysctlKey, Seen> {
-        let seen = |(key, held): (&SysctlKey, &Held)| (key.clone(), held.seen.clone());
+        let seen = |(key, held): (&SysctlKey, &TrackedKey)| (key.clone(), held.seen.clone());
         self.held.iter().map(seen).collect()
     }
 
@@ -239,7 +239,7 @@ pub(crate) fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
-impl Held {
+impl TrackedKey {
     fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -300,24 +300,24 @@ impl Held {
         {
             return Ok(length);
         }
-        let opened = Opened::open(&self.path)?;
+        let opened = OpenFile::open(&self.path)?;
         let length = opened.read(buffer)?;
         self.file = Some(opened);
         Ok(length)
     }
 
     /// Lets it ring when it is written, once it could be read.
-    fn watch(&mut self, doorbell: &Doorbell) -> Result<(), Errno> {
+    fn watch(&mut self, watcher: &SysctlWatcher) -> Result<(), Errno> {
         if let Some(opened) = &mut self.file
             && opened.watch.is_none()
         {
-            opened.watch = Some(doorbell.watch(&opened.file, opened.of_kernel)?);
+            opened.watch = Some(watcher.watch(&opened.file, opened.of_kernel)?);
         }
         Ok(())
     }
 }
 
-impl Opened {
+impl OpenFile {
     fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)

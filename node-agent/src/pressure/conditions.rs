@@ -25,7 +25,7 @@ const HOST_CONNECTIONS: u64 = 1024;
 
 /// What one look brought, besides the counters.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Around<'a> {
+pub struct PressureInputs<'a> {
     /// `nf_conntrack_max`; 0 is unlimited.
     pub conntrack_max: Option<u64>,
     /// A device of an eBPF data path, where there is one.
@@ -36,7 +36,7 @@ pub struct Around<'a> {
 
 /// One of the conditions `NeighborPressure` and `ConntrackPressure`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct PressureCondition {
     /// Whether there is pressure; `None` where it cannot be told.
     pub status: Option<bool>,
     /// One word.
@@ -47,18 +47,18 @@ pub struct Finding {
 
 /// What is remembered of what the tables suffered from.
 #[derive(Debug, Default)]
-pub struct Pressure {
+pub struct PressureTracker {
     judged: Option<(Reading, Mono)>,
     ipv4: NeighborSigns,
     ipv6: NeighborSigns,
     conntrack: ConntrackSigns,
-    totals: Totals,
+    totals: PressureTotals,
     chains_too_long: bool,
 }
 
 /// Sums that the kernel does not count itself, since the agent was started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct PressureTotals {
     /// Seconds in which the conntrack table was full.
     pub full_seconds: u64,
     /// Insertions into it that lost a race against another packet of the same connection.
@@ -96,9 +96,9 @@ impl Sign {
     }
 }
 
-impl Pressure {
+impl PressureTracker {
     /// Judges what was counted since the last judgement, once a second.
-    pub fn observe(&mut self, reading: &Reading, around: Around<'_>, now: Mono) {
+    pub fn observe(&mut self, reading: &Reading, around: PressureInputs<'_>, now: Mono) {
         let most = &mut self.totals.most_connections;
         *most = reading.conntrack.count.unwrap_or(0).max(*most);
         let Some((last, at)) = self.judged else {
@@ -137,13 +137,13 @@ impl Pressure {
 
     /// Sums for the metrics.
     #[must_use]
-    pub const fn totals(&self) -> Totals {
+    pub const fn totals(&self) -> PressureTotals {
         self.totals
     }
 
     /// The neighbour tables' condition.
     #[must_use]
-    pub fn neighbors(&self, around: Around<'_>, now: Mono) -> Finding {
+    pub fn neighbors(&self, around: PressureInputs<'_>, now: Mono) -> PressureCondition {
         let mut found = Found::default();
         let overflow = families(self.ipv4.overflow.lasts(now), self.ipv6.overflow.lasts(now));
         if let Some((families, tables)) = overflow {
@@ -176,12 +176,12 @@ impl Pressure {
             family.table_fulls.is_some() && family.forced_gc_runs.is_some()
         };
         found.or_else(|| match (tells(reading.ipv4), tells(reading.ipv6)) {
-            (true, _) | (_, true) => Finding {
+            (true, _) | (_, true) => PressureCondition {
                 status: Some(false),
                 reason: reasons::NO_PRESSURE,
                 message: String::new(),
             },
-            _ => Finding {
+            _ => PressureCondition {
                 status: None,
                 reason: reasons::METRICS_UNAVAILABLE,
                 message: "/proc/net/stat/arp_cache, which only the initial network namespace has, \
@@ -193,7 +193,7 @@ impl Pressure {
 
     /// The conntrack table's condition.
     #[must_use]
-    pub fn conntrack(&self, around: Around<'_>, now: Mono) -> Finding {
+    pub fn conntrack(&self, around: PressureInputs<'_>, now: Mono) -> PressureCondition {
         let mut found = Found::default();
         if self.conntrack.full.lasts(now) {
             found.add(
@@ -223,8 +223,8 @@ impl Pressure {
     }
 
     /// What is said where nothing was found.
-    fn calm(&self, counters: &ConntrackCounters, around: Around<'_>) -> Finding {
-        let finding = |status, reason, message: &str| Finding {
+    fn calm(&self, counters: &ConntrackCounters, around: PressureInputs<'_>) -> PressureCondition {
+        let finding = |status, reason, message: &str| PressureCondition {
             status,
             reason,
             message: message.to_owned(),
@@ -342,13 +342,13 @@ impl Found {
         self.0.push((reason, sentence));
     }
 
-    fn or_else(self, calm: impl FnOnce() -> Finding) -> Finding {
+    fn or_else(self, calm: impl FnOnce() -> PressureCondition) -> PressureCondition {
         let Some((reason, _)) = self.0.first() else {
             return calm();
         };
         let reason = *reason;
         let sentences: Vec<String> = self.0.into_iter().map(|(_, sentence)| sentence).collect();
-        Finding {
+        PressureCondition {
             status: Some(true),
             reason,
             message: sentences.join(". "),

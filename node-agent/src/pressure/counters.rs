@@ -1,6 +1,6 @@
 //! The kernel's counters of its tables: how full they are, and what happened to them.
 
-use crate::kernel::proc_file::Kept;
+use crate::kernel::proc_file::ProcFile;
 use crate::kernel::sysctl::Roots;
 use nettune_reconcile::observed::Counts;
 
@@ -13,7 +13,7 @@ pub struct Counters {
     arp_cache: Statistics<3>,
     ndisc_cache: Statistics<3>,
     conntrack: Statistics<5>,
-    conntrack_count: Kept,
+    conntrack_count: ProcFile,
     buffer: Vec<u8>,
 }
 
@@ -71,12 +71,12 @@ impl Counters {
             "early_drop",
             "clashres",
         ];
-        let statistics = |name| Kept::new(roots.proc.join("net/stat").join(name));
+        let statistics = |name| ProcFile::new(roots.proc.join("net/stat").join(name));
         Self {
             arp_cache: Statistics::new(statistics("arp_cache"), neighbors),
             ndisc_cache: Statistics::new(statistics("ndisc_cache"), neighbors),
             conntrack: Statistics::new(statistics("nf_conntrack"), conntrack),
-            conntrack_count: Kept::new(roots.sysctl.join("net/netfilter/nf_conntrack_count")),
+            conntrack_count: ProcFile::new(roots.sysctl.join("net/netfilter/nf_conntrack_count")),
             buffer: Vec::new(),
         }
     }
@@ -145,7 +145,7 @@ impl From<Columns<3>> for NeighborCounters {
 /// hexadecimal. Which columns there are differs between kernels.
 #[derive(Debug)]
 struct Statistics<const N: usize> {
-    file: Kept,
+    file: ProcFile,
     names: [&'static str; N],
     /// Each processor's row at the last look.
     rows: Vec<[Option<u64>; N]>,
@@ -162,7 +162,7 @@ struct Columns<const N: usize> {
 }
 
 impl<const N: usize> Statistics<N> {
-    fn new(file: Kept, names: [&'static str; N]) -> Self {
+    fn new(file: ProcFile, names: [&'static str; N]) -> Self {
         Self {
             file,
             names,

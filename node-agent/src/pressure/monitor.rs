@@ -6,11 +6,13 @@ use nettune_sizing::{KernelVersion, Mono, keys};
 
 use crate::kernel::proc_file::read_bounded;
 use crate::kernel::sysctl::Roots;
-use crate::pressure::conditions::{Around, Finding, Pressure, Totals};
+use crate::pressure::conditions::{
+    PressureCondition, PressureInputs, PressureTotals, PressureTracker,
+};
 use crate::pressure::counters::{Counters, Reading};
 use crate::pressure::flannel;
-use crate::pressure::neighbors::{self, Counted, Flannel, Inspector};
-use crate::pressure::utilization::Tables;
+use crate::pressure::neighbors::{self, CountedEntries, Flannel, Inspector};
+use crate::pressure::utilization::Utilization;
 use nettune_reconcile::observed::{Counts, ObservedState, OverflowCounters};
 
 /// How often the devices are looked through for those that tell something.
@@ -26,8 +28,8 @@ pub struct TableMonitor {
     roots: Roots,
     counters: Counters,
     reading: Reading,
-    pressure: Pressure,
-    tables: Tables,
+    pressure: PressureTracker,
+    tables: Utilization,
     inspector: Inspector,
     ebpf: Option<&'static str>,
     flannel_devices: Vec<String>,
@@ -36,11 +38,11 @@ pub struct TableMonitor {
 
 /// What is found on the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Findings {
+pub struct TableConditions {
     /// On the neighbour tables.
-    pub neighbors: Finding,
+    pub neighbors: PressureCondition,
     /// On the conntrack table.
-    pub conntrack: Finding,
+    pub conntrack: PressureCondition,
 }
 
 impl TableMonitor {
@@ -51,8 +53,8 @@ impl TableMonitor {
             roots: roots.clone(),
             counters: Counters::new(roots),
             reading: Reading::default(),
-            pressure: Pressure::default(),
-            tables: Tables::default(),
+            pressure: PressureTracker::default(),
+            tables: Utilization::default(),
             inspector: Inspector::default(),
             ebpf: None,
             flannel_devices: Vec::new(),
@@ -63,9 +65,9 @@ impl TableMonitor {
     /// Reads the counters, and judges them where a second is over.
     pub fn read(&mut self, conntrack_max: Option<u64>, now: Mono) -> (Counts, OverflowCounters) {
         self.reading = self.counters.read();
-        let around = Around {
+        let around = PressureInputs {
             conntrack_max,
-            ..Around::default()
+            ..PressureInputs::default()
         };
         self.pressure.observe(&self.reading, around, now);
         (self.reading.counts(), self.pressure.distress())
@@ -88,7 +90,7 @@ impl TableMonitor {
         let counted = match live.machine.kernel {
             Some(kernel) if counts_all(kernel) => {
                 let counts = [live.counts.neighbors_ipv4, live.counts.neighbors_ipv6];
-                counts.map(|entries| entries.map_or(Counted::Unknown, Counted::Known))
+                counts.map(|entries| entries.map_or(CountedEntries::Unknown, CountedEntries::Known))
             }
             _ => self.inspector.counted(&live.counts),
         };
@@ -97,14 +99,14 @@ impl TableMonitor {
 
     /// What is found.
     #[must_use]
-    pub fn findings(&self, now: Mono) -> Findings {
+    pub fn findings(&self, now: Mono) -> TableConditions {
         let flannel = neighbors::sentence(self.inspector.flannel());
-        let around = Around {
+        let around = PressureInputs {
             ebpf: self.ebpf,
             flannel: flannel.as_deref(),
-            ..Around::default()
+            ..PressureInputs::default()
         };
-        Findings {
+        TableConditions {
             neighbors: self.pressure.neighbors(around, now),
             conntrack: self.pressure.conntrack(around, now),
         }
@@ -118,7 +120,7 @@ impl TableMonitor {
 
     /// Use of the tables.
     #[must_use]
-    pub const fn tables(&self) -> &Tables {
+    pub const fn tables(&self) -> &Utilization {
         &self.tables
     }
 
@@ -130,7 +132,7 @@ impl TableMonitor {
 
     /// Sums that the kernel does not count itself.
     #[must_use]
-    pub const fn totals(&self) -> Totals {
+    pub const fn totals(&self) -> PressureTotals {
         self.pressure.totals()
     }
 }

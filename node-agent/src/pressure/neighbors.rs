@@ -98,7 +98,7 @@ impl Flannel {
 
 /// How many of the entries count against the limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Counted {
+pub enum CountedEntries {
     /// Not known, and most likely of no matter.
     #[default]
     Unknown,
@@ -218,13 +218,13 @@ impl Inspector {
     }
 
     /// How many IPv4 and IPv6 neighbours count.
-    pub(crate) fn counted(&self, counts: &Counts) -> [Counted; 2] {
+    pub(crate) fn counted(&self, counts: &Counts) -> [CountedEntries; 2] {
         let counted = |dump: Option<Dump>, entries: Option<u64>| match dump.zip(entries) {
-            None => Counted::Unknown,
+            None => CountedEntries::Unknown,
             Some((dump, entries)) if dump.is_of(entries) => {
-                Counted::Known(entries.saturating_sub(dump.uncounted))
+                CountedEntries::Known(entries.saturating_sub(dump.uncounted))
             }
-            Some(_) => Counted::Stale,
+            Some(_) => CountedEntries::Stale,
         };
         [
             counted(self.ipv4, counts.neighbors_ipv4),
@@ -316,8 +316,14 @@ mod tests {
             "too soon"
         );
         let counted = |entries| inspector.counted(&counts(entries));
-        assert_eq!(counted(850), [Counted::Known(150), Counted::Unknown]);
-        assert_eq!(counted(901), [Counted::Stale, Counted::Unknown]);
+        assert_eq!(
+            counted(850),
+            [CountedEntries::Known(150), CountedEntries::Unknown]
+        );
+        assert_eq!(
+            counted(901),
+            [CountedEntries::Stale, CountedEntries::Unknown]
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nettune_crds::{TableUse, TablesUse};
 use nettune_sizing::{Mono, keys};
 
-use crate::pressure::neighbors::Counted;
+use crate::pressure::neighbors::CountedEntries;
 use nettune_reconcile::observed::{ObservedState, OverflowCounters};
 
 /// Upper ends of the bands, in per cent of the limit.
@@ -19,16 +19,16 @@ const LEAST_PEAK: u64 = 1024;
 
 /// Use of both tables, as it was seen until now.
 #[derive(Debug, Default)]
-pub struct Tables {
+pub struct Utilization {
     answered: OverflowCounters,
-    ipv4: Table,
-    ipv6: Table,
-    conntrack: Table,
+    ipv4: TableUtilization,
+    ipv6: TableUtilization,
+    conntrack: TableUtilization,
 }
 
 /// Use of one table, with every digit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fill {
+pub struct TableUsage {
     /// Entries now, also those that do not count against the limit.
     pub entries: u64,
     /// Entries that count; `None` where that is not known.
@@ -40,14 +40,14 @@ pub struct Fill {
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    fill: Option<Fill>,
+struct TableUtilization {
+    fill: Option<TableUsage>,
     /// Whether what is shown is of entries that count.
     counts: bool,
     most_used: u64,
     band: Band,
     peak: Band,
-    limit: ShownLimit,
+    limit: ReportedLimit,
 }
 
 /// A number that goes up at once, and down after [`DOWN_AFTER`], to the most of that time.
@@ -77,7 +77,7 @@ impl Band {
 /// The limit that is shown: the one that is there, but somebody who keeps changing it must not make as
 /// many statuses.
 #[derive(Debug)]
-struct ShownLimit {
+struct ReportedLimit {
     limit: u64,
     /// How often it may change at once.
     left: u32,
@@ -91,7 +91,7 @@ const MOST_CHANGES: u32 = 8;
 /// How long it takes to earn one more.
 const CHANGE_EARNED_IN: Duration = Duration::from_secs(600);
 
-impl Default for ShownLimit {
+impl Default for ReportedLimit {
     fn default() -> Self {
         Self {
             limit: 0,
@@ -101,7 +101,7 @@ impl Default for ShownLimit {
     }
 }
 
-impl ShownLimit {
+impl ReportedLimit {
     fn observe(&mut self, limit: u64, now: Mono) -> u64 {
         if limit == self.limit {
             return limit;
@@ -120,18 +120,18 @@ impl ShownLimit {
     }
 }
 
-impl Tables {
+impl Utilization {
     /// Takes a look into account. `counted` is of IPv4 and IPv6 neighbours.
-    pub fn observe(&mut self, live: &ObservedState, counted: [Counted; 2], now: Mono) {
+    pub fn observe(&mut self, live: &ObservedState, counted: [CountedEntries; 2], now: Mono) {
         let counts = &live.counts;
         let last = std::mem::replace(&mut self.answered, live.distress);
         let overflowed = [
             live.distress.neighbors_ipv4_overflows > last.neighbors_ipv4_overflows,
             live.distress.neighbors_ipv6_overflows > last.neighbors_ipv6_overflows,
         ];
-        let look = |entries: Option<u64>, counted: Counted, key| {
+        let look = |entries: Option<u64>, counted: CountedEntries, key| {
             let (entries, limit) = entries.zip(live.number(key))?;
-            Some(Look {
+            Some(Sample {
                 entries,
                 counted,
                 limit,
@@ -144,8 +144,8 @@ impl Tables {
         let neighbors = |(entries, limit), counted, overflowed: bool| {
             look(entries, counted, limit).map(|look| match overflowed {
                 // Whatever was looked up last: the kernel has counted as many as there may be.
-                true => Look {
-                    counted: Counted::Known(look.limit),
+                true => Sample {
+                    counted: CountedEntries::Known(look.limit),
                     ..look
                 },
                 false => look,
@@ -158,7 +158,7 @@ impl Tables {
         self.ipv6
             .observe(neighbors(ipv6, counted_ipv6, overflowed_ipv6), now);
         let connections = counts.conntrack;
-        let counted = connections.map_or(Counted::Unknown, Counted::Known);
+        let counted = connections.map_or(CountedEntries::Unknown, CountedEntries::Known);
         let max = &keys::NF_CONNTRACK_MAX;
         self.conntrack.observe(look(connections, counted, max), now);
     }
@@ -189,39 +189,39 @@ impl Tables {
     }
 
     /// Each table's name and use.
-    pub fn fills(&self) -> impl Iterator<Item = (&'static str, Fill)> {
+    pub fn fills(&self) -> impl Iterator<Item = (&'static str, TableUsage)> {
         let tables = [
             ("neighbors_ipv4", &self.ipv4),
             ("neighbors_ipv6", &self.ipv6),
             ("conntrack", &self.conntrack),
         ];
-        let fill = |(name, table): (_, &Table)| table.fill.map(|fill| (name, fill));
+        let fill = |(name, table): (_, &TableUtilization)| table.fill.map(|fill| (name, fill));
         tables.into_iter().filter_map(fill)
     }
 }
 
 /// What one look at a table brought.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct Sample {
     entries: u64,
-    counted: Counted,
+    counted: CountedEntries,
     limit: u64,
 }
 
-impl Table {
-    fn observe(&mut self, look: Option<Look>, now: Mono) {
+impl TableUtilization {
+    fn observe(&mut self, look: Option<Sample>, now: Mono) {
         // No limit: nothing to be a part of.
         let Some(look) = look.filter(|look| look.limit > 0) else {
             *self = Self::default();
             return;
         };
-        let Look { entries, limit, .. } = look;
+        let Sample { entries, limit, .. } = look;
         let last = self.fill;
         let counted = match look.counted {
-            Counted::Known(counted) => Some(counted),
-            Counted::Stale | Counted::Unknown => None,
+            CountedEntries::Known(counted) => Some(counted),
+            CountedEntries::Stale | CountedEntries::Unknown => None,
         };
-        self.fill = Some(Fill {
+        self.fill = Some(TableUsage {
             entries,
             counted,
             peak: last.map_or(entries, |last| last.peak.max(entries)),
@@ -239,11 +239,11 @@ impl Table {
             self.most_used = 0;
         }
         let used = match look.counted {
-            Counted::Known(counted) => counted,
-            Counted::Unknown => entries,
+            CountedEntries::Known(counted) => counted,
+            CountedEntries::Unknown => entries,
             // What is shown stays until it is known again.
-            Counted::Stale if self.band.shown > 0 => return,
-            Counted::Stale => entries,
+            CountedEntries::Stale if self.band.shown > 0 => return,
+            CountedEntries::Stale => entries,
         };
         self.most_used = self.most_used.max(used);
         self.band.observe(band(used, limit), now);
@@ -287,27 +287,27 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn look(entries: u64, limit: u64) -> Option<Look> {
-        Some(Look {
+    fn look(entries: u64, limit: u64) -> Option<Sample> {
+        Some(Sample {
             entries,
-            counted: Counted::Unknown,
+            counted: CountedEntries::Unknown,
             limit,
         })
     }
 
-    fn counted(entries: u64, counted: u64, limit: u64) -> Option<Look> {
-        Some(Look {
+    fn counted(entries: u64, counted: u64, limit: u64) -> Option<Sample> {
+        Some(Sample {
             entries,
-            counted: Counted::Known(counted),
+            counted: CountedEntries::Known(counted),
             limit,
         })
     }
 
     #[test]
     fn a_band_goes_up_at_once_and_down_after_an_hour() {
-        let mut table = Table::default();
+        let mut table = TableUtilization::default();
         let start = Mono::default();
-        let shown = |table: &Table| table.in_bands().unwrap().use_percent;
+        let shown = |table: &TableUtilization| table.in_bands().unwrap().use_percent;
         table.observe(look(1, 100), start);
         assert_eq!(shown(&table), 10);
         table.observe(look(80, 100), start);
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_band_goes_down_to_the_most_of_that_hour() {
-        let mut table = Table::default();
+        let mut table = TableUtilization::default();
         let start = Mono::default();
         table.observe(look(80, 100), start);
         table.observe(look(1, 100), start.after(SECOND));
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_band_that_rises_in_between_starts_the_hour_anew() {
-        let mut table = Table::default();
+        let mut table = TableUtilization::default();
         let start = Mono::default();
         table.observe(look(80, 100), start);
         table.observe(look(1, 100), start.after(SECOND));
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_peak_is_of_entries_and_not_of_an_earlier_limit() {
-        let mut table = Table::default();
+        let mut table = TableUtilization::default();
         table.observe(look(80, 100), Mono::default());
         table.observe(look(80, 1000), Mono::default());
         let shown = table.in_bands().unwrap();
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn entries_that_do_not_count_make_no_use_and_no_peak() {
-        let mut table = Table::default();
+        let mut table = TableUtilization::default();
         table.observe(look(7400, 8192), Mono::default());
         let shown = table.in_bands().unwrap();
         assert_eq!((shown.use_percent, shown.peak_entries), (100, None));
@@ -368,13 +368,13 @@ mod tests {
 
     #[test]
     fn what_is_shown_stays_while_it_is_not_known_how_many_count() {
-        let mut table = Table::default();
+        let mut table = TableUtilization::default();
         let start = Mono::default();
         table.observe(counted(7400, 900, 8192), start);
         let shown = table.in_bands();
-        let stale = Look {
+        let stale = Sample {
             entries: 8100,
-            counted: Counted::Stale,
+            counted: CountedEntries::Stale,
             limit: 8192,
         };
         table.observe(Some(stale), start.after(SECOND));
@@ -385,10 +385,10 @@ mod tests {
 
     #[test]
     fn peaks_are_powers_of_two_up_at_once_and_down_after_an_hour() {
-        let mut table = Table::default();
+        let mut table = TableUtilization::default();
         let start = Mono::default();
-        let peak = |table: &Table| table.in_bands().unwrap().peak_entries;
-        let observe = |table: &mut Table, entries, at| {
+        let peak = |table: &TableUtilization| table.in_bands().unwrap().peak_entries;
+        let observe = |table: &mut TableUtilization, entries, at| {
             table.observe(counted(entries, entries, 1 << 20), at);
         };
         observe(&mut table, 3, start);
@@ -406,14 +406,14 @@ mod tests {
 
     #[test]
     fn a_table_without_a_limit_has_no_use() {
-        let mut table = Table::default();
+        let mut table = TableUtilization::default();
         table.observe(look(80, 0), Mono::default());
         assert_eq!(table.in_bands(), None);
     }
 
     #[test]
     fn somebody_who_keeps_changing_a_limit_does_not_keep_changing_what_is_shown() {
-        let mut table = Table::default();
+        let mut table = TableUtilization::default();
         let start = Mono::default();
         let mut shown = Vec::new();
         for second in 0..3600 {

@@ -10,7 +10,7 @@ use nettune_crds::table::{self, Row, wrap};
 use nettune_crds::{KeyState, ProfileSysctl};
 use nettune_sizing::{Mono, SysctlKey};
 
-use crate::standalone::policy::Sized;
+use crate::standalone::policy::SizedPolicy;
 use nettune_reconcile::desired::DesiredState;
 use nettune_reconcile::memory::Memory;
 use nettune_reconcile::observed::{Content, ObservedState, Seen};
@@ -31,7 +31,7 @@ pub struct Outcome {
 
 /// Takes every step to a goal in thought.
 #[must_use]
-pub fn rehearse(goal: &DesiredState, live: &ObservedState, memory: &Memory) -> Outcome {
+pub fn dry_run(goal: &DesiredState, live: &ObservedState, memory: &Memory) -> Outcome {
     let (mut live, mut memory) = (live.clone(), memory.clone());
     let now = Mono::default();
     let mut outcome = Outcome {
@@ -66,7 +66,7 @@ impl Outcome {
 
     /// A table of every key, and below it what would be done.
     #[must_use]
-    pub fn table(&self, sized: &Sized, live: &ObservedState) -> String {
+    pub fn table(&self, sized: &SizedPolicy, live: &ObservedState) -> String {
         let writes: BTreeMap<&str, &Content> = self
             .writes
             .iter()

@@ -28,12 +28,12 @@ pub struct Host {
     /// The boot and the kernel.
     pub identity: Arc<Identity>,
     /// What it cannot see of itself.
-    pub surroundings: ClusterHints,
+    pub hints: ClusterHints,
 }
 
 /// What a policy comes to on this host.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sized {
+pub struct SizedPolicy {
     /// The profile that an operator would write.
     pub spec: NodeNetworkProfileSpec,
     /// What the administrator should know.
@@ -94,7 +94,7 @@ pub struct PolicyFile {
     /// The tuning.
     pub tuning: NodeNetworkTuning,
     /// Fields of the spec that were given and are passed over.
-    pub passed_over: Vec<&'static str>,
+    pub ignored_fields: Vec<&'static str>,
 }
 
 /// What chooses among nodes, or orders changes between them.
@@ -129,16 +129,16 @@ impl PolicyFile {
             let given = raw.iter().find_map(|object| object.get("spec")?.get(field));
             given.is_some_and(|value| !value.is_null())
         };
-        let passed_over = ABOUT_MANY_NODES.into_iter().filter(is_given).collect();
+        let ignored_fields = ABOUT_MANY_NODES.into_iter().filter(is_given).collect();
         Ok(Self {
             tuning,
-            passed_over,
+            ignored_fields,
         })
     }
 
     /// What it is sized for, in the words of `kubectl nettune plan`.
     #[must_use]
-    pub fn describe(&self, node: &str, sized: &Sized, surroundings: ClusterHints) -> String {
+    pub fn describe(&self, node: &str, sized: &SizedPolicy, hints: ClusterHints) -> String {
         let NodeFacts {
             memory,
             cores,
@@ -146,7 +146,7 @@ impl PolicyFile {
             ipv6,
             ..
         } = &sized.facts;
-        let ClusterHints { nodes, pods, cloud } = surroundings;
+        let ClusterHints { nodes, pods, cloud } = hints;
         let kernel = kernel.map_or_else(|| "unknown".to_owned(), |kernel| kernel.to_string());
         let nodes = match nodes {
             1 => "a single node".to_owned(),
@@ -172,8 +172,8 @@ impl PolicyFile {
             "  ",
         );
         wrap(&mut text, &facts, "  ", "  ");
-        if !self.passed_over.is_empty() {
-            let fields = self.passed_over.join(", ");
+        if !self.ignored_fields.is_empty() {
+            let fields = self.ignored_fields.join(", ");
             let passed = format!("passed over, as here is one host and no cluster: {fields}");
             wrap(&mut text, &passed, "  ", "  ");
         }
@@ -185,11 +185,11 @@ impl PolicyFile {
     ///
     /// # Errors
     /// When its values do not go together, which reading it has ruled out.
-    pub fn size(&self, host: &Host, seen: &ProfileFacts) -> Result<Sized, InvalidTuning> {
+    pub fn size(&self, host: &Host, seen: &ProfileFacts) -> Result<SizedPolicy, InvalidTuning> {
         let policy = Policy::try_from(&self.tuning.spec)?;
-        let facts = host.surroundings.node(&host.roots, &host.identity, seen);
-        let Sizes { sysctls, warnings } = size(&policy, &host.surroundings.cluster(), &facts);
-        Ok(Sized {
+        let facts = host.hints.node(&host.roots, &host.identity, seen);
+        let Sizes { sysctls, warnings } = size(&policy, &host.hints.cluster(), &facts);
+        Ok(SizedPolicy {
             spec: NodeNetworkProfileSpec {
                 tuning: self.tuning.name_any(),
                 mode: self.tuning.spec.mode,
@@ -204,7 +204,7 @@ impl PolicyFile {
     }
 }
 
-impl Sized {
+impl SizedPolicy {
     /// The profile's next version after `last`; `last` itself where it wants the same: a reason is
     /// that of its moment, and a new version would have `ApplyOnce` apply again.
     #[must_use]

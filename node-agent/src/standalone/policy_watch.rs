@@ -25,10 +25,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::agent::ProfileUpdate;
-use crate::api::rate_limit::Pace;
+use crate::api::rate_limit::RateLimiter;
 use crate::kernel::facts;
-use crate::standalone::policy::{Host, PolicyError, PolicyFile, Sized};
-use crate::status::Findings;
+use crate::standalone::policy::{Host, PolicyError, PolicyFile, SizedPolicy};
+use crate::status::NodeReport;
 use nettune_reconcile::desired::Source;
 
 /// How often the file is looked at. A look costs a microsecond and sees every kind of change: a write,
@@ -40,12 +40,12 @@ const RESIZE: Duration = Duration::from_secs(30);
 
 /// The policy of this host, as it was read last.
 #[derive(Debug)]
-pub struct Standalone {
+pub struct PolicyWatch {
     path: PathBuf,
     host: Host,
     metrics: PolicyMetrics,
     /// The file as it was when it was read last.
-    stamp: Stamp,
+    version: FileVersion,
     policy: Option<PolicyFile>,
     /// What was ordered last, by this process or by an earlier one.
     last: Option<Arc<Source>>,
@@ -55,7 +55,7 @@ pub struct Standalone {
 
 /// What tells one state of a file from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Stamp {
+enum FileVersion {
     File {
         device: u64,
         inode: u64,
@@ -106,7 +106,7 @@ impl PolicyMetrics {
     }
 }
 
-impl Standalone {
+impl PolicyWatch {
     /// A policy file that was not read yet. `last` is what an earlier process ordered.
     #[must_use]
     pub fn new(
@@ -119,7 +119,7 @@ impl Standalone {
             path,
             host,
             metrics,
-            stamp: Stamp::Absent,
+            version: FileVersion::Absent,
             policy: None,
             last,
             pod_links: None,
@@ -139,15 +139,15 @@ impl Standalone {
     /// With the file and the field, when it cannot be used.
     pub fn load(&mut self) -> Result<ProfileUpdate, PolicyError> {
         // Before it is read: what is written in between is read again.
-        self.stamp = self.look();
+        self.version = self.look();
         let read = PolicyFile::read(&self.path);
         self.metrics.loaded(read.is_ok());
         let policy = read?;
         let path = self.path.display().to_string();
         let tuning = policy.tuning.metadata.name.as_deref().unwrap_or_default();
         tracing::info!(path, tuning, mode = ?policy.tuning.spec.mode, "the policy was read");
-        if !policy.passed_over.is_empty() {
-            let fields = policy.passed_over.join(", ");
+        if !policy.ignored_fields.is_empty() {
+            let fields = policy.ignored_fields.join(", ");
             tracing::warn!(
                 path,
                 tuning,
@@ -173,7 +173,7 @@ impl Standalone {
         Ok(ProfileUpdate::Profile(source))
     }
 
-    fn size(&mut self, policy: &PolicyFile) -> Result<Sized, PolicyError> {
+    fn size(&mut self, policy: &PolicyFile) -> Result<SizedPolicy, PolicyError> {
         let seen = facts::read(&self.host.roots, &self.host.identity, self.pod_links);
         self.pod_links = seen.pod_links;
         policy
@@ -184,17 +184,17 @@ impl Standalone {
             })
     }
 
-    fn look(&self) -> Stamp {
+    fn look(&self) -> FileVersion {
         match fs::metadata(&self.path) {
-            Ok(file) => Stamp::File {
+            Ok(file) => FileVersion::File {
                 device: file.dev(),
                 inode: file.ino(),
                 size: file.size(),
                 modified: (file.mtime(), file.mtime_nsec()),
                 changed: (file.ctime(), file.ctime_nsec()),
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Stamp::Absent,
-            Err(error) => Stamp::Unknown(error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => FileVersion::Absent,
+            Err(error) => FileVersion::Unknown(error.to_string()),
         }
     }
 
@@ -217,7 +217,7 @@ impl Standalone {
             let order = if asked {
                 tracing::info!("SIGHUP: reading the policy again");
                 self.reload()
-            } else if self.look() != self.stamp {
+            } else if self.look() != self.version {
                 self.reload()
             } else if sized.elapsed() >= RESIZE {
                 self.resize()
@@ -241,8 +241,8 @@ impl Standalone {
             Err(error) => {
                 let path = self.path.display().to_string();
                 let error = chain(&error);
-                match self.stamp {
-                    Stamp::Absent => tracing::warn!(
+                match self.version {
+                    FileVersion::Absent => tracing::warn!(
                         path,
                         "the policy is gone: nothing changes, what was read last stays in force"
                     ),
@@ -268,13 +268,13 @@ impl Standalone {
 /// Logs each condition that turns, or says something else than before, until the end is asked for; as
 /// often as a status would be written and no more.
 pub async fn report(
-    mut findings: watch::Receiver<Option<Arc<Findings>>>,
+    mut findings: watch::Receiver<Option<Arc<NodeReport>>>,
     node: String,
     mut shutdown: Shutdown,
 ) {
     let mut previous = NodeNetworkProfileStatus::default();
     let started = Instant::now();
-    let mut pace = Pace::new(Mono::default());
+    let mut limiter = RateLimiter::new(Mono::default());
     let mut next = Mono::default();
     loop {
         let changed = async {
@@ -313,7 +313,7 @@ pub async fn report(
             }
         }
         if says_something {
-            next = pace.take(Mono::at(started.elapsed()));
+            next = limiter.take(Mono::at(started.elapsed()));
         }
         previous = status;
     }

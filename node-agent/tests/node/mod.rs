@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use nettune_agent::agent::{Agent, ProfileUpdate, Setup};
+use nettune_agent::agent::{Agent, AgentConfig, ProfileUpdate};
 use nettune_agent::kernel::facts::Identity;
 use nettune_agent::kernel::sysctl::Roots;
 use nettune_agent::metrics::Metrics;
 use nettune_agent::state::store::StateDir;
-use nettune_agent::status::Findings;
+use nettune_agent::status::NodeReport;
 use nettune_crds::{NodeNetworkProfileStatus, SysctlStatus};
 use nettune_reconcile::desired::{Revision, Source};
 use prometheus_client::registry::Registry;
@@ -30,7 +30,7 @@ pub(crate) struct Node {
     pub(crate) dir: TempDir,
     pub(crate) boot_id: &'static str,
     pub(crate) name: &'static str,
-    pub(crate) findings: watch::Receiver<Option<Arc<Findings>>>,
+    pub(crate) findings: watch::Receiver<Option<Arc<NodeReport>>>,
 }
 
 impl Node {
@@ -102,7 +102,7 @@ impl Node {
         };
         let (found, findings) = watch::channel(None);
         self.findings = findings;
-        Agent::new(Setup {
+        Agent::new(AgentConfig {
             node: self.name.to_owned(),
             identity: Arc::new(Identity::read(&roots).unwrap()),
             roots,

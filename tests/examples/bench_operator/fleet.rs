@@ -12,7 +12,7 @@ use nettune_agent::kernel::facts::Identity;
 use nettune_agent::kernel::sysctl::Roots;
 use nettune_agent::metrics::Metrics;
 use nettune_agent::pressure::monitor::TableMonitor;
-use nettune_agent::status::Findings;
+use nettune_agent::status::NodeReport;
 use nettune_crds::ProfileFacts;
 use nettune_reconcile::desired::DesiredState;
 use nettune_reconcile::memory::{Memory, Persisted};
@@ -89,7 +89,7 @@ impl Agent {
     async fn run(
         mut self,
         mut orders: watch::Receiver<Option<ProfileUpdate>>,
-        found: watch::Sender<Option<Arc<Findings>>>,
+        found: watch::Sender<Option<Arc<NodeReport>>>,
     ) {
         while orders.changed().await.is_ok() {
             let order = orders.borrow_and_update().clone();
@@ -107,14 +107,14 @@ impl Agent {
     }
 
     /// Takes one effect after the other until nothing is left, as the real agent does.
-    fn reach(&mut self, goal: &DesiredState) -> Findings {
+    fn reach(&mut self, goal: &DesiredState) -> NodeReport {
         loop {
             let now = Mono::at(self.started.elapsed());
             let step = step(goal, &self.live(goal), &self.memory, now);
             match &step.effect {
                 Effect::Rest { .. } => {
                     self.memory = step.memory;
-                    return Findings {
+                    return NodeReport {
                         revision: goal.revision().cloned(),
                         task: goal.task,
                         keys: step.keys,

@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nettune_agent::api::merge_patch::difference;
 use nettune_agent::kernel::facts::Identity;
-use nettune_agent::pressure::conditions::Finding;
+use nettune_agent::pressure::conditions::PressureCondition;
 use nettune_agent::pressure::monitor;
-use nettune_agent::status::Findings;
+use nettune_agent::status::NodeReport;
 use nettune_crds::{NodeNetworkProfileStatus, ProfileFacts};
 use nettune_reconcile::desired::{DesiredState, Revision, Source, Task};
 use nettune_reconcile::memory::{Memory, Persisted};
@@ -256,20 +256,20 @@ fn live(kernel: &Kernel, goal: &DesiredState, memory: &Memory) -> ObservedState 
 pub(crate) const CORES: u32 = 4;
 const RELEASE: &str = "6.1.0";
 
-fn findings(rested: &Rested, boot: u8) -> Findings {
-    let nothing = || Finding {
+fn findings(rested: &Rested, boot: u8) -> NodeReport {
+    let nothing = || PressureCondition {
         status: Some(false),
         reason: "NoPressure",
         message: String::new(),
     };
-    Findings {
+    NodeReport {
         revision: rested.revision.clone(),
         task: rested.task,
         keys: rested.keys.clone(),
         released: rested.released,
         malformed: None,
         tables: None,
-        signals: monitor::Findings {
+        signals: monitor::TableConditions {
             neighbors: nothing(),
             conntrack: nothing(),
         },
