@@ -94,11 +94,16 @@ impl Tools {
 ///
 /// When the build fails.
 pub fn kube_proxy() -> Result<PathBuf, ToolsError> {
-    let dir = go::build(&go::KUBE_PROXY).map_err(|source| ToolsError::Build {
-        what: go::KUBE_PROXY.what,
-        source,
-    })?;
-    Ok(dir.join("kube-proxy"))
+    Ok(build_module(&go::KUBE_PROXY)?.join("kube-proxy"))
+}
+
+/// actionlint, which `cargo xtask ci` runs on the workflows.
+///
+/// # Errors
+///
+/// When the build fails.
+pub fn actionlint() -> Result<PathBuf, ToolsError> {
+    Ok(build_module(&go::ACTIONLINT)?.join("actionlint"))
 }
 
 fn find_or_build() -> Result<Tools, ToolsError> {
@@ -146,18 +151,19 @@ fn minor_version(output: &str) -> Option<u32> {
 }
 
 fn build() -> Result<Tools, ToolsError> {
-    let etcd = go::build(&go::ETCD).map_err(|source| ToolsError::Build {
-        what: go::ETCD.what,
-        source,
-    })?;
-    let kubernetes = go::build(&go::KUBERNETES).map_err(|source| ToolsError::Build {
-        what: go::KUBERNETES.what,
-        source,
-    })?;
+    let etcd = build_module(&go::ETCD)?;
+    let kubernetes = build_module(&go::KUBERNETES)?;
     Ok(Tools {
         etcd: etcd.join("etcd"),
         kube_apiserver: kubernetes.join("kube-apiserver"),
         kubectl: kubernetes.join("kubectl"),
+    })
+}
+
+fn build_module(module: &go::Module) -> Result<PathBuf, ToolsError> {
+    go::build(module).map_err(|source| ToolsError::Build {
+        what: module.what,
+        source,
     })
 }
 

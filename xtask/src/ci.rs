@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::cargo::{cargo, finish};
 use crate::test::{self, Count};
-use crate::{deny, fuzz, generate, imports};
+use crate::{deny, fuzz, generate, imports, workflows};
 
 pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let mut count = Count::default();
@@ -25,6 +25,7 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     count += step("docs", by(doc)).await;
     count += step("generated files are current", by(generate::command(true))).await;
     count += step("imports between crates", imports_are_allowed()).await;
+    count += step("workflows", workflows::check()).await;
     count += step("dependencies", dependencies()).await;
     let fuzz_format = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
     count += step("format of the fuzzer", by(cargo(fuzz_format))).await;

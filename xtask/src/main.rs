@@ -18,7 +18,9 @@ mod deny;
 mod fuzz;
 mod generate;
 mod imports;
+mod structure;
 mod test;
+mod workflows;
 
 /// What a shell reports of a program that SIGINT ended.
 const INTERRUPTED: u8 = 130;
@@ -42,6 +44,8 @@ enum Command {
     Test(test::Args),
     /// Everything that a change has to pass, ending with all tests
     Ci,
+    /// Check file and folder sizes, circles of imports, and the paths in ARCHITECTURE.md
+    Structure,
     /// Feed every parser what breaks parsers, guided by the code that it reaches
     Fuzz(fuzz::Args),
     /// Write what is generated: the CRDs' manifests and docs/api.md
@@ -70,6 +74,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args).await,
         Command::Test(args) => test::run(&args).await,
         Command::Ci => ci::run().await,
+        Command::Structure => structure::run(),
         Command::Fuzz(args) => fuzz::run(&args).await,
         Command::Generate(args) => generate::run(&args).await,
         Command::Bench(args) => bench::run(&args).await,

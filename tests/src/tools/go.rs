@@ -55,6 +55,14 @@ pub(super) const KUBE_PROXY: Module = Module {
     stamp: Some("k8s.io/kubernetes"),
 };
 
+pub(super) const ACTIONLINT: Module = Module {
+    dir: "actionlint",
+    what: "actionlint",
+    packages: &[("github.com/rhysd/actionlint/cmd/actionlint", None)],
+    expected: Duration::from_secs(10),
+    stamp: None,
+};
+
 /// Why a tool could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
