@@ -39,7 +39,7 @@ pub mod reasons {
     /// The originals are back.
     pub const RESTORED: &str = "Restored";
     /// Some originals were not put back, and why is in the message.
-    pub const PARTLY_RESTORED: &str = "PartlyRestored";
+    pub const PARTIALLY_RESTORED: &str = "PartiallyRestored";
 
     /// Somebody keeps writing a key. Also why the profile is not Ready.
     pub const CONTESTED: &str = "Contested";
@@ -79,7 +79,7 @@ pub mod reasons {
     /// On some selected nodes a value could not be written.
     pub const NODES_FAILED: &str = "NodesFailed";
     /// The tuning selects no node.
-    pub const NO_NODES: &str = "NoNodes";
+    pub const NO_NODES_SELECTED: &str = "NoNodesSelected";
     /// The tuning cannot be read or is not valid; its nodes stay as they are.
     pub const INVALID_TUNING: &str = "InvalidTuning";
     /// Too many nodes failed: no further node is begun.
@@ -91,11 +91,11 @@ pub mod reasons {
     /// Nothing is under way.
     pub const UP_TO_DATE: &str = "UpToDate";
     /// The API server does not take profiles as they are written, and the message says why.
-    pub const WRITES_REFUSED: &str = "WritesRefused";
+    pub const WRITES_REJECTED: &str = "WritesRejected";
     /// Profiles were written and their agents have not answered yet.
     pub const ROLLING_OUT: &str = "RollingOut";
     /// It hides blocks of lower tunings.
-    pub const HIDES_LOWER: &str = "HidesLowerTunings";
+    pub const OVERRIDES_LOWER_PRIORITY: &str = "OverridesLowerPriority";
     /// It hides nothing.
     pub const NO_OVERLAP: &str = "NoOverlap";
 }

@@ -44,13 +44,13 @@ use crate::{Mode, ReleasePolicy};
     printcolumn(
         name = "Neighbors",
         type_ = "string",
-        json_path = ".status.tables.neighbors.use",
+        json_path = ".status.tables.neighbors.usage",
         description = "use of the neighbour table, in coarse bands"
     ),
     printcolumn(
         name = "Conntrack",
         type_ = "string",
-        json_path = ".status.tables.conntrack.use",
+        json_path = ".status.tables.conntrack.usage",
         description = "use of the conntrack table, in coarse bands"
     ),
     printcolumn(
@@ -248,17 +248,16 @@ pub struct TablesUse {
     pub conntrack: Option<TableUse>,
 }
 
-/// Use of one table.
+/// Usage of one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TableUse {
     /// In words, such as `<25% of 16384`.
-    #[serde(rename = "use")]
-    pub use_: String,
-    /// Upper end of the band that its use is in, in per cent of the limit.
-    pub use_percent: i32,
-    /// The same of the most that was seen since the agent was started.
-    pub peak_percent: i32,
+    pub usage: String,
+    /// Usage in percent of the limit, rounded up to the upper end of its band.
+    pub usage_percent: i32,
+    /// Highest usage since the agent started, in percent of the limit, rounded likewise.
+    pub peak_usage_percent: i32,
     /// The most entries of the last hour or more, rounded up to a power of two of at least 1024;
     /// of neighbours only those that count against the limit, and of the family that has more.
     /// The node's next size follows from it.

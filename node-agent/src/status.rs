@@ -217,7 +217,7 @@ impl NodeReport {
         let message = format!("{back} of {all} sysctls are back; {}", left.join("; "));
         (
             true,
-            reasons::PARTLY_RESTORED,
+            reasons::PARTIALLY_RESTORED,
             shortened(&message, MOST_CHARACTERS),
         )
     }

@@ -34,7 +34,7 @@ fn a_profile_is_applied_and_what_is_reported_was_read_back() {
         ("True", "3 of 3 sysctls hold")
     );
     assert_eq!(
-        status.tables.unwrap().neighbors.unwrap().use_,
+        status.tables.unwrap().neighbors.unwrap().usage,
         "<10% of 8192"
     );
 }

@@ -207,7 +207,7 @@ fn a_release_says_what_was_left_and_why() {
         "True Restored: the one sysctl that was written is back"
     );
     let partly = findings(Task::Release, vec![back(), left]);
-    let expected = "True PartlyRestored: 1 of 2 sysctls are back; \
+    let expected = "True PartiallyRestored: 1 of 2 sysctls are back; \
                     net.y: left at 5: somebody else has set it since";
     assert_eq!(condition(RELEASED, &partly), expected);
     let nothing = findings(Task::Release, vec![]);

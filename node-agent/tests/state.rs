@@ -111,7 +111,7 @@ fn a_state_that_is_torn_or_foreign_is_set_aside_and_tuning_goes_on() {
         assert_eq!(node.get(THRESH3), "8192");
         let status = node.status();
         let released = conditions::find(&status.conditions, RELEASED).unwrap();
-        assert_eq!(released.reason, reasons::PARTLY_RESTORED);
+        assert_eq!(released.reason, reasons::PARTIALLY_RESTORED);
         assert!(
             released.message.contains("next boot"),
             "{}",

@@ -86,7 +86,7 @@ impl Farewells {
             }
             false => {
                 info!(node = node_name, why, "not all originals are back");
-                "PartlyRestored"
+                "PartiallyRestored"
             }
         };
         self.budget.take(now).then(|| News::Node {
@@ -142,7 +142,7 @@ mod tests {
             told(farewells.take(&one, now)),
             [
                 ("a".to_owned(), true, "ReleaseFailed"),
-                ("b".to_owned(), false, "PartlyRestored")
+                ("b".to_owned(), false, "PartiallyRestored")
             ]
         );
         assert!(farewells.take(&one, now).is_empty());

@@ -449,7 +449,7 @@ fn a_tuning_that_others_hide_completely_says_so_itself() {
     cluster.apply_tuning("high", json!({"conntrack": {}, "priority": 1}));
     cluster.settle();
     let (status, reason, message) = condition(cluster.status("low"), "Ready");
-    assert_eq!((status, reason), ("True", "NoNodes"));
+    assert_eq!((status, reason), ("True", "NoNodesSelected"));
     assert_eq!(
         message,
         "all 2 nodes that it selects belong to tunings that take precedence"

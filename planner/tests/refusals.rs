@@ -79,7 +79,7 @@ fn refusals_are_counted_and_the_first_is_told_in_the_api_servers_words() {
     let (status, reason, message) = progressing(&watched);
     assert_eq!(
         (status.as_str(), reason.as_str()),
-        ("False", "WritesRefused")
+        ("False", "WritesRejected")
     );
     assert_eq!(
         message,

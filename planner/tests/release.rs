@@ -239,7 +239,7 @@ fn what_was_left_on_a_node_is_told_before_its_profile_goes() {
     for type_ in ["Ready", "Released"] {
         timeline
             .cluster
-            .report("node-0", type_, "True", "PartlyRestored", left);
+            .report("node-0", type_, "True", "PartiallyRestored", left);
     }
     let leaving = timeline.cluster.look().leaving;
     let told: Vec<_> = leaving[0]

@@ -8,6 +8,7 @@ mod allow_list;
 mod amount;
 mod conntrack;
 mod demand;
+mod desired_value;
 mod facts;
 mod ipvs;
 mod kernel;
@@ -19,9 +20,9 @@ mod policy;
 mod size;
 mod sysctls;
 mod value;
-mod wanted;
 
 pub use allow_list::{Block, INTERFACE_FAMILIES, InterfaceFamily, Listed, Scope, allow_list};
+pub use desired_value::{Bounds, DesiredValue, InvalidBounds};
 pub use facts::{ClusterFacts, NodeFacts, PodLinks, PodNetwork};
 pub use kernel::{KernelVersion, ParseKernelVersionError};
 pub use key::{InvalidKey, SysctlKey};
@@ -32,4 +33,3 @@ pub use policy::{
 };
 pub use size::{SizedSysctl, Sizes, Warning, size};
 pub use value::{InvalidValue, Value};
-pub use wanted::{Bounds, DesiredValue, InvalidBounds};

@@ -168,15 +168,15 @@ impl Utilization {
     pub fn in_bands(&self) -> Option<TablesUse> {
         let both = [self.ipv4.in_bands(), self.ipv6.in_bands()];
         let neighbors = both.into_iter().flatten().reduce(|ipv4, ipv6| {
-            let peak_percent = ipv4.peak_percent.max(ipv6.peak_percent);
+            let peak_usage_percent = ipv4.peak_usage_percent.max(ipv6.peak_usage_percent);
             let peak_entries = ipv4.peak_entries.max(ipv6.peak_entries);
-            let fuller = if ipv6.use_percent > ipv4.use_percent {
+            let fuller = if ipv6.usage_percent > ipv4.usage_percent {
                 ipv6
             } else {
                 ipv4
             };
             TableUse {
-                peak_percent,
+                peak_usage_percent,
                 peak_entries,
                 ..fuller
             }
@@ -257,15 +257,15 @@ impl TableUtilization {
     fn in_bands(&self) -> Option<TableUse> {
         self.fill?;
         let limit = self.limit.limit;
-        let use_ = match self.band.shown {
+        let usage = match self.band.shown {
             100.. => format!(">=90% of {limit}"),
             band => format!("<{band}% of {limit}"),
         };
         let percent = |band: u64| i32::try_from(band).unwrap_or(100);
         Some(TableUse {
-            use_,
-            use_percent: percent(self.band.shown),
-            peak_percent: percent(band(self.most_used, limit)),
+            usage,
+            usage_percent: percent(self.band.shown),
+            peak_usage_percent: percent(band(self.most_used, limit)),
             peak_entries: Some(self.peak.shown)
                 .filter(|peak| *peak > 0)
                 .and_then(|peak| i64::try_from(peak).ok()),
@@ -307,7 +307,7 @@ mod tests {
     fn a_band_goes_up_at_once_and_down_after_an_hour() {
         let mut table = TableUtilization::default();
         let start = Mono::default();
-        let shown = |table: &TableUtilization| table.in_bands().unwrap().use_percent;
+        let shown = |table: &TableUtilization| table.in_bands().unwrap().usage_percent;
         table.observe(look(1, 100), start);
         assert_eq!(shown(&table), 10);
         table.observe(look(80, 100), start);
@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(shown(&table), 90, "an hour since it fell is not over yet");
         table.observe(look(1, 100), start.after(DOWN_AFTER + SECOND));
         assert_eq!(shown(&table), 10);
-        assert_eq!(table.in_bands().unwrap().peak_percent, 90);
+        assert_eq!(table.in_bands().unwrap().peak_usage_percent, 90);
     }
 
     #[test]
@@ -329,7 +329,7 @@ mod tests {
         table.observe(look(1, 100), start.after(SECOND));
         table.observe(look(40, 100), start.after(SECOND * 2));
         table.observe(look(1, 100), start.after(DOWN_AFTER + SECOND));
-        assert_eq!(table.in_bands().unwrap().use_percent, 50);
+        assert_eq!(table.in_bands().unwrap().usage_percent, 50);
     }
 
     #[test]
@@ -341,7 +341,7 @@ mod tests {
         table.observe(look(80, 100), start.after(SECOND * 2));
         table.observe(look(1, 100), start.after(DOWN_AFTER));
         table.observe(look(1, 100), start.after(DOWN_AFTER + SECOND * 2));
-        assert_eq!(table.in_bands().unwrap().use_percent, 90);
+        assert_eq!(table.in_bands().unwrap().usage_percent, 90);
     }
 
     #[test]
@@ -350,8 +350,8 @@ mod tests {
         table.observe(look(80, 100), Mono::default());
         table.observe(look(80, 1000), Mono::default());
         let shown = table.in_bands().unwrap();
-        assert_eq!((shown.use_percent, shown.peak_percent), (10, 10));
-        assert_eq!(shown.use_, "<10% of 1000");
+        assert_eq!((shown.usage_percent, shown.peak_usage_percent), (10, 10));
+        assert_eq!(shown.usage, "<10% of 1000");
     }
 
     #[test]
@@ -359,10 +359,14 @@ mod tests {
         let mut table = TableUtilization::default();
         table.observe(look(7400, 8192), Mono::default());
         let shown = table.in_bands().unwrap();
-        assert_eq!((shown.use_percent, shown.peak_entries), (100, None));
+        assert_eq!((shown.usage_percent, shown.peak_entries), (100, None));
         table.observe(counted(7400, 900, 8192), Mono::default());
         let shown = table.in_bands().unwrap();
-        let of_counted = (shown.use_percent, shown.peak_percent, shown.peak_entries);
+        let of_counted = (
+            shown.usage_percent,
+            shown.peak_usage_percent,
+            shown.peak_entries,
+        );
         assert_eq!(of_counted, (25, 25, Some(1024)));
     }
 
@@ -380,7 +384,7 @@ mod tests {
         table.observe(Some(stale), start.after(SECOND));
         assert_eq!(table.in_bands(), shown);
         table.observe(counted(8100, 8000, 8192), start.after(SECOND));
-        assert_eq!(table.in_bands().unwrap().use_percent, 100);
+        assert_eq!(table.in_bands().unwrap().usage_percent, 100);
     }
 
     #[test]
@@ -423,12 +427,12 @@ mod tests {
             shown.push(table.in_bands().unwrap());
         }
         let first = &shown[0];
-        assert_eq!((first.use_percent, &*first.use_), (90, "<90% of 100000"));
+        assert_eq!((first.usage_percent, &*first.usage), (90, "<90% of 100000"));
         shown.dedup();
         assert!(shown.len() <= 16, "{} changes in an hour", shown.len());
         // And when it rests, it is the one that is there.
         table.observe(look(1, 50_000), start.after(3 * DOWN_AFTER));
-        assert!(table.in_bands().unwrap().use_.ends_with("of 50000"));
+        assert!(table.in_bands().unwrap().usage.ends_with("of 50000"));
     }
 
     #[test]

@@ -142,14 +142,14 @@ impl Reported {
             .filter(|ready| match ready.reason.as_str() {
                 reasons::FAILED | reasons::INVALID => true,
                 // Also where every key was answered for: one could not be written.
-                reasons::PARTLY_RESTORED => ready.status == "False",
+                reasons::PARTIALLY_RESTORED => ready.status == "False",
                 _ => false,
             })
             .map(|ready| ready.message.as_str().into());
         let released = conditions::find(&status.conditions, RELEASED)
             .filter(|released| released.status == "True");
         let left = released
-            .filter(|released| released.reason == reasons::PARTLY_RESTORED)
+            .filter(|released| released.reason == reasons::PARTIALLY_RESTORED)
             .map(|released| released.message.as_str().into());
         let is_full = |type_, reason| {
             let found = conditions::find(&status.conditions, type_);

@@ -208,7 +208,7 @@ fn readiness(tally: &Tally, gate: &Gate, claim: &Claim<'_>) -> (bool, &'static s
                 format!("all {lost} nodes that it selects belong to tunings that take precedence")
             }
         };
-        (true, reasons::NO_NODES, message)
+        (true, reasons::NO_NODES_SELECTED, message)
     } else if ready < selected {
         let message = format!("{ready} of {selected} nodes hold what is wanted");
         (false, reasons::NODES_NOT_READY, message)
@@ -304,7 +304,7 @@ fn progress(tally: &Tally, gate: &Gate) -> (bool, &'static str, String) {
         let message = format!(
             "the API server does not take {refused} of the profiles, which are tried again; that of {node}: {why}{kept}"
         );
-        return (false, reasons::WRITES_REFUSED, message);
+        return (false, reasons::WRITES_REJECTED, message);
     }
     let missing = on_their_way - tally.unresponsive - tally.outdated - tally.waiting;
     let mut parts = Vec::new();
@@ -346,7 +346,7 @@ fn overlap(claim: &Claim<'_>) -> (bool, &'static str, String) {
             what.join(", ")
         );
     }
-    (true, reasons::HIDES_LOWER, message)
+    (true, reasons::OVERRIDES_LOWER_PRIORITY, message)
 }
 
 /// The wanted value of a sysctl over all groups: one, or the least and the greatest.

@@ -113,7 +113,7 @@ impl<E: Fn(&str, &NodeNetworkProfileSpec) -> Effect> Timeline<E> {
                     for (type_, status) in [("Ready", "False"), ("Released", "True")] {
                         let message = "0 of 1 sysctls are back; net.core.somaxconn: EINVAL";
                         self.cluster
-                            .report(&node, type_, status, "PartlyRestored", message);
+                            .report(&node, type_, status, "PartiallyRestored", message);
                     }
                 }
                 Effect::Fine => {

@@ -304,8 +304,8 @@ async fn a_release_that_stops_after_its_tuning_is_gone_is_told_on_the_node() -> 
     })
     .await?;
     let words = [
-        ("Ready", "False", "PartlyRestored"),
-        ("Released", "True", "PartlyRestored"),
+        ("Ready", "False", "PartiallyRestored"),
+        ("Released", "True", "PartiallyRestored"),
     ];
     say(&client, "node-0", &words).await?;
     eventually("an Event on the Node", SOON, || async {

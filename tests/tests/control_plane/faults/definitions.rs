@@ -107,7 +107,8 @@ async fn a_definition_that_keeps_less_is_not_written_to_again_and_again() -> any
         fault.apply(&LARGE.at_once()).await?;
         fault.cluster.holds(&LARGE.values(), SOON).await?;
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let why = "Progressing=False WritesRefused: the API server does not take 3 of the profiles";
+        let why =
+            "Progressing=False WritesRejected: the API server does not take 3 of the profiles";
         let kept_other = "keeps something else than was written";
         fault
             .comes_to_say(&[why, kept_other, "Ready=False NodesNotReady"])
