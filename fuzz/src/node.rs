@@ -1,14 +1,12 @@
-//! A node that is a directory in memory.
+//! The one fake node of the fuzzing process, in memory where possible.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use nettune_agent::kernel::sysctl::Roots;
-use tempfile::TempDir;
+use nettune_test_support::FakeNode;
 
-/// The one node of this process.
-pub(crate) struct Node(TempDir);
+pub(crate) struct Node(FakeNode);
 
 impl Node {
     pub(crate) fn get() -> &'static Self {
@@ -20,8 +18,7 @@ impl Node {
             } else {
                 std::env::temp_dir()
             };
-            let node = Self(tempfile::tempdir_in(parent).expect("a directory"));
-            node.put("sys/kernel/random/boot_id", b"boot\n");
+            let node = Self(FakeNode::empty_in(&parent, "boot").expect("a directory"));
             node.put("sys/kernel/osrelease", b"6.1.0\n");
             for family in ["ipv4", "ipv6"] {
                 for (n, value) in [(1, "128"), (2, "512"), (3, "1024")] {
@@ -38,20 +35,16 @@ impl Node {
 
     pub(crate) fn roots(&self) -> Roots {
         Roots {
-            sysctl: self.0.path().join("sys"),
-            proc: self.0.path().to_owned(),
+            sysctl: self.0.sysctl_root(),
+            proc: self.0.proc_root(),
         }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.0.proc_root().join(name)
     }
 
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
-        let path = self.path(name);
-        if fs::write(&path, bytes).is_err() {
-            fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-            fs::write(&path, bytes).expect("a file");
-        }
+        self.0.put(name, bytes).expect("a file");
     }
 }

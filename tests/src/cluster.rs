@@ -16,12 +16,12 @@ use crate::audit::{Audit, Mark, Request};
 use crate::control_plane::{
     ControlPlane, ControlPlaneConfig, ControlPlaneError, KubectlError, StaticToken,
 };
-use crate::directory_node::{DirectoryNode, DirectoryNodeError};
 use crate::nodes::{self, NodeSpec};
 use crate::process::ProcessError;
 use crate::programs::Program;
 use crate::proxy::Proxy;
 use crate::workspace::MissingBinary;
+use nettune_test_support::{FakeNode, FakeNodeError};
 
 mod member;
 mod rights;
@@ -67,7 +67,7 @@ pub enum ClusterError {
     ControlPlane(#[from] ControlPlaneError),
     /// A node's directory.
     #[error(transparent)]
-    Directory(#[from] DirectoryNodeError),
+    Directory(#[from] FakeNodeError),
     /// A binary that is not built.
     #[error(transparent)]
     Missing(#[from] MissingBinary),
@@ -101,7 +101,7 @@ pub struct Machine {
     /// The Node object's content.
     pub spec: NodeSpec,
     /// The kernel's stand-in.
-    pub directory: DirectoryNode,
+    pub directory: FakeNode,
     /// What it held before any agent.
     pub originals: std::collections::BTreeMap<String, String>,
     /// The agent.
@@ -166,7 +166,7 @@ impl Cluster {
                 ..NodeSpec::worker(&format!("node-{index}"), index)
             };
             nodes::create(&client, &spec).await?;
-            let directory = DirectoryNode::new(&spec.boot_id)?;
+            let directory = FakeNode::new(&spec.boot_id)?;
             machines.push(Machine {
                 originals: directory.sysctls()?,
                 agent: Member::new(&spec.name, &agents, dir),

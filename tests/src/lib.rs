@@ -1,8 +1,8 @@
 //! The harness: real control planes, real kernels and the real binaries, as processes that never outlive the test.
 //!
 //! Nothing here is a mock. [`ControlPlane`] is an etcd and a kube-apiserver on loopback, [`Guest`] a Linux kernel in
-//! QEMU, [`Program`] an operator or an agent as it ships. [`DirectoryNode`] is the one stand-in: a folder that looks
-//! like a node's `/proc`, for agents of nodes that need no kernel of their own.
+//! QEMU, [`Program`] an operator or an agent as it ships. [`FakeNode`] is the one stand-in: a
+//! directory that looks like a node's `/proc`, for agents of nodes that need no kernel of their own.
 //!
 //! What the tiers need is fetched or built by [`tools`] and [`debian`], once, into a cache folder of the user.
 
@@ -11,7 +11,6 @@ pub mod cache;
 pub mod cluster;
 pub mod control_plane;
 pub mod debian;
-pub mod directory_node;
 pub mod guest;
 pub mod net;
 pub mod nodes;
@@ -30,8 +29,8 @@ pub use kube;
 pub use audit::Audit;
 pub use cluster::{Cluster, ClusterConfig};
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
-pub use directory_node::DirectoryNode;
 pub use guest::{Guest, GuestConfig};
+pub use nettune_test_support::FakeNode;
 pub use nodes::NodeSpec;
 pub use programs::Program;
 pub use proxy::Proxy;

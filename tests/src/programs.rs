@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::control_plane::ControlPlane;
-use crate::directory_node::DirectoryNode;
 use crate::net::{self, Page};
 use crate::process::{Process, ProcessError, command};
 use crate::workspace::{MissingBinary, binary};
+use nettune_test_support::FakeNode;
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -79,7 +79,7 @@ impl Program {
     pub async fn agent(
         control_plane: &ControlPlane,
         node_name: &str,
-        node: &DirectoryNode,
+        node: &FakeNode,
         args: &[&str],
     ) -> Result<Self, ProgramError> {
         Self::agent_as(
@@ -101,7 +101,7 @@ impl Program {
         control_plane: &ControlPlane,
         kubeconfig: &Path,
         node_name: &str,
-        node: &DirectoryNode,
+        node: &FakeNode,
         args: &[&str],
     ) -> Result<Self, ProgramError> {
         let mut command = Self::agent_command(kubeconfig, node_name, node)?;
@@ -118,7 +118,7 @@ impl Program {
     pub fn agent_command(
         kubeconfig: &Path,
         node_name: &str,
-        node: &DirectoryNode,
+        node: &FakeNode,
     ) -> Result<Command, MissingBinary> {
         Self::command("nettune-agent", agent_args(node_name, node), kubeconfig)
     }
@@ -172,7 +172,7 @@ impl Program {
     }
 }
 
-fn agent_args(node_name: &str, node: &DirectoryNode) -> Vec<String> {
+fn agent_args(node_name: &str, node: &FakeNode) -> Vec<String> {
     let path = |path: PathBuf| path.display().to_string();
     let mut args = vec!["--node-name".to_owned(), node_name.to_owned()];
     args.extend(["--sysctl-root".to_owned(), path(node.sysctl_root())]);

@@ -8,9 +8,10 @@ use serde_json::Value;
 use crate::cargo::{cargo, finish};
 
 /// Each crate and those of ours that it may import. The crates that are missing here may import all.
-const MAY_IMPORT: [(&str, &[&str]); 8] = [
+const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("nettune-sizing", &[]),
     ("nettune-runtime", &[]),
+    ("nettune-test-support", &[]),
     ("nettune-crds", &["nettune-sizing"]),
     ("nettune-planner", &["nettune-sizing", "nettune-crds"]),
     ("nettune-reconcile", &["nettune-sizing", "nettune-crds"]),
@@ -30,6 +31,7 @@ const MAY_IMPORT: [(&str, &[&str]); 8] = [
             "nettune-crds",
             "nettune-reconcile",
             "nettune-runtime",
+            "nettune-test-support",
         ],
     ),
     (

@@ -1,7 +1,7 @@
-//! A directory that stands for a node's /proc, and agents that run over it.
+//! Agents that run over a directory that stands in for a node's /proc.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail them")]
+#![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,9 +17,9 @@ use nettune_agent::state::store::StateDir;
 use nettune_agent::status::NodeReport;
 use nettune_crds::{NodeNetworkProfileStatus, SysctlStatus};
 use nettune_reconcile::desired::{Revision, Source};
+use nettune_test_support::FakeNode;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::sync::watch;
 
 pub(crate) const THRESH3: &str = "net.ipv4.neigh.default.gc_thresh3";
@@ -27,7 +27,7 @@ pub(crate) const MAX: &str = "net.netfilter.nf_conntrack_max";
 pub(crate) const SOMAXCONN: &str = "net.core.somaxconn";
 
 pub(crate) struct Node {
-    pub(crate) dir: TempDir,
+    pub(crate) dir: FakeNode,
     pub(crate) boot_id: &'static str,
     pub(crate) name: &'static str,
     pub(crate) findings: watch::Receiver<Option<Arc<NodeReport>>>,
@@ -36,7 +36,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new() -> Self {
         let node = Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir: FakeNode::empty_in(&std::env::temp_dir(), "boot-1").unwrap(),
             boot_id: "boot-1",
             name: "n1",
             findings: watch::channel(None).1,
@@ -53,10 +53,9 @@ impl Node {
         ] {
             node.put(&node.path(name), &format!("{value}\n"));
         }
-        node.put(
-            &node.dir.path().join("proc/net/stat/arp_cache"),
-            "entries x\n00000000 0\n",
-        );
+        node.dir
+            .put("net/stat/arp_cache", "entries x\n00000000 0\n")
+            .unwrap();
         node
     }
 
@@ -66,14 +65,11 @@ impl Node {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir
-            .path()
-            .join("proc/sys")
-            .join(name.replace('.', "/"))
+        self.dir.sysctl_path(name)
     }
 
     pub(crate) fn state(&self) -> PathBuf {
-        self.dir.path().join("state/state.json")
+        self.dir.state_dir().join("state.json")
     }
 
     pub(crate) fn set(&self, name: &str, value: &str) {
@@ -81,24 +77,21 @@ impl Node {
     }
 
     pub(crate) fn get(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name))
-            .unwrap()
-            .trim()
-            .to_owned()
+        self.dir.sysctl(name).unwrap().trim().to_owned()
     }
 
-    /// Puts something else in the place of a key's file.
+    /// Replaces a key's file with a symbolic link.
     pub(crate) fn link(&self, name: &str, target: &str) {
         fs::remove_file(self.path(name)).unwrap();
         symlink(target, self.path(name)).unwrap();
     }
 
-    /// A process that starts now.
+    /// Starts a new agent process.
     pub(crate) fn start(&mut self) -> Agent {
         self.put(&self.path("kernel.random.boot_id"), self.boot_id);
         let roots = Roots {
-            sysctl: self.dir.path().join("proc/sys"),
-            proc: self.dir.path().join("proc"),
+            sysctl: self.dir.sysctl_root(),
+            proc: self.dir.proc_root(),
         };
         let (found, findings) = watch::channel(None);
         self.findings = findings;
@@ -106,7 +99,7 @@ impl Node {
             node: self.name.to_owned(),
             identity: Arc::new(Identity::read(&roots).unwrap()),
             roots,
-            state: StateDir::new(self.state().parent().unwrap(), self.name, self.boot_id),
+            state: StateDir::new(&self.dir.state_dir(), self.name, self.boot_id),
             metrics: Metrics::register(&mut Registry::default()),
             findings: found,
         })

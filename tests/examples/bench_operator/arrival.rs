@@ -7,7 +7,7 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use nettune_tests::{DirectoryNode, Program};
+use nettune_tests::{FakeNode, Program};
 use serde_json::json;
 
 use crate::cluster::{self, Parsed};
@@ -37,7 +37,7 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16, agents: u16) -> any
     report.doing(&format!("arrival: {agents} agents as they ship"));
     let mut arriving = Vec::new();
     for index in nodes..nodes + agents {
-        let node = DirectoryNode::new(&cluster::boot_id(index))?;
+        let node = FakeNode::new(&cluster::boot_id(index))?;
         let agent = Program::agent(&control_plane, &cluster::name(index), &node, &[]).await?;
         arriving.push((index, node, agent));
     }
@@ -108,7 +108,7 @@ pub(crate) async fn measure(report: &mut Report, nodes: u16, agents: u16) -> any
 }
 
 /// From the Node's creation to its kernel holding the value.
-async fn arrive(client: &Client, index: u16, on: &DirectoryNode) -> anyhow::Result<Duration> {
+async fn arrive(client: &Client, index: u16, on: &FakeNode) -> anyhow::Result<Duration> {
     let nodes = Api::<Node>::all(client.clone());
     let before = on.sysctl(KEY)?;
     let mut node = cluster::node(index);

@@ -10,7 +10,7 @@ use nettune_crds::conditions::{self, READY};
 use nettune_crds::{NodeNetworkProfile, NodeNetworkProfileStatus};
 use nettune_tests::control_plane::StaticToken;
 use nettune_tests::{
-    Audit, ControlPlane, ControlPlaneConfig, DirectoryNode, Program, Proxy, eventually,
+    Audit, ControlPlane, ControlPlaneConfig, FakeNode, Program, Proxy, eventually,
 };
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ const NODE: &str = "node-0";
 /// One agent over a directory. It ends before its API server, which waits for its watch.
 struct Cluster {
     agent: Program,
-    node: DirectoryNode,
+    node: FakeNode,
     profiles: Api<NodeNetworkProfile>,
     control_plane: ControlPlane,
 }
@@ -36,7 +36,7 @@ impl Cluster {
     async fn by(control_plane: ControlPlane, kubeconfig: &Path) -> anyhow::Result<Self> {
         control_plane.install_crds().await?;
         let profiles = Api::all(control_plane.client().await?);
-        let node = DirectoryNode::new("0b5e6f3c-0000-4000-8000-000000000001")?;
+        let node = FakeNode::new("0b5e6f3c-0000-4000-8000-000000000001")?;
         let agent = Program::agent_as(&control_plane, kubeconfig, NODE, &node, &[]).await?;
         Ok(Self {
             agent,

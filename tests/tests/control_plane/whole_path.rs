@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::ListParams;
 use nettune_crds::{KeyState, NodeNetworkProfile, NodeNetworkProfileStatus, conditions};
 use nettune_tests::{
-    ControlPlane, ControlPlaneConfig, DirectoryNode, NodeSpec, Program, eventually, nodes,
+    ControlPlane, ControlPlaneConfig, FakeNode, NodeSpec, Program, eventually, nodes,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -18,7 +18,7 @@ const SOMAXCONN: &str = "net.core.somaxconn";
 /// Nodes with agents over directories, the operator and a control plane; they end in this order, as an
 /// API server waits for the watches of its clients.
 struct Cluster {
-    nodes: Vec<(String, Program, DirectoryNode)>,
+    nodes: Vec<(String, Program, FakeNode)>,
     _operator: Program,
     client: kube::Client,
     control_plane: ControlPlane,
@@ -40,7 +40,7 @@ impl Cluster {
                 ..NodeSpec::worker(&format!("node-{index}"), index)
             };
             nodes::create(&client, &spec).await?;
-            let node = DirectoryNode::new(&spec.boot_id)?;
+            let node = FakeNode::new(&spec.boot_id)?;
             let agent = Program::agent(&control_plane, &spec.name, &node, &[]).await?;
             all.push((spec.name, agent, node));
         }
@@ -66,7 +66,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn node(&self, index: usize) -> anyhow::Result<&DirectoryNode> {
+    fn node(&self, index: usize) -> anyhow::Result<&FakeNode> {
         Ok(&self.nodes.get(index).context("no such node")?.2)
     }
 

@@ -17,7 +17,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use nettune_crds::{NodeNetworkProfile, conditions};
 use nettune_tests::process::Process;
-use nettune_tests::{ControlPlane, ControlPlaneConfig, DirectoryNode, Program, eventually};
+use nettune_tests::{ControlPlane, ControlPlaneConfig, FakeNode, Program, eventually};
 use serde_json::{Value, json};
 
 use trace::{KillPoint, Watch, kill_points, traced};
@@ -216,7 +216,7 @@ impl Bench {
     /// A node and its profile at the moment at which the scenario begins.
     async fn prepare(&self, scenario: &Scenario) -> anyhow::Result<Run<'_>> {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
-        let node = DirectoryNode::new(&format!("00000000-0000-4000-8000-{number:012}"))?;
+        let node = FakeNode::new(&format!("00000000-0000-4000-8000-{number:012}"))?;
         for (name, value) in ORIGINALS {
             node.set_sysctl(name, value)?;
         }
@@ -251,7 +251,7 @@ impl Bench {
 /// One node.
 struct Run<'a> {
     name: String,
-    node: DirectoryNode,
+    node: FakeNode,
     profiles: Api<NodeNetworkProfile>,
     control_plane: &'a ControlPlane,
 }

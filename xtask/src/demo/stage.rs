@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use nettune_tests::tools::Tools;
 use nettune_tests::{
-    ControlPlane, ControlPlaneConfig, DirectoryNode, Guest, GuestConfig, NodeSpec, Program, debian,
+    ControlPlane, ControlPlaneConfig, FakeNode, Guest, GuestConfig, NodeSpec, Program, debian,
     nodes,
 };
 
@@ -26,7 +26,7 @@ const DIRECTORY_NODES: [(&str, u16); 2] = [("directory-1", 1), ("directory-2", 2
 
 /// Everything that runs. The fields drop in this order: agents, operator, guest, control plane.
 pub(super) struct Stage {
-    _agents: Vec<(Program, DirectoryNode)>,
+    _agents: Vec<(Program, FakeNode)>,
     _operator: Program,
     pub(super) guest: Guest,
     pub(super) control_plane: ControlPlane,
@@ -158,7 +158,7 @@ async fn start_agents(
     control_plane: &ControlPlane,
     guest: &Guest,
     client: &nettune_tests::kube::Client,
-) -> anyhow::Result<Vec<(Program, DirectoryNode)>> {
+) -> anyhow::Result<Vec<(Program, FakeNode)>> {
     let kernel_node = guest.node_spec(KERNEL_NODE, 0).await?;
     nodes::create(
         client,
@@ -175,7 +175,7 @@ async fn start_agents(
             pods: PODS,
             ..NodeSpec::worker(name, index)
         };
-        let directory = DirectoryNode::new(&worker.boot_id)?;
+        let directory = FakeNode::new(&worker.boot_id)?;
         let worker = NodeSpec {
             kernel: directory.kernel_release().to_owned(),
             ..worker

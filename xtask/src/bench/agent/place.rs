@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use nettune_tests::{DirectoryNode, workspace};
+use nettune_tests::{FakeNode, workspace};
 use tempfile::TempDir;
 
 /// Two pairs of these and the loopback, with eight keys each, are 40 keys that can be written without
@@ -35,7 +35,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Where an agent works.
 pub(super) struct Place {
     pub(super) name: &'static str,
-    node: DirectoryNode,
+    node: FakeNode,
     pub(super) dir: TempDir,
     pub(super) keys: Vec<String>,
     is_kernel: bool,
@@ -54,7 +54,7 @@ impl Place {
         let key = |interface, leaf| format!("net.ipv4.neigh.{interface}.{leaf}");
         let of = |interface| LEAVES.map(|leaf| key(interface, leaf));
         let keys: Vec<_> = INTERFACES.into_iter().flat_map(of).collect();
-        let node = DirectoryNode::new("00000000-0000-4000-8000-000000000001")?;
+        let node = FakeNode::new("00000000-0000-4000-8000-000000000001")?;
         for key in &keys {
             node.put(&format!("sys/{}", key.replace('.', "/")), "1\n")?;
         }

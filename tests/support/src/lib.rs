@@ -1,4 +1,4 @@
-//! A folder that looks like a node's `/proc`, for agents of nodes that need no kernel of their own.
+//! A directory that stands in for a node's `/proc` and state directory, for agents that need no real kernel.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,98 +38,107 @@ const COUNTERS: [(&str, &str, usize); 3] = [
 const NEIGHBOR_COLUMNS: &str = "entries  allocs   destroys hash_grows lookups  hits     res_failed rcv_probes_mcast \
      rcv_probes_ucast periodic_gc_runs forced_gc_runs unresolved_discards table_fulls";
 
-/// A node that is a folder; it goes with the last of its values.
+/// A node in a temporary directory, which is removed on drop.
 #[derive(Debug)]
-pub struct DirectoryNode {
+pub struct FakeNode {
     dir: TempDir,
     boot_id: String,
 }
 
-/// A file of a directory node could not be read or written.
+/// A file of a fake node could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {attempt} {}", path.display())]
-pub struct DirectoryNodeError {
-    /// What was tried.
+pub struct FakeNodeError {
     pub attempt: &'static str,
-    /// The file.
     pub path: PathBuf,
-    /// What the system said.
     #[source]
     pub source: io::Error,
 }
 
-impl DirectoryNode {
-    /// A node with the kernel's defaults, conntrack and ip_vs loaded, 16 GiB of memory and this boot id.
+impl FakeNode {
+    /// A node with the kernel's defaults, conntrack and ip_vs loaded, 16 GiB of memory and this boot ID.
     ///
     /// # Errors
     ///
     /// When a file cannot be written.
-    pub fn new(boot_id: &str) -> Result<Self, DirectoryNodeError> {
-        let dir = tempfile::Builder::new().prefix("nettune-node-").tempdir();
-        let dir = dir.map_err(|source| DirectoryNodeError {
-            attempt: "create a temporary folder in",
-            path: std::env::temp_dir(),
-            source,
-        })?;
-        let node = Self {
-            dir,
-            boot_id: boot_id.to_owned(),
-        };
+    pub fn new(boot_id: &str) -> Result<Self, FakeNodeError> {
+        let node = Self::empty_in(&std::env::temp_dir(), boot_id)?;
         for (name, value) in SYSCTLS {
-            node.put(&format!("sys/{name}"), &format!("{value}\n"))?;
+            node.put(&format!("sys/{name}"), format!("{value}\n"))?;
         }
         for (name, columns, count) in COUNTERS {
             node.put(
                 &format!("net/stat/{name}"),
-                &format!("{columns}\n{}\n", vec!["00000000"; count].join(" ")),
+                format!("{columns}\n{}\n", vec!["00000000"; count].join(" ")),
             )?;
         }
-        node.put("sys/kernel/random/boot_id", &format!("{boot_id}\n"))?;
         node.put(
             "meminfo",
             "MemTotal:       16384000 kB\nMemFree:         8192000 kB\n",
         )?;
-        std::fs::create_dir_all(node.state_dir())
-            .map_err(node.failed("create", &node.state_dir()))?;
+        std::fs::create_dir_all(node.state_dir()).map_err(failed("create", &node.state_dir()))?;
         Ok(node)
     }
 
-    /// What stands for `/proc`.
+    /// A node below `parent` that has a boot ID and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn empty_in(parent: &Path, boot_id: &str) -> Result<Self, FakeNodeError> {
+        let dir = tempfile::Builder::new()
+            .prefix("nettune-node-")
+            .tempdir_in(parent)
+            .map_err(failed("create a temporary directory in", parent))?;
+        let node = Self {
+            dir,
+            boot_id: boot_id.to_owned(),
+        };
+        node.put("sys/kernel/random/boot_id", format!("{boot_id}\n"))?;
+        Ok(node)
+    }
+
+    /// The directory that holds everything of this node.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Stands in for `/proc`.
     #[must_use]
     pub fn proc_root(&self) -> PathBuf {
         self.dir.path().join("proc")
     }
 
-    /// What stands for `/proc/sys`.
+    /// Stands in for `/proc/sys`.
     #[must_use]
     pub fn sysctl_root(&self) -> PathBuf {
         self.proc_root().join("sys")
     }
 
-    /// What stands for `/var/lib/nettune`.
+    /// Stands in for `/var/lib/nettune`.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")
     }
 
-    /// Its boot id, which is also the Node object's.
+    /// Equal to the boot ID in the Node object.
     #[must_use]
     pub fn boot_id(&self) -> &str {
         &self.boot_id
     }
 
-    /// Its kernel release.
     #[must_use]
     pub fn kernel_release(&self) -> &'static str {
         SYSCTLS[SYSCTLS.len() - 1].1
     }
 
-    /// All sysctls below `net`, named with dots, as they are now.
+    /// The current value of each sysctl below `net`, by its dotted name.
     ///
     /// # Errors
     ///
-    /// When one is not there any more.
-    pub fn sysctls(&self) -> Result<BTreeMap<String, String>, DirectoryNodeError> {
+    /// When one no longer exists.
+    pub fn sysctls(&self) -> Result<BTreeMap<String, String>, FakeNodeError> {
         let names = SYSCTLS.iter().map(|(path, _)| path.replace('/', "."));
         names
             .filter(|name| name.starts_with("net."))
@@ -137,74 +146,76 @@ impl DirectoryNode {
             .collect()
     }
 
-    /// The value of a sysctl, named with dots, without its newline.
+    /// The value of a sysctl, given its dotted name, without the newline.
     ///
     /// # Errors
     ///
     /// When there is no such file.
-    pub fn sysctl(&self, name: &str) -> Result<String, DirectoryNodeError> {
+    pub fn sysctl(&self, name: &str) -> Result<String, FakeNodeError> {
         let path = self.sysctl_path(name);
-        let text = std::fs::read_to_string(&path).map_err(self.failed("read", &path))?;
+        let text = std::fs::read_to_string(&path).map_err(failed("read", &path))?;
         Ok(text.trim_end().to_owned())
     }
 
-    /// Writes a sysctl as somebody else on the node would.
+    /// Writes a sysctl as another program on the node would.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn set_sysctl(&self, name: &str, value: &str) -> Result<(), DirectoryNodeError> {
+    pub fn set_sysctl(&self, name: &str, value: &str) -> Result<(), FakeNodeError> {
         let path = self.sysctl_path(name);
-        std::fs::write(&path, format!("{value}\n")).map_err(self.failed("write", &path))
+        std::fs::write(&path, format!("{value}\n")).map_err(failed("write", &path))
     }
 
-    /// Takes a sysctl away, as unloading its module does.
+    /// Removes a sysctl, as unloading its module does.
     ///
     /// # Errors
     ///
     /// When there is no such file.
-    pub fn remove_sysctl(&self, name: &str) -> Result<(), DirectoryNodeError> {
+    pub fn remove_sysctl(&self, name: &str) -> Result<(), FakeNodeError> {
         let path = self.sysctl_path(name);
-        std::fs::remove_file(&path).map_err(self.failed("remove", &path))
+        std::fs::remove_file(&path).map_err(failed("remove", &path))
     }
 
-    /// Puts a file below what stands for `/proc`, for example `version_signature`.
+    /// Writes a file below [`proc_root`](Self::proc_root), for example `version_signature`.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn put(&self, name: &str, text: &str) -> Result<(), DirectoryNodeError> {
+    pub fn put(&self, name: &str, content: impl AsRef<[u8]>) -> Result<(), FakeNodeError> {
         let path = self.proc_root().join(name);
-        let parent = path.parent().unwrap_or(&path).to_path_buf();
-        std::fs::create_dir_all(&parent).map_err(self.failed("create", &parent))?;
-        std::fs::write(&path, text).map_err(self.failed("write", &path))
+        if std::fs::write(&path, &content).is_ok() {
+            return Ok(());
+        }
+        let parent = path.parent().unwrap_or(&path);
+        std::fs::create_dir_all(parent).map_err(failed("create", parent))?;
+        std::fs::write(&path, content).map_err(failed("write", &path))
     }
 
-    fn sysctl_path(&self, name: &str) -> PathBuf {
+    /// The file of a sysctl, given its dotted name.
+    #[must_use]
+    pub fn sysctl_path(&self, name: &str) -> PathBuf {
         self.sysctl_root().join(name.replace('.', "/"))
     }
+}
 
-    fn failed(
-        &self,
-        attempt: &'static str,
-        path: &Path,
-    ) -> impl FnOnce(io::Error) -> DirectoryNodeError + use<> {
-        let path = path.to_path_buf();
-        move |source| DirectoryNodeError {
-            attempt,
-            path,
-            source,
-        }
+fn failed(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FakeNodeError + use<> {
+    let path = path.to_path_buf();
+    move |source| FakeNodeError {
+        attempt,
+        path,
+        source,
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 mod tests {
     use super::*;
 
     #[test]
     fn sysctls_are_files_below_the_sysctl_root() {
-        let node = DirectoryNode::new("0b5e6f3c-0000-4000-8000-000000000001").unwrap();
+        let node = FakeNode::new("0b5e6f3c-0000-4000-8000-000000000001").unwrap();
         assert_eq!(
             node.sysctl("net.ipv4.neigh.default.gc_thresh3").unwrap(),
             "1024"
