@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nettune_agent::kernel::facts::{self, Identity};
-use nettune_reconcile::desired::{DesiredState, Revision, Source};
-use nettune_agent::standalone::host::ClusterHints;
-use nettune_reconcile::observed::{Content, Counts, OverflowCounters, ObservedState};
-use nettune_reconcile::memory::Memory;
-use nettune_agent::standalone::policy::{Host, PolicyFile};
 use nettune_agent::kernel::sysctl::Sysctls;
-use nettune_agent::standalone::dry_run::dry_run;
 use nettune_agent::pressure::monitor::TableMonitor;
+use nettune_agent::standalone::dry_run::dry_run;
+use nettune_agent::standalone::host::ClusterHints;
+use nettune_agent::standalone::policy::{Host, PolicyFile};
 use nettune_agent::state::store::StateDir;
-use nettune_reconcile::step::keys_to_look_at;
 use nettune_crds::ProfileFacts;
+use nettune_reconcile::desired::{DesiredState, Revision, Source};
+use nettune_reconcile::memory::Memory;
+use nettune_reconcile::observed::{Content, Counts, ObservedState, OverflowCounters};
+use nettune_reconcile::step::keys_to_look_at;
 use nettune_sizing::{KernelVersion, Mono, SysctlKey, keys, size};
 
 use crate::node::Node;
@@ -101,11 +101,7 @@ fn memory(data: &[u8]) {
     node.put("meminfo", data);
     let identity = fixed_identity();
     let facts = HINTS.node(&node.roots(), &identity, &ProfileFacts::default());
-    let _sizes = size(
-        &nettune_sizing::Policy::default(),
-        &HINTS.cluster(),
-        &facts,
-    );
+    let _sizes = size(&nettune_sizing::Policy::default(), &HINTS.cluster(), &facts);
 }
 
 /// /proc/net/route.
@@ -167,7 +163,7 @@ fn policy(data: &[u8]) {
         .expect("a policy that was read");
     let goal = DesiredState::read(sized.after(None)).expect("a profile");
     assert_eq!(goal.invalid, Vec::new());
-    assert_eq!(goal.wanted.len(), sized.spec.sysctls.len());
+    assert_eq!(goal.values.len(), sized.spec.sysctls.len());
     keeps_the_rules(&goal);
 }
 
@@ -203,7 +199,7 @@ fn keeps_the_rules(goal: &DesiredState) {
     };
     let outcome = dry_run(goal, &live, &memory);
     assert!(
-        outcome.writes.len() <= 2 * goal.wanted.len() + 6,
+        outcome.writes.len() <= 2 * goal.values.len() + 6,
         "{:?}",
         outcome.writes
     );
@@ -238,7 +234,7 @@ fn live(counts: Counts, distress: OverflowCounters) -> ObservedState {
         initial_namespace: true,
         keys: Default::default(),
         counts,
-        distress,
+        overflows: distress,
         machine: fixed_identity().machine(),
         wall: Default::default(),
     };
@@ -248,8 +244,10 @@ fn live(counts: Counts, distress: OverflowCounters) -> ObservedState {
         &keys::NF_CONNTRACK_MAX,
     ] {
         let limit = Content::from(1024);
-        live.keys
-            .insert(key.clone(), nettune_reconcile::observed::Seen::Content(limit));
+        live.keys.insert(
+            key.clone(),
+            nettune_reconcile::observed::Seen::Content(limit),
+        );
     }
     live
 }

@@ -22,9 +22,11 @@ use crate::status::NodeReport;
 use crate::ticks::Ticks;
 use nettune_reconcile::desired::{DesiredState, Revision, Source};
 use nettune_reconcile::drift::Drift;
-use nettune_reconcile::memory::{Memory, Persisted};
+use nettune_reconcile::effect::{Effect, Left, Persisted};
+use nettune_reconcile::memory::Memory;
 use nettune_reconcile::observed::{Content, Counts, ObservedState, OverflowCounters};
-use nettune_reconcile::step::{Effect, Left, Step, keys_to_look_at, step};
+
+use nettune_reconcile::step::{Step, keys_to_look_at, step};
 
 /// How often all keys are looked at: the longest that a writer goes unnoticed.
 const LOOK: Duration = Duration::from_millis(100);
@@ -234,7 +236,7 @@ impl Agent {
                 tuning = goal.tuning,
                 generation = revision.generation,
                 task = ?goal.task,
-                sysctls = goal.wanted.len(),
+                sysctls = goal.values.len(),
                 "new goal"
             );
         }
@@ -321,7 +323,7 @@ impl Agent {
         };
         let (counts, distress) = self.signals(now);
         rested.live.counts = counts;
-        let rests = rested.live.distress == distress
+        let rests = rested.live.overflows == distress
             && rested.live.initial_namespace == self.facts.initial_network_namespace;
         if rests {
             self.observe(&rested.live, now);
@@ -341,7 +343,7 @@ impl Agent {
             initial_namespace: self.facts.initial_network_namespace,
             keys: self.sysctls.seen(),
             counts,
-            distress,
+            overflows: distress,
             machine: self.identity.machine(),
             wall: clock::wall(),
         }
@@ -413,7 +415,7 @@ impl Agent {
     fn notice(&self, drifts: &[Drift]) {
         for drift in drifts {
             self.metrics.drift(drift.key.name());
-            if drift.told_before {
+            if drift.reported_before {
                 continue;
             }
             tracing::warn!(
@@ -421,9 +423,9 @@ impl Agent {
                 tuning = self.goal.tuning,
                 key = drift.key.name(),
                 found = drift.found.as_str(),
-                wanted = drift.wanted,
+                wanted = drift.desired,
                 repaired = drift.repaired,
-                contest = drift.contest,
+                contest = drift.conflict,
                 "somebody else has changed a sysctl"
             );
         }

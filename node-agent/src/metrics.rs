@@ -15,7 +15,7 @@ use crate::pressure::flannel::Entry;
 use crate::pressure::monitor::{TableConditions, TableMonitor};
 use crate::pressure::neighbors::Flannel;
 use crate::pressure::utilization::Utilization;
-use nettune_reconcile::report::KeyReport;
+use nettune_reconcile::outcome::KeyReport;
 
 /// All of them; clones share them.
 #[derive(Debug, Clone, Default)]

@@ -13,7 +13,7 @@ use crate::kernel::facts::Identity;
 use crate::pressure::conditions::PressureCondition;
 use crate::pressure::monitor;
 use nettune_reconcile::desired::{Revision, Task};
-use nettune_reconcile::report::KeyReport;
+use nettune_reconcile::outcome::KeyReport;
 
 /// What was found on the node when there was nothing left to do.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use model::{Agent, BUCKETS, Kernel, MAX, V4, V6, exactly, goal, key};
 use nettune_reconcile::desired::Task;
+use nettune_reconcile::effect::Effect;
 use nettune_reconcile::observed::{Content, OverflowCounters};
-use nettune_reconcile::step::Effect;
 use nettune_sizing::{DesiredValue, SysctlKey};
 
 fn wanted(times: u64) -> Vec<(SysctlKey, DesiredValue)> {
@@ -61,7 +61,7 @@ fn live_through(kill_after: Option<usize>) -> (BTreeMap<SysctlKey, Content>, Age
                 let wanted: Vec<_> = wanted.iter().map(|(key, w)| (key, w.clone())).collect();
                 agent.turn_to(Task::Enforce, &wanted);
             }
-            Act::Overflow => kernel.distress.neighbors_ipv4_overflows += 1,
+            Act::Overflow => kernel.overflows.neighbors_ipv4_overflows += 1,
             Act::Release => agent.turn_to(Task::Release, &[]),
         }
         loop {
@@ -75,7 +75,7 @@ fn live_through(kill_after: Option<usize>) -> (BTreeMap<SysctlKey, Content>, Age
             }
             if kill_after == Some(effects) {
                 // A new process counts from nothing.
-                kernel.distress = OverflowCounters::default();
+                kernel.overflows = OverflowCounters::default();
                 agent = Agent::resumed(agent.goal, agent.memory.persisted);
             }
             effects += 1;

@@ -11,7 +11,7 @@ mod model;
 use model::{Agent, BUCKETS, Kernel, MAX, V4, V6, key};
 use nettune_crds::KeyState;
 use nettune_reconcile::desired::{DesiredState, Task};
-use nettune_reconcile::step::Effect;
+use nettune_reconcile::effect::Effect;
 use nettune_sizing::{DesiredValue, SysctlKey};
 use proptest::prelude::*;
 

@@ -30,7 +30,7 @@ fn settled(wanted: &[(&SysctlKey, DesiredValue)]) -> (Agent, Kernel) {
 #[test]
 fn an_overflow_doubles_the_limit_of_its_family_in_the_safe_order() {
     let (mut agent, mut kernel) = settled(&both_families());
-    kernel.distress.neighbors_ipv4_overflows = 7;
+    kernel.overflows.neighbors_ipv4_overflows = 7;
     let settled = agent.settle(&mut kernel);
     assert_eq!(written(&kernel), ["gc_thresh3=16384", "gc_thresh2=8192"]);
     assert_eq!(kernel.thresholds(V6), [0, 4096, 8192]);
@@ -50,14 +50,14 @@ fn an_overflow_doubles_the_limit_of_its_family_in_the_safe_order() {
 fn one_burst_is_one_doubling_and_another_one_is_the_next_up_to_the_ceiling() {
     let (mut agent, mut kernel) = settled(&both_families());
     for _ in 0..15 {
-        kernel.distress.neighbors_ipv4_overflows += 1;
+        kernel.overflows.neighbors_ipv4_overflows += 1;
         agent.settle(&mut kernel);
         agent.wait(Duration::from_millis(100));
     }
     assert_eq!(kernel.thresholds(V4), [0, 8192, 16_384]);
     for _ in 0..3 {
         agent.wait(Duration::from_secs(2));
-        kernel.distress.neighbors_ipv4_overflows += 1;
+        kernel.overflows.neighbors_ipv4_overflows += 1;
         agent.settle(&mut kernel);
     }
     assert_eq!(kernel.thresholds(V4), [0, 16_384, 32_768]);
@@ -73,10 +73,10 @@ fn one_burst_is_one_doubling_and_another_one_is_the_next_up_to_the_ceiling() {
 #[test]
 fn a_restart_lowers_nothing_and_the_profile_takes_over_when_it_asks_for_as_much() {
     let (mut agent, mut kernel) = settled(&both_families());
-    kernel.distress.neighbors_ipv4_overflows = 1;
+    kernel.overflows.neighbors_ipv4_overflows = 1;
     agent.settle(&mut kernel);
     kernel.writes.clear();
-    kernel.distress.neighbors_ipv4_overflows = 0;
+    kernel.overflows.neighbors_ipv4_overflows = 0;
     let mut agent = Agent::resumed(agent.goal, agent.memory.persisted);
     agent.settle(&mut kernel);
     agent.turn_to(Task::Enforce, &both_families());
@@ -91,7 +91,7 @@ fn a_restart_lowers_nothing_and_the_profile_takes_over_when_it_asks_for_as_much(
     grown[2].1 = DesiredValue::at_least(16_384, 32_768);
     agent.turn_to(Task::Enforce, &grown);
     agent.settle(&mut kernel);
-    assert!(agent.memory.persisted.relief.is_empty());
+    assert!(agent.memory.persisted.overflow_raises.is_empty());
     agent.turn_to(Task::Enforce, &both_families());
     agent.settle(&mut kernel);
     assert_eq!(kernel.thresholds(V4), [0, 4096, 8192]);
@@ -104,19 +104,19 @@ fn a_full_conntrack_table_gets_its_buckets_first() {
         (BUCKETS, DesiredValue::at_least(131_072, 1_048_576)),
     ];
     let (mut agent, mut kernel) = settled(&wanted);
-    kernel.distress.conntrack_full = 1;
+    kernel.overflows.conntrack_full = 1;
     agent.settle(&mut kernel);
     let writes = ["nf_conntrack_buckets=262144", "nf_conntrack_max=262144"];
     assert_eq!(written(&kernel), writes);
 
     kernel.writes.clear();
     kernel.counts.conntrack = Some(250_000);
-    kernel.distress.conntrack_full = 9;
+    kernel.overflows.conntrack_full = 9;
     agent.wait(Duration::from_secs(5));
     let busy = agent.settle(&mut kernel);
     assert_eq!(written(&kernel), ["nf_conntrack_max=524288"]);
     assert_eq!(busy.key(BUCKETS).state, KeyState::Waiting);
-    kernel.distress.chains_too_long = true;
+    kernel.overflows.chains_too_long = true;
     agent.settle(&mut kernel);
     assert_eq!(
         kernel.number(BUCKETS),
@@ -136,7 +136,7 @@ fn chains_that_fail_are_helped_also_where_the_kernel_should_bear_them() {
     let mut agent = Agent::new(goal(Task::Enforce, &wanted));
     agent.settle(&mut kernel);
     assert_eq!(kernel.number(BUCKETS), Some(65_536));
-    kernel.distress.chains_too_long = true;
+    kernel.overflows.chains_too_long = true;
     agent.settle(&mut kernel);
     assert_eq!(kernel.number(BUCKETS), Some(262_144));
 }
@@ -152,7 +152,7 @@ fn an_exact_limit_and_a_mode_that_leaves_values_get_no_relief() {
         let (mut kernel, mut agent) = (Kernel::new(), Agent::new(goal(task, &wanted)));
         agent.settle(&mut kernel);
         kernel.writes.clear();
-        kernel.distress.neighbors_ipv4_overflows = 1;
+        kernel.overflows.neighbors_ipv4_overflows = 1;
         agent.settle(&mut kernel);
         assert!(kernel.writes.is_empty(), "{task:?}");
     }
@@ -161,12 +161,12 @@ fn an_exact_limit_and_a_mode_that_leaves_values_get_no_relief() {
 #[test]
 fn a_release_takes_back_what_self_help_gave() {
     let (mut agent, mut kernel) = settled(&both_families());
-    kernel.distress.neighbors_ipv6_overflows = 1;
+    kernel.overflows.neighbors_ipv6_overflows = 1;
     agent.settle(&mut kernel);
     agent.turn_to(Task::Release, &[]);
     agent.settle(&mut kernel);
     assert_eq!(kernel.thresholds(V6), [128, 512, 1024]);
-    assert!(agent.memory.persisted.relief.is_empty());
+    assert!(agent.memory.persisted.overflow_raises.is_empty());
 }
 
 /// Asking for more than somebody else lets it have helps nobody.
@@ -177,7 +177,7 @@ fn a_limit_that_is_kept_low_by_somebody_else_is_not_asked_for_more() {
     agent.settle(&mut kernel);
     kernel.set(V4[2], 1024);
     agent.settle(&mut kernel);
-    kernel.distress.neighbors_ipv4_overflows = 1;
+    kernel.overflows.neighbors_ipv4_overflows = 1;
     agent.settle(&mut kernel);
     agent.wait(Duration::from_secs(2));
     agent.settle(&mut kernel);

@@ -14,7 +14,7 @@ use nettune_crds::conditions::{
 };
 use nettune_crds::{KeyState, NodeNetworkProfileStatus, ProfileFacts};
 use nettune_reconcile::desired::{Revision, Task};
-use nettune_reconcile::report::KeyReport;
+use nettune_reconcile::outcome::KeyReport;
 
 fn key(name: &str, state: KeyState, message: &str) -> KeyReport {
     KeyReport {

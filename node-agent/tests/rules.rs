@@ -9,8 +9,8 @@ use model::{
 };
 use nettune_crds::KeyState;
 use nettune_reconcile::desired::{DesiredState, Task};
+use nettune_reconcile::effect::Effect;
 use nettune_reconcile::observed::Content;
-use nettune_reconcile::step::Effect;
 use nettune_sizing::{DesiredValue, Value};
 use rustix::io::Errno;
 

@@ -11,7 +11,7 @@ use nettune_agent::agent::ProfileUpdate;
 use nettune_agent::state::store::StateDir;
 use nettune_crds::KeyState;
 use nettune_crds::conditions::{self, RELEASED, reasons};
-use nettune_reconcile::memory::Persisted;
+use nettune_reconcile::effect::Persisted;
 use nettune_sizing::SysctlKey;
 use node::{Node, THRESH3, order, usual};
 use serde_json::json;
@@ -244,10 +244,10 @@ fn what_self_help_has_raised_is_kept_for_this_boot() {
     let in_boot = |boot| StateDir::new(state.path(), "n1", boot);
     let mut saved = in_boot("boot-1").load().persisted;
     let key = SysctlKey::parse(THRESH3).unwrap();
-    saved.relief.insert(key, 16_384);
+    saved.overflow_raises.insert(key, 16_384);
     in_boot("boot-1").note(&saved).unwrap();
-    assert_eq!(in_boot("boot-1").load().persisted.relief, saved.relief);
-    assert!(in_boot("boot-2").load().persisted.relief.is_empty());
+    assert_eq!(in_boot("boot-1").load().persisted.overflow_raises, saved.overflow_raises);
+    assert!(in_boot("boot-2").load().persisted.overflow_raises.is_empty());
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn what_was_noted_counts_before_it_is_flushed() {
     state.note(&saved).unwrap();
     assert!(state.flush().unwrap());
     saved
-        .relief
+        .overflow_raises
         .insert(SysctlKey::parse(THRESH3).unwrap(), 8192);
     state.note(&saved).unwrap();
     let later = StateDir::new(dir.path(), "n1", "boot-1");

@@ -12,9 +12,9 @@ use nettune_crds::KeyState;
 use nettune_sizing::{DesiredValue, Mono, SysctlKey};
 
 use crate::desired::in_words;
-use crate::evaluate::Verdict;
 use crate::known_writers;
 use crate::observed::Content;
+use crate::outcome::KeyOutcome;
 
 /// The second write of somebody else is answered after this pause, and each further one after twice
 /// the pause before; the first one at once. That is the kernel's own first pause before it repeats
@@ -23,7 +23,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// With this many writes it is a contest. Seven are answered, over 63 s at the least: a node that is
 /// installed or upgraded sees some (systemd-sysctl, TuneD, kube-proxy, k3s: each once or twice).
-const CONTEST: u32 = 8;
+const CONFLICT: u32 = 8;
 
 /// What is written less often than this all the time never adds up: eight answers a day harm nobody.
 const FORGOTTEN_IN: Duration = Duration::from_secs(3 * 3600);
@@ -42,7 +42,7 @@ const SHOWN_FOR: Duration = Duration::from_secs(600);
 
 /// What is remembered of somebody else who writes a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Rival {
+pub(crate) struct ConflictingWriter {
     /// Its writes that count, and the time of the first and the last.
     writes: u32,
     first: Mono,
@@ -54,12 +54,12 @@ pub(crate) struct Rival {
     /// When the next answer is due.
     answer_at: Mono,
     /// Once it is a contest.
-    contest: Option<Contest>,
+    conflict: Option<Conflict>,
 }
 
 /// A key that is left to somebody else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Contest {
+struct Conflict {
     /// What the other one set when it began.
     theirs: Content,
     /// How often it had written by then, and within which time.
@@ -73,7 +73,7 @@ struct Contest {
     shown: (Content, Mono),
 }
 
-impl Rival {
+impl ConflictingWriter {
     /// Somebody else wrote: the first time, or once more after `earlier`.
     pub(crate) fn wrote(
         earlier: Option<Self>,
@@ -81,62 +81,62 @@ impl Rival {
         now: Mono,
         wall: Timestamp,
     ) -> Self {
-        let mut rival = earlier.unwrap_or(Self {
+        let mut writer = earlier.unwrap_or(Self {
             writes: 0,
             first: now,
             last: now,
             since: wall,
             held_longest: Duration::ZERO,
             answer_at: now,
-            contest: None,
+            conflict: None,
         });
-        let quiet = now.since(rival.last);
+        let quiet = now.since(writer.last);
         let forgotten = quiet.as_secs() / FORGOTTEN_IN.as_secs();
-        rival.writes = rival
+        writer.writes = writer
             .writes
             .saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX));
-        if rival.writes == 0 {
-            (rival.first, rival.since) = (now, wall);
-            rival.held_longest = Duration::ZERO;
+        if writer.writes == 0 {
+            (writer.first, writer.since) = (now, wall);
+            writer.held_longest = Duration::ZERO;
         } else {
-            rival.held_longest = rival.held_longest.max(quiet);
+            writer.held_longest = writer.held_longest.max(quiet);
         }
-        rival.writes = rival.writes.saturating_add(1);
-        rival.last = now;
-        if rival.contest.is_some() || rival.writes >= CONTEST {
-            rival.answer_at = now.after(LONG_PAUSE);
-            let (writes, within) = (rival.writes, now.since(rival.first));
-            let contest = rival.contest.get_or_insert_with(|| Contest {
+        writer.writes = writer.writes.saturating_add(1);
+        writer.last = now;
+        if writer.conflict.is_some() || writer.writes >= CONFLICT {
+            writer.answer_at = now.after(LONG_PAUSE);
+            let (writes, within) = (writer.writes, now.since(writer.first));
+            let conflict = writer.conflict.get_or_insert_with(|| Conflict {
                 theirs: theirs.clone(),
                 writes,
                 within,
-                since: rival.since,
+                since: writer.since,
                 holds_since: None,
                 shown: (theirs.clone(), now),
             });
-            contest.holds_since = None;
-            contest.shown = (theirs.clone(), now);
+            conflict.holds_since = None;
+            conflict.shown = (theirs.clone(), now);
         } else {
-            let pause = match rival.writes {
+            let pause = match writer.writes {
                 1 => Duration::ZERO,
                 more => FIRST_PAUSE.saturating_mul(1 << (more - 2)),
             };
-            rival.answer_at = now.after(pause);
+            writer.answer_at = now.after(pause);
         }
-        rival
+        writer
     }
 
     /// What was found at a look. `false` when the contest is over and the rival can be forgotten.
     pub(crate) fn look(&mut self, found: &Content, holds: bool, now: Mono) -> bool {
-        let Some(contest) = &mut self.contest else {
+        let Some(conflict) = &mut self.conflict else {
             return true;
         };
-        contest.holds_since = contest.holds_since.or(Some(now)).filter(|_| holds);
-        let shown_since = contest.holds_since.unwrap_or(contest.shown.1);
-        if contest.shown.0 != *found && now.since(shown_since) >= SHOWN_FOR {
-            contest.shown = (found.clone(), now);
+        conflict.holds_since = conflict.holds_since.or(Some(now)).filter(|_| holds);
+        let shown_since = conflict.holds_since.unwrap_or(conflict.shown.1);
+        if conflict.shown.0 != *found && now.since(shown_since) >= SHOWN_FOR {
+            conflict.shown = (found.clone(), now);
         }
-        let Some(since) = contest.holds_since else {
+        let Some(since) = conflict.holds_since else {
             return true;
         };
         now.since(since) < proof(self.held_longest)
@@ -148,17 +148,17 @@ impl Rival {
     }
 
     pub(crate) fn moments_mut(&mut self) -> impl Iterator<Item = &mut Mono> {
-        let of_contest = self.contest.as_mut().map(|contest| {
-            let shown = &mut contest.shown.1;
-            contest.holds_since.iter_mut().chain([shown])
+        let of_contest = self.conflict.as_mut().map(|conflict| {
+            let shown = &mut conflict.shown.1;
+            conflict.holds_since.iter_mut().chain([shown])
         });
         [&mut self.first, &mut self.last, &mut self.answer_at]
             .into_iter()
             .chain(of_contest.into_iter().flatten())
     }
 
-    pub(crate) fn is_contest(&self) -> bool {
-        self.contest.is_some()
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.conflict.is_some()
     }
 
     /// Whether an answer is not due yet.
@@ -168,8 +168,8 @@ impl Rival {
 
     /// When something is to be done although nothing in the kernel has changed.
     pub(crate) fn due(&self, now: Mono) -> Option<Mono> {
-        let over = self.contest.as_ref().and_then(|contest| {
-            let since = contest.holds_since;
+        let over = self.conflict.as_ref().and_then(|conflict| {
+            let since = conflict.holds_since;
             since.map(|since| since.after(proof(self.held_longest)))
         });
         [Some(self.answer_at), over]
@@ -181,14 +181,14 @@ impl Rival {
 
     /// What a contested key is reported to hold.
     pub(crate) fn shown(&self) -> Option<&Content> {
-        self.contest.as_ref().map(|contest| &contest.shown.0)
+        self.conflict.as_ref().map(|conflict| &conflict.shown.0)
     }
 
     /// The key as it stands while an answer is not due, or while it is contested.
-    pub(crate) fn verdict(&self, key: &SysctlKey, wanted: Option<&DesiredValue>) -> Verdict {
+    pub(crate) fn outcome(&self, key: &SysctlKey, wanted: Option<&DesiredValue>) -> KeyOutcome {
         match self.sentence(key, wanted) {
-            Some(sentence) => Verdict::kept(KeyState::Contested, sentence),
-            None => Verdict::kept(
+            Some(sentence) => KeyOutcome::kept(KeyState::Contested, sentence),
+            None => KeyOutcome::kept(
                 KeyState::Drifted,
                 "somebody else keeps changing it; it is set again after a pause of seconds that \
                  doubles each time",
@@ -203,7 +203,7 @@ impl Rival {
         key: &SysctlKey,
         wanted: Option<&DesiredValue>,
     ) -> Option<String> {
-        let contest = self.contest.as_ref()?;
+        let conflict = self.conflict.as_ref()?;
         let wanted = match wanted {
             Some(wanted) => format!("{} is wanted", in_words(wanted)),
             None => "the order of the thresholds wants another value".to_owned(),
@@ -211,10 +211,10 @@ impl Rival {
         Some(format!(
             "since {} somebody else keeps setting it to {}, and {wanted}: {} times within the first {}. It \
              is left alone, and tried again once an hour. {}",
-            time_of_day(contest.since),
-            contest.theirs,
-            contest.writes,
-            span(contest.within),
+            time_of_day(conflict.since),
+            conflict.theirs,
+            conflict.writes,
+            span(conflict.within),
             known_writers::advice(key),
         ))
     }
@@ -253,10 +253,11 @@ mod tests {
 
     /// The answers to a rival that overwrites each one after `tempo` seconds, until the contest.
     fn answers(tempo: u64, most: usize) -> (Vec<u64>, bool) {
-        let (mut rival, mut now, mut pauses) = (None, 0, Vec::new());
+        let (mut writer, mut now, mut pauses) = (None, 0, Vec::new());
         while pauses.len() < most {
-            let wrote = Rival::wrote(rival.take(), &1.into(), at(now), Timestamp::UNIX_EPOCH);
-            if wrote.is_contest() {
+            let wrote =
+                ConflictingWriter::wrote(writer.take(), &1.into(), at(now), Timestamp::UNIX_EPOCH);
+            if wrote.is_conflict() {
                 return (pauses, true);
             }
             let pause = wrote
@@ -264,7 +265,7 @@ mod tests {
                 .map_or(0, |due| due.since(at(now)).as_secs());
             pauses.push(pause);
             now += pause + tempo;
-            rival = Some(wrote);
+            writer = Some(wrote);
         }
         (pauses, false)
     }
@@ -291,18 +292,23 @@ mod tests {
 
     #[test]
     fn a_contest_is_over_when_the_value_has_held_for_twice_as_long_as_before() {
-        let mut rival = None;
+        let mut writer = None;
         for write in 0..8 {
             let now = at(write * 1800);
-            rival = Some(Rival::wrote(rival, &1.into(), now, Timestamp::UNIX_EPOCH));
+            writer = Some(ConflictingWriter::wrote(
+                writer,
+                &1.into(),
+                now,
+                Timestamp::UNIX_EPOCH,
+            ));
         }
-        let mut rival = rival.unwrap();
-        assert!(rival.is_contest());
+        let mut writer = writer.unwrap();
+        assert!(writer.is_conflict());
         let start = 7 * 1800 + 3600;
-        assert!(rival.look(&2.into(), true, at(start)));
-        assert!(rival.look(&2.into(), true, at(start + 3599)));
-        assert_eq!(rival.due(at(start + 3599)), Some(at(start + 3600)));
-        assert!(!rival.look(&2.into(), true, at(start + 3600)));
+        assert!(writer.look(&2.into(), true, at(start)));
+        assert!(writer.look(&2.into(), true, at(start + 3599)));
+        assert_eq!(writer.due(at(start + 3599)), Some(at(start + 3600)));
+        assert!(!writer.look(&2.into(), true, at(start + 3600)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use nettune_crds::{Mode, ProfileSysctl, ReleasePolicy};
 use nettune_sizing::{DesiredValue, SysctlKey, keys};
 use serde::{Deserialize, Serialize};
 
-use crate::ordering::{self, HIGHEST};
+use crate::tables::limits::{HIGHEST, highest_of};
 
 /// A profile as it came: what is kept on disk to be applied before the API is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,12 +40,12 @@ pub struct DesiredState {
     /// What becomes of a key that the profile does not name any more.
     pub release_policy: ReleasePolicy,
     /// What each key shall hold.
-    pub wanted: BTreeMap<SysctlKey, DesiredValue>,
+    pub values: BTreeMap<SysctlKey, DesiredValue>,
     /// Entries that this agent does not take.
     pub invalid: Vec<InvalidEntry>,
 }
 
-/// What is done with the keys of a goal.
+/// What is done with the keys of a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Task {
     /// No profile: nothing is enforced, nothing is changed.
@@ -100,7 +100,7 @@ impl DesiredState {
     /// Reads a profile. Entries that cannot be used are in [`DesiredState::invalid`].
     ///
     /// # Errors
-    /// When not even the fields around the list are what they should be: then the last goal stays.
+    /// When not even the fields around the list are what they should be: then the last profile stays.
     pub fn read(source: Arc<Source>) -> Result<Self, MalformedProfile> {
         if !source.spec.is_object() {
             // A list would do for a struct whose fields all have defaults.
@@ -114,7 +114,7 @@ impl DesiredState {
             (false, Mode::ApplyOnce) => Task::ApplyOnce,
             (false, Mode::Observe) => Task::Observe,
         };
-        let mut goal = Self {
+        let mut desired = Self {
             source: Some(source),
             tuning: spec.tuning,
             task,
@@ -122,11 +122,11 @@ impl DesiredState {
             ..Self::default()
         };
         for entry in spec.sysctls.iter().take(MOST_ENTRIES) {
-            goal.take(entry);
+            desired.take(entry);
         }
         if spec.sysctls.len() > MOST_ENTRIES {
-            goal.invalid.truncate(MOST_ENTRIES - 1);
-            goal.invalid.push(InvalidEntry {
+            desired.invalid.truncate(MOST_ENTRIES - 1);
+            desired.invalid.push(InvalidEntry {
                 name: "sysctls".to_owned(),
                 message: format!(
                     "the profile has {} entries; the first {MOST_ENTRIES} are taken",
@@ -134,10 +134,10 @@ impl DesiredState {
                 ),
             });
         }
-        Ok(goal)
+        Ok(desired)
     }
 
-    /// The version of the profile that this goal is.
+    /// The version of the profile that this profile is.
     #[must_use]
     pub fn revision(&self) -> Option<&Revision> {
         self.source.as_deref().map(|source| &source.revision)
@@ -148,7 +148,7 @@ impl DesiredState {
     pub fn gives_back(&self, key: &SysctlKey) -> bool {
         self.release_policy == ReleasePolicy::Restore
             && matches!(self.task, Task::Enforce | Task::ApplyOnce)
-            && !self.wanted.contains_key(key)
+            && !self.values.contains_key(key)
     }
 
     fn take(&mut self, entry: &serde_json::Value) {
@@ -158,9 +158,9 @@ impl DesiredState {
             .and_then(|entry| entry.parse().map_err(|error| error.to_string()))
             .and_then(|(key, wanted)| in_range(key, wanted));
         let message = match parsed {
-            Ok((key, _)) if self.wanted.contains_key(&key) => "named twice".to_owned(),
+            Ok((key, _)) if self.values.contains_key(&key) => "named twice".to_owned(),
             Ok((key, wanted)) => {
-                self.wanted.insert(key, wanted);
+                self.values.insert(key, wanted);
                 return;
             }
             Err(message) => message,
@@ -177,7 +177,7 @@ impl DesiredState {
 fn in_range(key: SysctlKey, wanted: DesiredValue) -> Result<(SysctlKey, DesiredValue), String> {
     let (least, most) = if key == keys::NF_CONNTRACK_MAX || key == keys::NF_CONNTRACK_BUCKETS {
         (1, HIGHEST)
-    } else if let Some(most) = ordering::highest_of(&key) {
+    } else if let Some(most) = highest_of(&key) {
         (0, most)
     } else {
         return Ok((key, wanted));
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_bad_entry_is_reported_and_holds_up_no_other() {
-        let goal = read(json!({"tuning": "t", "sysctls": [
+        let desired = read(json!({"tuning": "t", "sysctls": [
             {"name": "kernel.panic", "rule": "Exact", "value": "1"},
             {"name": "net.core.somaxconn", "rule": "Exact", "value": 5},
             {"name": "net.core.somaxconn", "rule": "Exact", "value": "4096"},
@@ -225,13 +225,13 @@ mod tests {
             "nonsense",
         ]}))
         .unwrap();
-        let taken: Vec<_> = goal.wanted.keys().map(SysctlKey::name).collect();
+        let taken: Vec<_> = desired.values.keys().map(SysctlKey::name).collect();
         assert_eq!(taken, ["net.core.somaxconn"]);
         assert_eq!(
-            goal.wanted.values().next(),
+            desired.values.values().next(),
             Some(&DesiredValue::exactly(4096))
         );
-        let names: Vec<_> = goal
+        let names: Vec<_> = desired
             .invalid
             .iter()
             .map(|entry| entry.name.as_str())
@@ -253,7 +253,7 @@ mod tests {
     fn names_that_leave_the_tree_and_texts_without_end_harm_no_other_entry() {
         let long = "x".repeat(1 << 20);
         let entry = |name: &str| json!({"name": name, "rule": "Exact", "value": "1"});
-        let goal = read(json!({"sysctls": [
+        let desired = read(json!({"sysctls": [
             entry("net.core/../../kernel.panic"),
             entry("net.core.somaxconn\nnet.core.rmem_max"),
             entry(&long),
@@ -263,18 +263,18 @@ mod tests {
             {"name": "net.core.somaxconn", "rule": "Exact", "value": "4096", "reason": long},
         ]}))
         .unwrap();
-        let taken: Vec<_> = goal.wanted.keys().map(SysctlKey::name).collect();
+        let taken: Vec<_> = desired.values.keys().map(SysctlKey::name).collect();
         assert_eq!(taken, ["net.core.somaxconn"]);
-        assert_eq!(goal.invalid.len(), 6);
-        for entry in &goal.invalid {
+        assert_eq!(desired.invalid.len(), 6);
+        for entry in &desired.invalid {
             assert!(entry.name.len() <= 128 && entry.message.len() <= MOST_CHARACTERS);
         }
     }
 
     #[test]
     fn release_counts_for_more_than_the_mode() {
-        let goal = read(json!({"mode": "Observe", "release": true})).unwrap();
-        assert_eq!(goal.task, Task::Release);
+        let desired = read(json!({"mode": "Observe", "release": true})).unwrap();
+        assert_eq!(desired.task, Task::Release);
     }
 
     #[test]
@@ -289,14 +289,14 @@ mod tests {
             let name = format!("net.ipv4.neigh.eth{n}.gc_stale_time");
             json!({"name": name, "rule": "Exact", "value": "1"})
         };
-        let goal = read(json!({"sysctls": (0..10_000).map(entry).collect::<Vec<_>>()})).unwrap();
-        assert_eq!(goal.wanted.len(), MOST_ENTRIES);
-        assert!(goal.invalid[0].message.contains("10000"));
+        let desired = read(json!({"sysctls": (0..10_000).map(entry).collect::<Vec<_>>()})).unwrap();
+        assert_eq!(desired.values.len(), MOST_ENTRIES);
+        assert!(desired.invalid[0].message.contains("10000"));
 
         let entries = vec![json!({"name": "x", "rule": "Exact", "value": "1"}); 10_000];
-        let goal = read(json!({"sysctls": entries})).unwrap();
-        assert_eq!(goal.invalid.len(), MOST_ENTRIES);
-        let last = &goal.invalid[MOST_ENTRIES - 1].message;
+        let desired = read(json!({"sysctls": entries})).unwrap();
+        assert_eq!(desired.invalid.len(), MOST_ENTRIES);
+        let last = &desired.invalid[MOST_ENTRIES - 1].message;
         assert!(last.contains("10000"), "{last}");
     }
 
@@ -304,9 +304,9 @@ mod tests {
     fn a_conntrack_limit_of_zero_says_why_it_is_not_taken() {
         let entry =
             json!({"name": "net.netfilter.nf_conntrack_max", "rule": "Exact", "value": "0"});
-        let goal = read(json!({"sysctls": [entry]})).unwrap();
+        let desired = read(json!({"sysctls": [entry]})).unwrap();
         assert_eq!(
-            goal.invalid[0].message,
+            desired.invalid[0].message,
             "0 means no limit at all, which is never set"
         );
     }

@@ -3,15 +3,15 @@
 use nettune_sizing::SysctlKey;
 
 /// One that writes the keys which begin with one of some prefixes.
-struct Suspect {
+struct KnownWriter {
     keys: &'static [&'static str],
     /// Who it is, and what to set in its own configuration.
     advice: &'static str,
 }
 
 /// Those of some keys, from the most to the least likely.
-static OF_SOME_KEYS: [Suspect; 10] = [
-    Suspect {
+static OF_SOME_KEYS: [KnownWriter; 10] = [
+    KnownWriter {
         keys: &[
             "net.netfilter.nf_conntrack_max",
             "net.netfilter.nf_conntrack_buckets",
@@ -20,7 +20,7 @@ static OF_SOME_KEYS: [Suspect; 10] = [
                  --conntrack-max-per-core=0)",
     },
     // Switched off, the kernel's own 432000 s for established connections would fill the table.
-    Suspect {
+    KnownWriter {
         keys: &[
             "net.netfilter.nf_conntrack_tcp_timeout_established",
             "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
@@ -28,18 +28,18 @@ static OF_SOME_KEYS: [Suspect; 10] = [
         advice: "kube-proxy at each start (give conntrack.tcpEstablishedTimeout and \
                  conntrack.tcpCloseWaitTimeout in its configuration the tuning's values)",
     },
-    Suspect {
+    KnownWriter {
         keys: &[
             "net.netfilter.nf_conntrack_max",
             "net.netfilter.nf_conntrack_tcp_timeout_",
         ],
         advice: "k3s and RKE2, whose agents contain kube-proxy (set the same with kube-proxy-arg)",
     },
-    Suspect {
+    KnownWriter {
         keys: &["net.netfilter.nf_conntrack_max"],
         advice: "calicoctl node run, which sets 1000000 (run calico-node as a DaemonSet instead)",
     },
-    Suspect {
+    KnownWriter {
         keys: &[
             "net.ipv4.vs.conn_reuse_mode",
             "net.ipv4.vs.conntrack",
@@ -49,24 +49,24 @@ static OF_SOME_KEYS: [Suspect; 10] = [
         advice: "kube-router at each start, which has no switch for it (give the tuning the value that \
                  kube-router sets, or leave the key out of it)",
     },
-    Suspect {
+    KnownWriter {
         keys: &["net.ipv4.vs."],
         advice: "kube-proxy in IPVS mode at each start (give the tuning the value that it sets)",
     },
-    Suspect {
+    KnownWriter {
         keys: &["net.bridge."],
         advice: "k3s, Docker and network plugins at their start (give the tuning the value that they set)",
     },
-    Suspect {
+    KnownWriter {
         keys: &["net.ipv4.conf.", "net.ipv6.conf."],
         advice: "the network plugin, for the interfaces that it makes (leave their keys out of the tuning)",
     },
-    Suspect {
+    KnownWriter {
         keys: &["net.ipv4.neigh.default.gc_", "net.ipv6.neigh.default.gc_"],
         advice: "OpenShift's Node Tuning Operator, by TuneD's profile openshift (make a Tuned object of \
                  higher priority that gives the key the tuning's value)",
     },
-    Suspect {
+    KnownWriter {
         keys: &[
             "net.core.",
             "net.ipv4.neigh.",
@@ -89,13 +89,13 @@ const OF_ANY_KEY: [&str; 2] = [
 
 /// A sentence with the usual suspects for a key, and what to set in each one's own configuration.
 pub(crate) fn advice(key: &SysctlKey) -> String {
-    let writes = |suspect: &&Suspect| {
-        let mut starts = suspect.keys.iter();
+    let writes = |known: &&KnownWriter| {
+        let mut starts = known.keys.iter();
         starts.any(|start| key.name().starts_with(start))
     };
     let of_this = OF_SOME_KEYS.iter().filter(writes);
     let named: Vec<&str> = of_this
-        .map(|suspect| suspect.advice)
+        .map(|known| known.advice)
         .chain(OF_ANY_KEY)
         .collect();
     format!("Usual suspects: {}.", named.join("; "))

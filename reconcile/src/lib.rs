@@ -6,13 +6,15 @@
 mod contention;
 pub mod desired;
 pub mod drift;
+pub mod effect;
 mod errors;
 mod evaluate;
+mod guards;
 mod known_writers;
 pub mod memory;
 pub mod observed;
-mod ordering;
-pub mod report;
+pub mod outcome;
+mod report;
 mod restore;
 pub mod step;
 mod tables;

@@ -1,20 +1,18 @@
 //! What the agent remembers between two looks, and what of it outlives the process.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use nettune_sizing::{Mono, SysctlKey, Value};
+use nettune_sizing::{Mono, SysctlKey};
 use rustix::io::Errno;
 
-use crate::contention::{LONG_PAUSE, Rival};
-use crate::desired::{DesiredState, Revision, Source, Task};
+use crate::contention::{ConflictingWriter, LONG_PAUSE};
+use crate::desired::{DesiredState, Revision, Task};
+use crate::effect::{Effect, Left, Persisted};
 use crate::observed::{Content, OverflowCounters};
-use crate::report::KeyReport;
-use crate::step::{Effect, Left};
-use crate::tables::conntrack;
+use crate::outcome::KeyReport;
 
-/// Everything that [`crate::step::step`] knows besides the goal and the kernel.
+/// Everything that [`crate::step::step`] knows besides the profile and the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Memory {
     /// What is on disk.
@@ -26,9 +24,9 @@ pub struct Memory {
     /// Keys that [`Task::ApplyOnce`] is done with, for this revision.
     pub(crate) applied_once: BTreeSet<SysctlKey>,
     /// Limits that were raised because their table was full.
-    pub(crate) relief: BTreeMap<SysctlKey, u64>,
+    pub(crate) overflow_raises: BTreeMap<SysctlKey, u64>,
     /// When each was raised last.
-    pub(crate) relieved_at: BTreeMap<SysctlKey, Mono>,
+    pub(crate) raised_at: BTreeMap<SysctlKey, Mono>,
     /// Limits whose table was full although they are as high as they may be.
     pub(crate) at_ceiling: BTreeSet<SysctlKey>,
     /// What the tables had suffered when that was last answered.
@@ -39,45 +37,6 @@ pub struct Memory {
     pub(crate) released: Option<Vec<KeyReport>>,
     /// What was told of originals that are not put back.
     told_left: BTreeSet<Left>,
-}
-
-/// What cannot be observed, and therefore is on disk. It is of one boot of one node.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Persisted {
-    /// An earlier state of this boot was lost: what the kernel holds may be nettune's own value, so
-    /// that no original can be told until the next boot.
-    pub originals_lost: bool,
-    /// The last goal.
-    pub source: Option<Arc<Source>>,
-    /// Every key that was written in this boot.
-    pub records: BTreeMap<SysctlKey, Record>,
-    /// Limits that the agent itself has raised, because their table was full, and to what: a restart
-    /// must not lower them.
-    pub relief: BTreeMap<SysctlKey, u64>,
-    /// Keys that [`Task::ApplyOnce`] is done with.
-    pub applied_once: Option<AppliedOnce>,
-    /// The version of the profile whose release is over.
-    pub released: Option<Revision>,
-}
-
-/// What was done to one key in this boot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Record {
-    /// What it held before the first write; `None` where that was lost.
-    pub original: Option<Content>,
-    /// What it held that was nettune's before `written` was.
-    pub before: Option<Value>,
-    /// What was, or is about to be, written: it is saved before the write.
-    pub written: Value,
-}
-
-/// Keys that were applied for one version of the profile.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct AppliedOnce {
-    /// The version.
-    pub revision: Revision,
-    /// The keys.
-    pub keys: BTreeSet<SysctlKey>,
 }
 
 /// What is remembered of one key for as long as the process lives.
@@ -100,7 +59,7 @@ pub(crate) struct KeyMemory {
     /// When it was last written for this version of the profile.
     pub(crate) wrote_at: Option<Mono>,
     /// Somebody else who writes it.
-    pub(crate) rival: Option<Rival>,
+    pub(crate) conflicting_writer: Option<ConflictingWriter>,
 }
 
 /// Writes that succeeded and that no look has shown yet.
@@ -145,21 +104,12 @@ impl Failure {
     }
 }
 
-impl Record {
-    /// Whether a live value is one that nettune wrote. Between a save and its write the kernel still
-    /// holds the value before; once the new one was seen, the old one is somebody else's.
-    fn owns(&self, key: &SysctlKey, live: &Content, confirmed: bool) -> bool {
-        let ours = |value: &Value| conntrack::took(key, &value.clone().into(), live);
-        ours(&self.written) || (!confirmed && self.before.as_ref().is_some_and(ours))
-    }
-}
-
 impl Memory {
     /// A memory that knows only what was on disk, as after a start.
     #[must_use]
     pub fn new(persisted: Persisted) -> Self {
         Self {
-            relief: persisted.relief.clone(),
+            overflow_raises: persisted.overflow_raises.clone(),
             persisted,
             ..Self::default()
         }
@@ -215,32 +165,39 @@ impl Memory {
         }
     }
 
-    /// Turns to a goal: what is remembered of another version of the profile (failures, what was
+    /// Turns to a profile: what is remembered of another version of the profile (failures, what was
     /// seen as wanted) says nothing about this one. Counts of drift stay, and so do rivals, who know
     /// nothing of profiles; each is tried again.
-    pub(crate) fn turn_to(&mut self, goal: &DesiredState) {
-        if self.revision.as_ref() == goal.revision() {
+    pub(crate) fn turn_to(&mut self, desired: &DesiredState) {
+        if self.revision.as_ref() == desired.revision() {
             return;
         }
-        self.revision = goal.revision().cloned();
+        self.revision = desired.revision().cloned();
         let records = &self.persisted.records;
-        let is_known = |key: &SysctlKey| goal.wanted.contains_key(key) || records.contains_key(key);
+        let is_known =
+            |key: &SysctlKey| desired.values.contains_key(key) || records.contains_key(key);
         self.keys.retain(|key, _| is_known(key));
         for memory in self.keys.values_mut() {
             memory.held = None;
             memory.unseen = None;
             memory.failure = None;
             memory.wrote_at = None;
-            memory.rival = memory.rival.take().filter(|_| goal.task == Task::Enforce);
-            memory.rival.iter_mut().for_each(Rival::try_again);
+            memory.conflicting_writer = memory
+                .conflicting_writer
+                .take()
+                .filter(|_| desired.task == Task::Enforce);
+            memory
+                .conflicting_writer
+                .iter_mut()
+                .for_each(ConflictingWriter::try_again);
         }
-        let wanted: BTreeSet<&str> = goal.wanted.keys().map(SysctlKey::name).collect();
+        let wanted: BTreeSet<&str> = desired.values.keys().map(SysctlKey::name).collect();
         self.told_left.retain(|left| !wanted.contains(&*left.key));
         self.persist_failure = None;
         self.released = None;
         self.at_ceiling.clear();
         let done = self.persisted.applied_once.as_ref();
-        let done = done.filter(|done| Some(&done.revision) == goal.revision());
+        let done = done.filter(|done| Some(&done.revision) == desired.revision());
         self.applied_once = done.map(|done| done.keys.clone()).unwrap_or_default();
     }
 
@@ -262,34 +219,39 @@ impl Memory {
             [known.told_at.as_mut(), known.wrote_at.as_mut(), retry_at]
                 .into_iter()
                 .flatten()
-                .chain(known.rival.iter_mut().flat_map(Rival::moments_mut))
+                .chain(
+                    known
+                        .conflicting_writer
+                        .iter_mut()
+                        .flat_map(ConflictingWriter::moments_mut),
+                )
         });
         let unsaved = self.persist_failure.iter_mut();
         of_keys
-            .chain(self.relieved_at.values_mut())
+            .chain(self.raised_at.values_mut())
             .chain(unsaved.map(|failure| &mut failure.retry_at))
     }
 
     /// Whether what the kernel holds is nettune's own.
-    pub(crate) fn owns(&self, key: &SysctlKey, live: &Content) -> bool {
+    pub(crate) fn owns(&self, key: &SysctlKey, observed: &Content) -> bool {
         let confirmed = self.key(key).is_some_and(|memory| memory.confirmed);
         let record = self.persisted.records.get(key);
-        record.is_some_and(|record| record.owns(key, live, confirmed))
+        record.is_some_and(|record| record.owns(key, observed, confirmed))
     }
 
     /// Whoever else writes a key.
-    pub(crate) fn rival(&self, key: &SysctlKey) -> Option<&Rival> {
-        self.key(key)?.rival.as_ref()
+    pub(crate) fn conflicting_writer(&self, key: &SysctlKey) -> Option<&ConflictingWriter> {
+        self.key(key)?.conflicting_writer.as_ref()
     }
 
     /// Whether what the kernel holds was written for this version of the profile, and not long ago.
-    pub(crate) fn has_just_set(&self, key: &SysctlKey, live: &Content, now: Mono) -> bool {
+    pub(crate) fn has_just_set(&self, key: &SysctlKey, observed: &Content, now: Mono) -> bool {
         let wrote_at = self.key(key).and_then(|memory| memory.wrote_at);
-        wrote_at.is_some_and(|at| now.since(at) < LONG_PAUSE) && self.owns(key, live)
+        wrote_at.is_some_and(|at| now.since(at) < LONG_PAUSE) && self.owns(key, observed)
     }
 
     /// Whether a key is left alone because it was applied once.
-    pub(crate) fn is_done(&self, goal: &DesiredState, key: &SysctlKey) -> bool {
-        goal.task == Task::ApplyOnce && self.applied_once.contains(key)
+    pub(crate) fn is_done(&self, desired: &DesiredState, key: &SysctlKey) -> bool {
+        desired.task == Task::ApplyOnce && self.applied_once.contains(key)
     }
 }

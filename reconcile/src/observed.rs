@@ -16,7 +16,7 @@ pub struct ObservedState {
     /// How full the tables are.
     pub counts: Counts,
     /// What the tables have suffered from.
-    pub distress: OverflowCounters,
+    pub overflows: OverflowCounters,
     /// What does not change while the kernel runs.
     pub machine: Machine,
     /// The time of day by this node's clock. It is told to people, and nothing waits for it.

@@ -1,54 +1,29 @@
 //! Where each key stands, for the status.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use nettune_crds::KeyState;
 use nettune_sizing::SysctlKey;
 
 use crate::desired::{DesiredState, Task};
-use crate::evaluate::{Plan, Verdict};
 use crate::memory::Memory;
 use crate::observed::{Content, ObservedState, Seen};
+use crate::outcome::{KeyOutcome, KeyReport, Plan};
 use crate::tables::overflow;
 
-/// Where one key stands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct KeyReport {
-    /// Its name; of an entry that is not taken, the name as it was given.
-    pub name: Arc<str>,
-    /// What the kernel held when it was last read; of a contested key, at most ten minutes ago.
-    pub observed: Option<Content>,
-    /// What it held before the first write of this boot.
-    pub original: Option<Content>,
-    /// Its state.
-    pub state: KeyState,
-    /// Why, where the state does not say it all.
-    pub message: String,
-    /// What it waits for, in a few words.
-    pub waits_for: Option<String>,
-    /// Whether it is an entry that this agent does not take.
-    pub invalid: bool,
-    /// Whether the profile does not name it any more and its original is not back: it counts for
-    /// nothing but itself.
-    pub dropped: bool,
-    /// How often somebody else changed it since this agent was started.
-    pub drift_count: u64,
-}
-
-/// Where the keys of a goal stand by a plan: of a release, the keys that were written; else those of
+/// Where the keys of a profile stand by a plan: of a release, the keys that were written; else those of
 /// the profile, with the entries that are not taken, and those whose originals are not back.
 pub(crate) fn reports(
-    goal: &DesiredState,
-    live: &ObservedState,
+    desired: &DesiredState,
+    observed: &ObservedState,
     plan: &Plan,
     memory: &Memory,
 ) -> Vec<KeyReport> {
-    let keys: BTreeSet<&SysctlKey> = match goal.task {
+    let keys: BTreeSet<&SysctlKey> = match desired.task {
         Task::Release => plan.keys().collect(),
-        _ => goal.wanted.keys().collect(),
+        _ => desired.values.keys().collect(),
     };
-    let invalid = goal.invalid.iter().map(|entry| KeyReport {
+    let invalid = desired.invalid.iter().map(|entry| KeyReport {
         name: entry.name.as_str().into(),
         observed: None,
         original: None,
@@ -59,12 +34,12 @@ pub(crate) fn reports(
         dropped: false,
         drift_count: 0,
     });
-    let room = MOST_REPORTS.saturating_sub(goal.invalid.len());
+    let room = MOST_REPORTS.saturating_sub(desired.invalid.len());
     let taken = keys.into_iter().take(room);
     taken
-        .map(|key| report(key, goal, live, plan.get(key), memory))
+        .map(|key| report(key, desired, observed, plan.get(key), memory))
         .chain(invalid)
-        .chain(dropped(goal, live, plan, memory))
+        .chain(dropped(desired, observed, plan, memory))
         .take(MOST_REPORTS)
         .collect()
 }
@@ -75,26 +50,26 @@ const MOST_REPORTS: usize = 128;
 /// Keys that the profile does not name any more and whose originals are not back. What is not there
 /// holds nothing that could go back.
 fn dropped(
-    goal: &DesiredState,
-    live: &ObservedState,
+    desired: &DesiredState,
+    observed: &ObservedState,
     plan: &Plan,
     memory: &Memory,
 ) -> impl Iterator<Item = KeyReport> {
     let records = memory.persisted.records.keys();
-    let given_back = records.filter(|key| goal.gives_back(key));
-    let there = given_back.filter(|key| *live.seen(key) != Seen::Missing);
+    let given_back = records.filter(|key| desired.gives_back(key));
+    let there = given_back.filter(|key| *observed.seen(key) != Seen::Missing);
     there.filter_map(|key| {
-        let verdict = plan.get(key)?;
-        let mut report = report(key, goal, live, Some(verdict), memory);
-        (report.state, report.message) = match verdict {
+        let outcome = plan.get(key)?;
+        let mut report = report(key, desired, observed, Some(outcome), memory);
+        (report.state, report.message) = match outcome {
             // Beside a threshold that is managed somebody else may keep changing it.
-            Verdict::Holds { .. }
-            | Verdict::Kept {
+            KeyOutcome::Holds { .. }
+            | KeyOutcome::Kept {
                 state: KeyState::Applied | KeyState::Drifted | KeyState::Contested,
                 ..
             } => return None,
-            Verdict::Change { to } => (KeyState::Waiting, format!("left: {}", blocked(to))),
-            Verdict::Kept {
+            KeyOutcome::Change { to } => (KeyState::Waiting, format!("left: {}", blocked(to))),
+            KeyOutcome::Kept {
                 state,
                 message,
                 waits_for,
@@ -120,45 +95,47 @@ fn blocked(to: &Content) -> String {
 
 fn report(
     key: &SysctlKey,
-    goal: &DesiredState,
-    live: &ObservedState,
-    verdict: Option<&Verdict>,
+    desired: &DesiredState,
+    observed: &ObservedState,
+    outcome: Option<&KeyOutcome>,
     memory: &Memory,
 ) -> KeyReport {
-    let wanted = goal.wanted.get(key);
-    let (state, message, waits_for) = match verdict {
-        Some(Verdict::Holds { note }) => {
-            let relief = overflow::note(goal, key, memory);
+    let wanted = desired.values.get(key);
+    let (state, message, waits_for) = match outcome {
+        Some(KeyOutcome::Holds { note }) => {
+            let overflow_raises = overflow::note(desired, key, memory);
             (
                 KeyState::Applied,
-                relief.unwrap_or_else(|| note.clone()),
+                overflow_raises.unwrap_or_else(|| note.clone()),
                 None,
             )
         }
-        Some(Verdict::Kept {
+        Some(KeyOutcome::Kept {
             state,
             message,
             waits_for,
         }) => (*state, message.clone(), waits_for.clone()),
-        Some(Verdict::Change { to }) if goal.task == Task::Release => (
+        Some(KeyOutcome::Change { to }) if desired.task == Task::Release => (
             KeyState::NotApplicable,
             format!("left: {}", blocked(to)),
             None,
         ),
-        Some(Verdict::Change { to }) => {
+        Some(KeyOutcome::Change { to }) => {
             let waits_for = "another threshold".to_owned();
             (KeyState::Waiting, blocked(to), Some(waits_for))
         }
         None => (KeyState::Waiting, String::new(), None),
     };
     let record = memory.persisted.records.get(key);
-    let observed = live.content(key);
+    let observed = observed.content(key);
     // A contest lasts until the value has held for a while, also while it holds.
-    let contest = memory.rival(key).filter(|_| observed.is_some());
-    let contest = contest.and_then(|rival| Some((rival, rival.sentence(key, wanted)?)));
-    let (state, message, waits_for, observed) = match contest {
-        Some((rival, sentence)) if state != KeyState::Failed => {
-            (KeyState::Contested, sentence, None, rival.shown())
+    let conflict = memory
+        .conflicting_writer(key)
+        .filter(|_| observed.is_some());
+    let conflict = conflict.and_then(|writer| Some((writer, writer.sentence(key, wanted)?)));
+    let (state, message, waits_for, observed) = match conflict {
+        Some((writer, sentence)) if state != KeyState::Failed => {
+            (KeyState::Contested, sentence, None, writer.shown())
         }
         _ => (state, message, waits_for, observed),
     };

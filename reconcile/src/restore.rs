@@ -3,10 +3,11 @@
 use nettune_crds::KeyState;
 use nettune_sizing::{SysctlKey, keys};
 
-use crate::evaluate::{self, Plan, Verdict};
-use crate::memory::{Memory, Persisted, Record};
+use crate::effect::{Left, Persisted, Record};
+use crate::guards;
+use crate::memory::Memory;
 use crate::observed::{Content, ObservedState, Seen};
-use crate::step::Left;
+use crate::outcome::{KeyOutcome, Plan};
 use crate::tables::conntrack;
 
 /// What kube-proxy sets at the least (`--conntrack-min`).
@@ -21,21 +22,21 @@ const KUBE_PROXY_MOST: u64 = 1_048_576;
 /// Adds to a plan what is to be done to put the originals of some keys back.
 pub(crate) fn add(
     plan: &mut Plan,
-    live: &ObservedState,
+    observed: &ObservedState,
     memory: &Memory,
     of: impl Fn(&SysctlKey) -> bool,
 ) {
     let records = &memory.persisted.records;
     for (key, record) in records.iter().filter(|(key, _)| of(key)) {
         if *key != keys::NF_CONNTRACK_BUCKETS {
-            plan.insert(key.clone(), judge(key, record, live, memory));
+            plan.insert(key.clone(), evaluate(key, record, observed, memory));
         }
     }
     let buckets = &keys::NF_CONNTRACK_BUCKETS;
     if let Some(record) = records.get(buckets).filter(|_| of(buckets)) {
-        let verdict = judge(buckets, record, live, memory);
-        let verdict = buckets_verdict(verdict, plan, live);
-        plan.insert(buckets.clone(), verdict);
+        let outcome = evaluate(buckets, record, observed, memory);
+        let outcome = buckets_outcome(outcome, plan, observed);
+        plan.insert(buckets.clone(), outcome);
     }
 }
 
@@ -44,11 +45,12 @@ pub(crate) fn add(
 pub(crate) fn is_over(
     key: &SysctlKey,
     record: &Record,
-    live: &ObservedState,
+    observed: &ObservedState,
     memory: &Memory,
 ) -> bool {
-    live.content(key).is_some_and(|now| {
-        let is_back = |original| *now == least_to_restore(key, original, live) || now == original;
+    observed.content(key).is_some_and(|now| {
+        let is_back =
+            |original| *now == least_to_restore(key, original, observed) || now == original;
         record.original.as_ref().is_some_and(is_back) || !memory.owns(key, now)
     })
 }
@@ -59,7 +61,7 @@ pub(crate) fn forgotten(plan: &Plan, memory: &Memory, intent: &Persisted) -> Vec
     let forgotten = memory.persisted.records.keys();
     let forgotten = forgotten.filter(|key| !intent.records.contains_key(*key));
     let left = forgotten.filter_map(|key| match plan.get(key)? {
-        Verdict::Kept { message, .. } => Some(Left {
+        KeyOutcome::Kept { message, .. } => Some(Left {
             key: key.name().into(),
             message: message.clone(),
         }),
@@ -69,25 +71,30 @@ pub(crate) fn forgotten(plan: &Plan, memory: &Memory, intent: &Persisted) -> Vec
 }
 
 /// A value that stays as it is, and why.
-pub(crate) fn left(message: impl Into<String>) -> Verdict {
-    Verdict::kept(KeyState::NotApplicable, message)
+pub(crate) fn left(message: impl Into<String>) -> KeyOutcome {
+    KeyOutcome::kept(KeyState::NotApplicable, message)
 }
 
 /// A value that stays as it is until something else has happened.
-fn left_until(waits_for: Option<String>, message: String) -> Verdict {
-    Verdict::Kept {
+fn left_until(waits_for: Option<String>, message: String) -> KeyOutcome {
+    KeyOutcome::Kept {
         state: KeyState::NotApplicable,
         message,
         waits_for,
     }
 }
 
-fn judge(key: &SysctlKey, record: &Record, live: &ObservedState, memory: &Memory) -> Verdict {
-    let now = match live.seen(key) {
+fn evaluate(
+    key: &SysctlKey,
+    record: &Record,
+    observed: &ObservedState,
+    memory: &Memory,
+) -> KeyOutcome {
+    let now = match observed.seen(key) {
         Seen::Content(now) => now,
         Seen::Missing => return left("left: it is not there any more"),
         Seen::Unreadable(_) | Seen::Garbled(_) => {
-            return evaluate::unusable(key, live)
+            return guards::unusable(key, observed)
                 .unwrap_or_else(|| left("left: it cannot be read"));
         }
     };
@@ -98,13 +105,13 @@ fn judge(key: &SysctlKey, record: &Record, live: &ObservedState, memory: &Memory
         ));
     };
     if now == original {
-        return Verdict::Holds {
+        return KeyOutcome::Holds {
             note: "the original value".to_owned(),
         };
     }
-    let to = least_to_restore(key, original, live);
+    let to = least_to_restore(key, original, observed);
     if *now == to {
-        return Verdict::Holds {
+        return KeyOutcome::Holds {
             note: format!("what kube-proxy sets; the original, {original}, is below it"),
         };
     }
@@ -121,20 +128,20 @@ fn judge(key: &SysctlKey, record: &Record, live: &ObservedState, memory: &Memory
             "left at {now}: its original, {original}, is below what kube-proxy sets"
         ));
     }
-    match evaluate::too_full_to_lower(key, now, &to, live) {
-        Some(Verdict::Kept {
+    match guards::too_full_to_lower(key, now, &to, observed) {
+        Some(KeyOutcome::Kept {
             message, waits_for, ..
         }) => left_until(waits_for, format!("left at {now}: {message}")),
-        _ => Verdict::Change { to },
+        _ => KeyOutcome::Change { to },
     }
 }
 
 /// What goes back: the original, but nf_conntrack_max not below what kube-proxy would set. It did so
 /// once, at its start, and will not come back to raise it.
-fn least_to_restore(key: &SysctlKey, original: &Content, live: &ObservedState) -> Content {
+fn least_to_restore(key: &SysctlKey, original: &Content, observed: &ObservedState) -> Content {
     match original.number() {
         Some(number) if *key == keys::NF_CONNTRACK_MAX => {
-            let cores = u64::from(live.machine.cores);
+            let cores = u64::from(observed.machine.cores);
             let kube_proxy = cores.saturating_mul(KUBE_PROXY_PER_CORE);
             let kube_proxy = kube_proxy.clamp(KUBE_PROXY_LEAST, KUBE_PROXY_MOST);
             number.max(kube_proxy).into()
@@ -143,14 +150,14 @@ fn least_to_restore(key: &SysctlKey, original: &Content, live: &ObservedState) -
     }
 }
 
-fn buckets_verdict(verdict: Verdict, plan: &Plan, live: &ObservedState) -> Verdict {
+fn buckets_outcome(outcome: KeyOutcome, plan: &Plan, observed: &ObservedState) -> KeyOutcome {
     let key = &keys::NF_CONNTRACK_BUCKETS;
-    let (Verdict::Change { to }, Some(now)) = (&verdict, live.number(key)) else {
-        return verdict;
+    let (KeyOutcome::Change { to }, Some(now)) = (&outcome, observed.number(key)) else {
+        return outcome;
     };
     let buckets = to.number().unwrap_or(0);
-    let kernel = live.machine.kernel;
-    if let Some(max) = conntrack::max_after(plan, live)
+    let kernel = observed.machine.kernel;
+    if let Some(max) = conntrack::max_after(plan, observed)
         && !conntrack::bears(kernel, buckets, max)
         && buckets < now
     {
@@ -159,11 +166,11 @@ fn buckets_verdict(verdict: Verdict, plan: &Plan, live: &ObservedState) -> Verdi
             format!("left at {now}: {buckets} do not bear {max} entries"),
         );
     }
-    match conntrack::busy(live) {
+    match conntrack::busy(observed) {
         Some(busy) => left_until(
             Some("a quiet moment".to_owned()),
             format!("left at {now}: {busy}"),
         ),
-        None => verdict,
+        None => outcome,
     }
 }

@@ -15,30 +15,17 @@ use nettune_sizing::{Mono, SysctlKey, Value};
 
 use crate::desired::{DesiredState, Revision, Task, in_words};
 use crate::drift::{self, Drift};
+use crate::effect::{AppliedOnce, Effect, Left, Persisted, Record};
 use crate::errors;
-use crate::evaluate::{self, Plan, Verdict};
-use crate::memory::{AppliedOnce, Memory, Persisted, Record};
+use crate::evaluate;
+use crate::memory::Memory;
 use crate::observed::{Content, ObservedState};
-use crate::ordering::{self, FAMILIES};
-use crate::report::{KeyReport, reports};
+use crate::outcome::{KeyOutcome, KeyReport, Plan};
+use crate::report::reports;
 use crate::restore;
+use crate::tables::limits::FAMILIES;
+use crate::tables::ordering;
 use crate::tables::overflow;
-
-/// What is to be done next.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Save this, durably.
-    Persist(Persisted),
-    /// Write a value.
-    Set(SysctlKey, Value),
-    /// Write an empty line: the original of a list that nobody had set.
-    Clear(SysctlKey),
-    /// Nothing, until the kernel shows something else, the goal changes, or this moment comes.
-    Rest {
-        /// When to look again at the latest.
-        until: Mono,
-    },
-}
 
 /// The next effect, and what is known now.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,15 +46,6 @@ pub struct Step {
     pub left: Vec<Left>,
 }
 
-/// An original that was not put back.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Left {
-    /// The key's name.
-    pub key: Arc<str>,
-    /// What it was left at, and why.
-    pub message: String,
-}
-
 /// How long to rest where nothing but the kernel can change anything.
 const REST: Duration = Duration::from_secs(10);
 
@@ -76,34 +54,36 @@ const REST_WAITING: Duration = Duration::from_secs(1);
 
 /// Decides what to do next.
 #[must_use]
-pub fn step(goal: &DesiredState, live: &ObservedState, memory: &Memory, now: Mono) -> Step {
+pub fn step(desired: &DesiredState, observed: &ObservedState, memory: &Memory, now: Mono) -> Step {
     let mut memory = memory.clone();
-    memory.turn_to(goal);
-    overflow::answer(goal, live, &mut memory, now);
-    let relieved = overflow::relieved(goal, &memory);
-    let goal = relieved.as_ref();
-    let plan_by = |memory: &Memory| match goal.task {
+    memory.turn_to(desired);
+    overflow::answer(desired, observed, &mut memory, now);
+    let with_raises = overflow::with_raises(desired, &memory);
+    let desired = with_raises.as_ref();
+    let plan_by = |memory: &Memory| match desired.task {
         Task::Leave => Plan::new(),
         Task::Release => {
             let mut plan = Plan::new();
-            restore::add(&mut plan, live, memory, |_| true);
+            restore::add(&mut plan, observed, memory, |_| true);
             plan
         }
-        Task::Enforce | Task::ApplyOnce | Task::Observe => evaluate::plan(goal, live, memory, now),
+        Task::Enforce | Task::ApplyOnce | Task::Observe => {
+            evaluate::plan(desired, observed, memory, now)
+        }
     };
     let mut plan = plan_by(&memory);
-    let mut drifts = drift::notice(goal, live, &plan, &mut memory, now);
+    let mut drifts = drift::notice(desired, observed, &plan, &mut memory, now);
     if !drifts.is_empty() {
         // Some are not answered at once.
         plan = plan_by(&memory);
     }
-    hold_back(&mut plan, goal, live, &memory, now);
+    hold_back(&mut plan, desired, observed, &memory, now);
     for drift in &mut drifts {
-        drift.repaired = matches!(plan.get(&drift.key), Some(Verdict::Change { .. }));
+        drift.repaired = matches!(plan.get(&drift.key), Some(KeyOutcome::Change { .. }));
     }
 
-    let intent = intent(goal, live, &plan, &memory);
-    let write = ordering::next_write(&plan, live);
+    let intent = intent(desired, observed, &plan, &memory);
+    let write = ordering::next_write(&plan, observed);
     let mut left = Vec::new();
     let effect = if intent != memory.persisted && may_persist(&memory, now) {
         left = memory.not_told(restore::forgotten(&plan, &memory, &intent));
@@ -114,7 +94,7 @@ pub fn step(goal: &DesiredState, live: &ObservedState, memory: &Memory, now: Mon
             Content::Empty => Effect::Clear(key),
         }
     } else {
-        return at_rest(goal, live, &plan, memory, drifts, now);
+        return at_rest(desired, observed, &plan, memory, drifts, now);
     };
     Step {
         effect,
@@ -128,17 +108,17 @@ pub fn step(goal: &DesiredState, live: &ObservedState, memory: &Memory, now: Mon
 
 /// Nothing is left to write: what remains is to remember that it is done.
 fn at_rest(
-    goal: &DesiredState,
-    live: &ObservedState,
+    desired: &DesiredState,
+    observed: &ObservedState,
     plan: &Plan,
     mut memory: Memory,
     drifts: Vec<Drift>,
     now: Mono,
 ) -> Step {
-    let mut keys = reports(goal, live, plan, &memory);
+    let mut keys = reports(desired, observed, plan, &memory);
     let mut done = memory.persisted.clone();
-    if goal.task == Task::ApplyOnce && !memory.applied_once.is_empty() {
-        done.applied_once = goal.revision().map(|revision| AppliedOnce {
+    if desired.task == Task::ApplyOnce && !memory.applied_once.is_empty() {
+        done.applied_once = desired.revision().map(|revision| AppliedOnce {
             revision: revision.clone(),
             keys: memory.applied_once.clone(),
         });
@@ -148,10 +128,10 @@ fn at_rest(
         message: key.message.clone(),
     });
     let left = memory.not_told(dropped.collect());
-    let released = goal.task == Task::Release;
+    let released = desired.task == Task::Release;
     if released {
         keys = memory.released.get_or_insert(keys).clone();
-        done.released = goal.revision().cloned();
+        done.released = desired.revision().cloned();
     }
     let effect = if done != memory.persisted && may_persist(&memory, now) {
         Effect::Persist(done)
@@ -175,81 +155,87 @@ fn at_rest(
 /// Takes out of the plan what the mode, an earlier failure or a full disk forbid for now.
 fn hold_back(
     plan: &mut Plan,
-    goal: &DesiredState,
-    live: &ObservedState,
+    desired: &DesiredState,
+    observed: &ObservedState,
     memory: &Memory,
     now: Mono,
 ) {
-    let over = memory.released.is_some() || memory.persisted.released.as_ref() == goal.revision();
-    for (key, verdict) in plan.iter_mut() {
-        let Verdict::Change { to } = &*verdict else {
+    let over =
+        memory.released.is_some() || memory.persisted.released.as_ref() == desired.revision();
+    for (key, outcome) in plan.iter_mut() {
+        let KeyOutcome::Change { to } = &*outcome else {
             continue;
         };
         let differs = || {
-            let found = live
+            let found = observed
                 .content(key)
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            let wanted = goal.wanted.get(key).map(in_words).unwrap_or_default();
+            let wanted = desired.values.get(key).map(in_words).unwrap_or_default();
             format!("{found} is there, {wanted} is wanted")
         };
         let failure = memory.key(key).and_then(|known| known.failure.as_ref());
         let failure = failure.filter(|failure| errors::wrote(&failure.cause) == Some(to));
         let unsaved = memory.persist_failure.as_ref();
-        let held = match goal.task {
-            Task::Observe => Some(Verdict::kept(KeyState::Drifted, differs())),
-            Task::ApplyOnce if is_done(goal, memory, key) && !is_dropped(goal, key) => {
-                Some(Verdict::kept(KeyState::Drifted, differs()))
+        let held = match desired.task {
+            Task::Observe => Some(KeyOutcome::kept(KeyState::Drifted, differs())),
+            Task::ApplyOnce if is_done(desired, memory, key) && !is_dropped(desired, key) => {
+                Some(KeyOutcome::kept(KeyState::Drifted, differs()))
             }
             Task::Release if over => Some(restore::left("left: the release is over")),
             Task::Release => {
-                failure.map(|failed| Verdict::failed(errors::writing(key, &failed.cause)))
+                failure.map(|failed| KeyOutcome::failed(errors::writing(key, &failed.cause)))
             }
             _ => failure
                 .filter(|failure| now < failure.retry_at)
-                .map(|failure| Verdict::failed(errors::writing(key, &failure.cause))),
+                .map(|failure| KeyOutcome::failed(errors::writing(key, &failure.cause))),
         };
         let held = held.or_else(|| {
             let is_new = !memory.persisted.records.contains_key(key);
             let failure = unsaved.filter(|failure| is_new && now < failure.retry_at)?;
-            Some(Verdict::failed(errors::writing(key, &failure.cause)))
+            Some(KeyOutcome::failed(errors::writing(key, &failure.cause)))
         });
         if let Some(held) = held {
-            *verdict = held;
+            *outcome = held;
         }
     }
 }
 
 /// Whether a key goes back because the profile does not name it, nor another of its table.
-fn is_dropped(goal: &DesiredState, key: &SysctlKey) -> bool {
+fn is_dropped(desired: &DesiredState, key: &SysctlKey) -> bool {
     let mut families = FAMILIES.iter();
-    goal.gives_back(key)
-        && !families.any(|family| family.keys.contains(&key) && family.is_managed(goal))
+    desired.gives_back(key)
+        && !families.any(|family| family.keys.contains(&key) && family.is_managed(&desired.values))
 }
 
 /// Whether [`Task::ApplyOnce`] leaves a key alone: a threshold that is not managed itself is done
 /// with the others of its table.
-fn is_done(goal: &DesiredState, memory: &Memory, key: &SysctlKey) -> bool {
-    if goal.wanted.contains_key(key) {
-        return memory.is_done(goal, key);
+fn is_done(desired: &DesiredState, memory: &Memory, key: &SysctlKey) -> bool {
+    if desired.values.contains_key(key) {
+        return memory.is_done(desired, key);
     }
     let family = FAMILIES.iter().find(|family| family.keys.contains(&key));
     family.is_none_or(|family| {
         let mut managed = family
             .keys
             .iter()
-            .filter(|key| goal.wanted.contains_key(**key));
-        managed.all(|key| memory.is_done(goal, key))
+            .filter(|key| desired.values.contains_key(**key));
+        managed.all(|key| memory.is_done(desired, key))
     })
 }
 
-/// What has to be on disk before the writes of a plan: the goal, the original of each key that is
+/// What has to be on disk before the writes of a plan: the profile, the original of each key that is
 /// written for the first time, and what is written, so that a later process knows it for ours.
-fn intent(goal: &DesiredState, live: &ObservedState, plan: &Plan, memory: &Memory) -> Persisted {
+fn intent(
+    desired: &DesiredState,
+    observed: &ObservedState,
+    plan: &Plan,
+    memory: &Memory,
+) -> Persisted {
     let mut intent = memory.persisted.clone();
-    intent.source.clone_from(&goal.source);
-    intent.relief.clone_from(&memory.relief);
-    let is_current = |revision: &Revision| Some(revision) == goal.revision();
+    intent.source.clone_from(&desired.source);
+    intent.overflow_raises.clone_from(&memory.overflow_raises);
+    let is_current = |revision: &Revision| Some(revision) == desired.revision();
     if !intent.released.as_ref().is_some_and(is_current) {
         intent.released = None;
     }
@@ -260,18 +246,18 @@ fn intent(goal: &DesiredState, live: &ObservedState, plan: &Plan, memory: &Memor
     {
         intent.applied_once = None;
     }
-    if goal.task == Task::Release {
+    if desired.task == Task::Release {
         return intent;
     }
     intent.records.retain(|key, record| {
-        let is_written = matches!(plan.get(key), Some(Verdict::Change { .. }));
-        !is_dropped(goal, key) || is_written || !restore::is_over(key, record, live, memory)
+        let is_written = matches!(plan.get(key), Some(KeyOutcome::Change { .. }));
+        !is_dropped(desired, key) || is_written || !restore::is_over(key, record, observed, memory)
     });
-    for (key, verdict) in plan {
-        if let Verdict::Change {
+    for (key, outcome) in plan {
+        if let KeyOutcome::Change {
             to: Content::Value(to),
-        } = verdict
-            && let Some(now) = live.content(key)
+        } = outcome
+            && let Some(now) = observed.content(key)
         {
             let record = record(memory, key, now, to);
             intent.records.insert(key.clone(), record);
@@ -319,15 +305,15 @@ fn rest_until(keys: &[KeyReport], memory: &Memory, now: Mono) -> Mono {
         .map(|failure| failure.retry_at)
         .filter(|retry_at| *retry_at > now);
     let known = memory.keys.values();
-    let rivals = known.filter_map(|known| known.rival.as_ref()?.due(now));
-    retries.chain(rivals).fold(rest, Mono::min)
+    let writer = known.filter_map(|known| known.conflicting_writer.as_ref()?.due(now));
+    retries.chain(writer).fold(rest, Mono::min)
 }
 
-/// The keys that have to be looked at for a goal: its own, the others of their table, what was
+/// The keys that have to be looked at for a profile: its own, the others of their table, what was
 /// written, and what the rules of conntrack compare with.
 #[must_use]
-pub fn keys_to_look_at(goal: &DesiredState, memory: &Memory) -> BTreeSet<SysctlKey> {
-    let own = goal.wanted.keys().chain(memory.persisted.records.keys());
+pub fn keys_to_look_at(desired: &DesiredState, memory: &Memory) -> BTreeSet<SysctlKey> {
+    let own = desired.values.keys().chain(memory.persisted.records.keys());
     let mut keys: BTreeSet<SysctlKey> = own.cloned().collect();
     for family in &FAMILIES {
         if family.keys.iter().any(|key| keys.contains(*key)) {

@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         initial_namespace: seen.initial_network_namespace,
         keys: sysctls.seen(),
         counts: Counters::new(&env.roots).read().counts(),
-        distress: OverflowCounters::default(),
+        overflows: OverflowCounters::default(),
         machine: env.identity.machine(),
         wall: clock::wall(),
     };

@@ -124,10 +124,10 @@ impl Utilization {
     /// Takes a look into account. `counted` is of IPv4 and IPv6 neighbours.
     pub fn observe(&mut self, live: &ObservedState, counted: [CountedEntries; 2], now: Mono) {
         let counts = &live.counts;
-        let last = std::mem::replace(&mut self.answered, live.distress);
+        let last = std::mem::replace(&mut self.answered, live.overflows);
         let overflowed = [
-            live.distress.neighbors_ipv4_overflows > last.neighbors_ipv4_overflows,
-            live.distress.neighbors_ipv6_overflows > last.neighbors_ipv6_overflows,
+            live.overflows.neighbors_ipv4_overflows > last.neighbors_ipv4_overflows,
+            live.overflows.neighbors_ipv6_overflows > last.neighbors_ipv6_overflows,
         ];
         let look = |entries: Option<u64>, counted: CountedEntries, key| {
             let (entries, limit) = entries.zip(live.number(key))?;

@@ -12,10 +12,11 @@ use nettune_sizing::{Mono, SysctlKey};
 
 use crate::standalone::policy::SizedPolicy;
 use nettune_reconcile::desired::DesiredState;
+use nettune_reconcile::effect::Effect;
 use nettune_reconcile::memory::Memory;
 use nettune_reconcile::observed::{Content, ObservedState, Seen};
-use nettune_reconcile::report::KeyReport;
-use nettune_reconcile::step::{Effect, step};
+use nettune_reconcile::outcome::KeyReport;
+use nettune_reconcile::step::step;
 
 /// More effects than any goal needs.
 const MOST_EFFECTS: usize = 2000;

@@ -7,7 +7,7 @@ use nettune_sizing::{SysctlKey, Value};
 use serde::{Deserialize, Serialize};
 
 use nettune_reconcile::desired::{Revision, Source};
-use nettune_reconcile::memory::{AppliedOnce, Persisted, Record};
+use nettune_reconcile::effect::{AppliedOnce, Persisted, Record};
 use nettune_reconcile::observed::Content;
 
 /// The version that this agent writes, and the only one that it reads.
@@ -103,7 +103,7 @@ fn still_true(file: StateFile, node: &str, boot_id: &str) -> Result<Persisted, s
         originals_lost: file.originals_lost,
         source,
         records,
-        relief: relief.collect(),
+        overflow_raises: relief.collect(),
         applied_once,
         released: file.released,
     })
@@ -125,7 +125,7 @@ pub(crate) fn encode(
         source: persisted.source.as_deref().cloned(),
         records: persisted.records.iter().map(record).collect(),
         relief: persisted
-            .relief
+            .overflow_raises
             .iter()
             .map(|(key, raised)| (key.name().to_owned(), *raised))
             .collect(),

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::kernel::sysctl::errno;
 use crate::state::format::{self, Read, Undecodable, VERSION};
-use nettune_reconcile::memory::Persisted;
+use nettune_reconcile::effect::Persisted;
 
 /// The state directory of one node in one boot.
 #[derive(Debug)]

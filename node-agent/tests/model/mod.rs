@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nettune_reconcile::desired::{DesiredState, Revision, Source, Task};
-use nettune_reconcile::memory::{Memory, Persisted};
+use nettune_reconcile::effect::{Effect, Persisted};
+use nettune_reconcile::memory::Memory;
 use nettune_reconcile::observed::{
     Content, Counts, Machine, ObservedState, OverflowCounters, Seen,
 };
-use nettune_reconcile::report::KeyReport;
-use nettune_reconcile::step::{Effect, Step, keys_to_look_at, step};
+use nettune_reconcile::outcome::KeyReport;
+
+use nettune_reconcile::step::{Step, keys_to_look_at, step};
 use nettune_sizing::{DesiredValue, KernelVersion, Mono, SysctlKey, Value, keys};
 use rustix::io::Errno;
 
@@ -53,7 +55,7 @@ pub(crate) struct Kernel {
     pub(crate) values: BTreeMap<SysctlKey, Content>,
     pub(crate) counts: Counts,
     pub(crate) initial_namespace: bool,
-    pub(crate) distress: OverflowCounters,
+    pub(crate) overflows: OverflowCounters,
     pub(crate) machine: Machine,
     /// What a write of a key is answered with instead.
     pub(crate) refuses: BTreeMap<SysctlKey, Errno>,
@@ -87,7 +89,7 @@ impl Kernel {
                 conntrack: Some(0),
             },
             initial_namespace: true,
-            distress: OverflowCounters::default(),
+            overflows: OverflowCounters::default(),
             machine: Machine {
                 cores: 2,
                 kernel: KernelVersion::parse("6.1.0-18-amd64").ok(),
@@ -132,7 +134,7 @@ impl Kernel {
                 .map(seen)
                 .collect(),
             counts: self.counts,
-            distress: self.distress,
+            overflows: self.overflows,
             machine: self.machine,
             wall: wall(now),
         }
@@ -313,7 +315,7 @@ fn goal_of_generation(
         source: Some(Arc::new(Source { revision, spec })),
         tuning: "default".to_owned(),
         task,
-        wanted: wanted
+        values: wanted
             .iter()
             .map(|(key, wanted)| ((*key).clone(), wanted.clone()))
             .collect(),

@@ -1,14 +1,11 @@
 //! The hash table under nf_conntrack_max: when it may be resized, and when it need not be.
 
 use nettune_crds::KeyState;
-use nettune_sizing::{DesiredValue, KernelVersion, SysctlKey, keys};
+use nettune_sizing::{DesiredValue, KernelVersion, keys};
 
-use crate::evaluate::{Plan, Verdict};
-use crate::observed::{Content, ObservedState};
-
-/// The kernel rounds buckets up to what fills a page: of 4 KiB, or of 16 or 64 KiB on some arm64 and
-/// ppc64le kernels, with 8 bytes a bucket (nf_ct_alloc_hashtable).
-const BUCKETS_PER_PAGE: [u64; 3] = [512, 2048, 8192];
+use crate::observed::ObservedState;
+use crate::outcome::{KeyOutcome, Plan};
+use crate::tables::limits::is_rounded;
 
 /// Below this many connections a resize, which stalls all tracked traffic for about 0.6 µs an entry,
 /// is not felt: 40 ms.
@@ -19,68 +16,53 @@ const BEARABLE: u64 = 8;
 
 /// What is done about `nf_conntrack_buckets`. `plan` already holds what becomes of
 /// `nf_conntrack_max`.
-pub(crate) fn judge_buckets(wanted: &DesiredValue, plan: &Plan, live: &ObservedState) -> Verdict {
+pub(crate) fn evaluate_buckets(
+    wanted: &DesiredValue,
+    plan: &Plan,
+    observed: &ObservedState,
+) -> KeyOutcome {
     let key = &keys::NF_CONNTRACK_BUCKETS;
-    let Some(now) = live.number(key) else {
-        return Verdict::failed("what it holds is no number");
+    let Some(now) = observed.number(key) else {
+        return KeyOutcome::failed("what it holds is no number");
     };
-    let max = max_after(plan, live);
+    let max = max_after(plan, observed);
     let to = match wanted {
         DesiredValue::Exact(value) => value.as_number().unwrap_or(now),
         DesiredValue::AtLeast(bounds) => {
             let needed = bounds.floor().max(max.unwrap_or(0).min(bounds.ceiling()));
             // More than that harms nothing: a bucket is 8 bytes, and a resize stalls traffic.
             if now >= needed {
-                return Verdict::holds();
+                return KeyOutcome::holds();
             }
             // Where chains fail now, what they should bear is beside the point.
             if let Some(max) = max
-                && !live.distress.chains_too_long
-                && bears(live.machine.kernel, now, max)
+                && !observed.overflows.chains_too_long
+                && bears(observed.machine.kernel, now, max)
             {
                 let note = format!("{now} buckets bear {max} entries on this kernel");
-                return Verdict::Holds { note };
+                return KeyOutcome::Holds { note };
             }
             needed
         }
     };
     if is_rounded(to, now) {
-        return Verdict::holds();
+        return KeyOutcome::holds();
     }
     // A resize stalls all connections for a moment; chains that are too long refuse them.
-    if let Some(busy) = busy(live).filter(|_| !live.distress.chains_too_long) {
-        return Verdict::Kept {
+    if let Some(busy) = busy(observed).filter(|_| !observed.overflows.chains_too_long) {
+        return KeyOutcome::Kept {
             state: KeyState::Waiting,
             message: format!("{to} are set at a quiet moment: {busy}"),
             waits_for: Some("a quiet moment".to_owned()),
         };
     }
-    Verdict::Change { to: to.into() }
-}
-
-/// Whether a number of buckets is what the kernel makes of another one.
-pub(crate) fn is_rounded(wanted: u64, found: u64) -> bool {
-    let on_pages = |buckets: u64| wanted.div_ceil(buckets).saturating_mul(buckets);
-    found == wanted
-        || BUCKETS_PER_PAGE
-            .into_iter()
-            .any(|page| found == on_pages(page))
-}
-
-/// Whether what was written is what is there now, by what the kernel makes of it.
-pub(crate) fn took(key: &SysctlKey, wrote: &Content, found: &Content) -> bool {
-    wrote == found
-        || (*key == keys::NF_CONNTRACK_BUCKETS
-            && wrote
-                .number()
-                .zip(found.number())
-                .is_some_and(|(wrote, found)| is_rounded(wrote, found)))
+    KeyOutcome::Change { to: to.into() }
 }
 
 /// Why the table is not to be resized now; `None` at a quiet moment. How many connections there are
 /// is left out: it changes all the time, and what is reported must not.
-pub(crate) fn busy(live: &ObservedState) -> Option<String> {
-    match live.counts.conntrack {
+pub(crate) fn busy(observed: &ObservedState) -> Option<String> {
+    match observed.counts.conntrack {
         Some(count) if count < QUIET_BELOW => None,
         Some(_) => Some(format!(
             "a resize stalls all connections, and is done while fewer than {QUIET_BELOW} are tracked"
@@ -91,11 +73,11 @@ pub(crate) fn busy(live: &ObservedState) -> Option<String> {
 
 /// The limit that the buckets have to bear when the plan is done; `None` where it is unlimited or
 /// not known.
-pub(crate) fn max_after(plan: &Plan, live: &ObservedState) -> Option<u64> {
+pub(crate) fn max_after(plan: &Plan, observed: &ObservedState) -> Option<u64> {
     let key = &keys::NF_CONNTRACK_MAX;
     let max = match plan.get(key) {
-        Some(Verdict::Change { to }) => to.number(),
-        _ => live.number(key),
+        Some(KeyOutcome::Change { to }) => to.number(),
+        _ => observed.number(key),
     };
     max.filter(|max| *max > 0)
 }
@@ -121,30 +103,6 @@ fn has_long_chains(kernel: KernelVersion) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn buckets_are_rounded_as_the_kernel_does() {
-        for (wanted, found) in [(1, 512), (512, 512), (1000, 1024)] {
-            assert!(is_rounded(wanted, found));
-            assert!(!is_rounded(wanted, found + 512));
-        }
-    }
-
-    #[test]
-    fn buckets_are_those_that_were_wanted_on_kernels_with_larger_pages_too() {
-        let key = &keys::NF_CONNTRACK_BUCKETS;
-        // 4, 16 and 64 KiB.
-        for (found, is) in [
-            (100_352, true),
-            (106_496, true),
-            (100_000, true),
-            (131_072, false),
-            (99_840, false),
-        ] {
-            assert_eq!(took(key, &100_000.into(), &found.into()), is, "{found}");
-            assert_eq!(is_rounded(100_000, found), is, "{found}");
-        }
-    }
 
     #[test]
     fn chains_are_short_from_5_15_until_their_fix() {

@@ -29,53 +29,68 @@ static TABLES: [Table; 3] = [
     Table {
         limit: &keys::IPV4_GC_THRESH3,
         half: Some(&keys::IPV4_GC_THRESH2),
-        count: |distress| &mut distress.neighbors_ipv4_overflows,
+        count: |overflows| &mut overflows.neighbors_ipv4_overflows,
     },
     Table {
         limit: &keys::IPV6_GC_THRESH3,
         half: Some(&keys::IPV6_GC_THRESH2),
-        count: |distress| &mut distress.neighbors_ipv6_overflows,
+        count: |overflows| &mut overflows.neighbors_ipv6_overflows,
     },
     Table {
         limit: &keys::NF_CONNTRACK_MAX,
         half: None,
-        count: |distress| &mut distress.conntrack_full,
+        count: |overflows| &mut overflows.conntrack_full,
     },
 ];
 
 /// Answers what the tables have suffered since the last time, and forgets what the profile asks for
 /// itself by now. A mode that leaves what it has once applied, or writes nothing, gives no relief.
-pub(crate) fn answer(goal: &DesiredState, live: &ObservedState, memory: &mut Memory, now: Mono) {
-    match goal.task {
-        Task::Release => memory.relief.clear(),
+pub(crate) fn answer(
+    desired: &DesiredState,
+    observed: &ObservedState,
+    memory: &mut Memory,
+    now: Mono,
+) {
+    match desired.task {
+        Task::Release => memory.overflow_raises.clear(),
         Task::Leave => {}
         Task::Enforce | Task::ApplyOnce | Task::Observe => memory
-            .relief
-            .retain(|key, raised| bounds(goal, key).is_some_and(|(floor, _)| floor < *raised)),
+            .overflow_raises
+            .retain(|key, raised| bounds(desired, key).is_some_and(|(floor, _)| floor < *raised)),
     }
-    let mut suffered = live.distress;
+    let mut suffered = observed.overflows;
     for table in &TABLES {
         let count = *(table.count)(&mut suffered);
         let answered = (table.count)(&mut memory.answered);
         let is_new = count > *answered;
         *answered = count;
-        if is_new && goal.task == Task::Enforce {
-            raise(table, goal, live, memory, now);
+        if is_new && desired.task == Task::Enforce {
+            raise(table, desired, observed, memory, now);
         }
     }
 }
 
-fn raise(table: &Table, goal: &DesiredState, live: &ObservedState, memory: &mut Memory, now: Mono) {
-    let raised_at = memory.relieved_at.get(table.limit);
+fn raise(
+    table: &Table,
+    desired: &DesiredState,
+    observed: &ObservedState,
+    memory: &mut Memory,
+    now: Mono,
+) {
+    let raised_at = memory.raised_at.get(table.limit);
     if raised_at.is_some_and(|at| now.since(*at) < BURST) {
         return;
     }
-    let Some((floor, ceiling)) = bounds(goal, table.limit) else {
+    let Some((floor, ceiling)) = bounds(desired, table.limit) else {
         return;
     };
-    let given = memory.relief.get(table.limit).copied().unwrap_or(0);
+    let given = memory
+        .overflow_raises
+        .get(table.limit)
+        .copied()
+        .unwrap_or(0);
     // One that is not there yet, or that somebody else keeps low, is not helped by asking for more.
-    let Some(found) = live.number(table.limit) else {
+    let Some(found) = observed.number(table.limit) else {
         return;
     };
     if found < floor.max(given.min(ceiling)) {
@@ -86,37 +101,37 @@ fn raise(table: &Table, goal: &DesiredState, live: &ObservedState, memory: &mut 
         return;
     }
     let to = found.saturating_mul(2).min(ceiling);
-    memory.relief.insert(table.limit.clone(), to);
-    memory.relieved_at.insert(table.limit.clone(), now);
+    memory.overflow_raises.insert(table.limit.clone(), to);
+    memory.raised_at.insert(table.limit.clone(), now);
     if let Some(half) = table.half
-        && let Some((floor, ceiling)) = bounds(goal, half)
+        && let Some((floor, ceiling)) = bounds(desired, half)
         && let half_of_it = (to / 2).min(ceiling)
         && half_of_it > floor
     {
-        memory.relief.insert(half.clone(), half_of_it);
+        memory.overflow_raises.insert(half.clone(), half_of_it);
     }
 }
 
 /// The goal, with more where a table was full.
-pub(crate) fn relieved<'a>(goal: &'a DesiredState, memory: &Memory) -> Cow<'a, DesiredState> {
-    if memory.relief.is_empty() {
-        return Cow::Borrowed(goal);
+pub(crate) fn with_raises<'a>(desired: &'a DesiredState, memory: &Memory) -> Cow<'a, DesiredState> {
+    if memory.overflow_raises.is_empty() {
+        return Cow::Borrowed(desired);
     }
-    let mut goal = goal.clone();
-    for (key, raised) in &memory.relief {
-        if let Some((floor, ceiling)) = bounds(&goal, key) {
+    let mut desired = desired.clone();
+    for (key, raised) in &memory.overflow_raises {
+        if let Some((floor, ceiling)) = bounds(&desired, key) {
             let raised = floor.max((*raised).min(ceiling));
             let wanted = DesiredValue::at_least(raised, ceiling);
-            goal.wanted.insert(key.clone(), wanted);
+            desired.values.insert(key.clone(), wanted);
         }
     }
-    Cow::Owned(goal)
+    Cow::Owned(desired)
 }
 
 /// What is to be said of a limit: that it was raised, or that it cannot be.
-pub(crate) fn note(goal: &DesiredState, key: &SysctlKey, memory: &Memory) -> Option<String> {
-    let (_, ceiling) = bounds(goal, key)?;
-    let raised = memory.relief.get(key).copied();
+pub(crate) fn note(desired: &DesiredState, key: &SysctlKey, memory: &Memory) -> Option<String> {
+    let (_, ceiling) = bounds(desired, key)?;
+    let raised = memory.overflow_raises.get(key).copied();
     if memory.at_ceiling.contains(key) {
         return Some(format!(
             "the table was full, and the limit is not raised further: {ceiling} is the most that the \
@@ -129,8 +144,8 @@ pub(crate) fn note(goal: &DesiredState, key: &SysctlKey, memory: &Memory) -> Opt
     ))
 }
 
-fn bounds(goal: &DesiredState, key: &SysctlKey) -> Option<(u64, u64)> {
-    match goal.wanted.get(key)? {
+fn bounds(desired: &DesiredState, key: &SysctlKey) -> Option<(u64, u64)> {
+    match desired.values.get(key)? {
         DesiredValue::AtLeast(bounds) => Some((bounds.floor(), bounds.ceiling())),
         DesiredValue::Exact(_) => None,
     }

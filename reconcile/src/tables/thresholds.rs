@@ -4,42 +4,46 @@ use nettune_crds::KeyState;
 use nettune_sizing::{DesiredValue, Mono, SysctlKey};
 
 use crate::desired::DesiredState;
-use crate::evaluate::{self, Plan, Verdict};
+use crate::guards;
 use crate::memory::Memory;
 use crate::observed::ObservedState;
-use crate::ordering::{FAMILIES, Family, HIGHEST, leaf};
+use crate::outcome::{KeyOutcome, Plan};
+use crate::tables::limits::{FAMILIES, Family, HIGHEST, leaf};
 
 /// What is known while the thresholds of one table are settled.
 struct Table<'a> {
     family: &'a Family,
-    goal: &'a DesiredState,
-    live: &'a ObservedState,
+    desired: &'a DesiredState,
+    observed: &'a ObservedState,
     memory: &'a Memory,
     now: Mono,
 }
 
-/// Brings what is planned for the thresholds into an order. Every one that is there has a verdict
+/// Brings what is planned for the thresholds into an order. Every one that is there has a outcome
 /// afterwards, also where the goal does not name it: somebody else may turn the order round with it.
 pub(crate) fn settle(
     plan: &mut Plan,
-    goal: &DesiredState,
-    live: &ObservedState,
+    desired: &DesiredState,
+    observed: &ObservedState,
     memory: &Memory,
     now: Mono,
 ) {
-    for family in FAMILIES.iter().filter(|family| family.is_managed(goal)) {
+    for family in FAMILIES
+        .iter()
+        .filter(|family| family.is_managed(&desired.values))
+    {
         let table = Table {
             family,
-            goal,
-            live,
+            desired,
+            observed,
             memory,
             now,
         };
         table.follow_up(plan);
         table.follow_down(plan);
         for key in family.keys {
-            if !plan.contains_key(key) && live.content(key).is_some() {
-                plan.insert(key.clone(), Verdict::holds());
+            if !plan.contains_key(key) && observed.content(key).is_some() {
+                plan.insert(key.clone(), KeyOutcome::holds());
             }
         }
     }
@@ -52,17 +56,17 @@ impl Table<'_> {
     fn follow_up(&self, plan: &mut Plan) {
         let mut below: Option<(&SysctlKey, u64)> = None;
         for (place, key) in (0..).zip(self.family.keys) {
-            let Some(found) = self.live.number(key) else {
+            let Some(found) = self.observed.number(key) else {
                 continue;
             };
             let highest = HIGHEST - 2 + place;
             let aim = aim(plan, key, found);
             let fits = fit(aim, found, below.map(|(_, value)| value), highest);
-            let rival = self.memory.rival(key);
-            if let Some(rival) = rival.filter(|rival| rival.waits(self.now)) {
+            let writer = self.memory.conflicting_writer(key);
+            if let Some(writer) = writer.filter(|writer| writer.waits(self.now)) {
                 if fits != found {
-                    let wanted = self.goal.wanted.get(key);
-                    plan.insert(key.clone(), rival.verdict(key, wanted));
+                    let wanted = self.desired.values.get(key);
+                    plan.insert(key.clone(), writer.outcome(key, wanted));
                 }
                 below = Some((key, found.min(highest)));
                 continue;
@@ -88,8 +92,8 @@ impl Table<'_> {
                     }
                 };
                 let waits_for = "lower thresholds below it";
-                let verdict = self.verdict(key, found, settled, &why, waits_for);
-                plan.insert(key.clone(), verdict);
+                let outcome = self.outcome(key, found, settled, &why, waits_for);
+                plan.insert(key.clone(), outcome);
             }
             below = Some((key, settled));
         }
@@ -100,11 +104,11 @@ impl Table<'_> {
     fn follow_down(&self, plan: &mut Plan) {
         let mut above: Option<(&SysctlKey, u64)> = None;
         for key in self.family.keys.into_iter().rev() {
-            let Some(found) = self.live.number(key) else {
+            let Some(found) = self.observed.number(key) else {
                 continue;
             };
-            let rival = self.memory.rival(key);
-            if rival.is_some_and(|rival| rival.is_contest() && rival.waits(self.now)) {
+            let writer = self.memory.conflicting_writer(key);
+            if writer.is_some_and(|writer| writer.is_conflict() && writer.waits(self.now)) {
                 above = Some((key, found));
                 continue;
             }
@@ -120,15 +124,16 @@ impl Table<'_> {
             let roomy = limit / 2;
             let fits = (roomy..limit).contains(&found) || (has_just_set && found < limit);
             let settled = if fits || limit == 0 { found } else { roomy };
-            let full = evaluate::too_full_to_lower(key, &found.into(), &settled.into(), self.live);
+            let full =
+                guards::too_full_to_lower(key, &found.into(), &settled.into(), self.observed);
             if let Some(full) = full {
                 plan.insert(key.clone(), full);
                 return;
             }
             let leaf = leaf(contested);
             let why = format!("it has to stay below {leaf}, which somebody else keeps changing");
-            let verdict = self.verdict(key, found, settled, &why, leaf);
-            plan.insert(key.clone(), verdict);
+            let outcome = self.outcome(key, found, settled, &why, leaf);
+            plan.insert(key.clone(), outcome);
             above = Some((key, settled));
         }
     }
@@ -136,33 +141,33 @@ impl Table<'_> {
     /// Whether a threshold holds what was set not long ago. It is not set back at once, or somebody
     /// who moves its neighbour up and down would move it too.
     fn has_just_set(&self, key: &SysctlKey) -> bool {
-        let found = self.live.content(key);
+        let found = self.observed.content(key);
         found.is_some_and(|found| self.memory.has_just_set(key, found, self.now))
     }
 
-    fn verdict(
+    fn outcome(
         &self,
         key: &SysctlKey,
         found: u64,
         settled: u64,
         why: &str,
         waits_for: &str,
-    ) -> Verdict {
+    ) -> KeyOutcome {
         if found != settled {
-            return Verdict::Change { to: settled.into() };
+            return KeyOutcome::Change { to: settled.into() };
         }
-        let wanted = match self.goal.wanted.get(key) {
+        let wanted = match self.desired.values.get(key) {
             Some(DesiredValue::Exact(value)) => value.to_string(),
             Some(DesiredValue::AtLeast(bounds)) if found < bounds.floor() => {
                 bounds.floor().to_string()
             }
             _ => {
-                return Verdict::Holds {
+                return KeyOutcome::Holds {
                     note: why.to_owned(),
                 };
             }
         };
-        Verdict::Kept {
+        KeyOutcome::Kept {
             state: KeyState::Waiting,
             message: format!("{wanted} is wanted, but {why}"),
             waits_for: Some(waits_for.to_owned()),
@@ -173,7 +178,7 @@ impl Table<'_> {
 /// What a threshold will be by the plan.
 fn aim(plan: &Plan, key: &SysctlKey, found: u64) -> u64 {
     match plan.get(key) {
-        Some(Verdict::Change { to }) => to.number().unwrap_or(found),
+        Some(KeyOutcome::Change { to }) => to.number().unwrap_or(found),
         _ => found,
     }
 }

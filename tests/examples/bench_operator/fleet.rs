@@ -15,11 +15,13 @@ use nettune_agent::pressure::monitor::TableMonitor;
 use nettune_agent::status::NodeReport;
 use nettune_crds::ProfileFacts;
 use nettune_reconcile::desired::DesiredState;
-use nettune_reconcile::memory::{Memory, Persisted};
+use nettune_reconcile::effect::{Effect, Persisted};
+use nettune_reconcile::memory::Memory;
 use nettune_reconcile::observed::{
     Content, Counts, Machine, ObservedState, OverflowCounters, Seen,
 };
-use nettune_reconcile::step::{Effect, keys_to_look_at, step};
+
+use nettune_reconcile::step::{keys_to_look_at, step};
 use nettune_runtime::shutdown::Shutdown;
 use nettune_sizing::Mono;
 use nettune_sizing::SysctlKey;
@@ -160,7 +162,7 @@ impl Agent {
                 neighbors_ipv6: Some(0),
                 conntrack: Some(0),
             },
-            distress: OverflowCounters::default(),
+            overflows: OverflowCounters::default(),
             machine: Machine {
                 cores: 8,
                 kernel: None,

@@ -12,10 +12,12 @@ use nettune_agent::pressure::monitor;
 use nettune_agent::status::NodeReport;
 use nettune_crds::{NodeNetworkProfileStatus, ProfileFacts};
 use nettune_reconcile::desired::{DesiredState, Revision, Source, Task};
-use nettune_reconcile::memory::{Memory, Persisted};
+use nettune_reconcile::effect::{Effect, Persisted};
+use nettune_reconcile::memory::Memory;
 use nettune_reconcile::observed::{Content, Machine, ObservedState, Seen};
-use nettune_reconcile::report::KeyReport;
-use nettune_reconcile::step::{Effect, keys_to_look_at, step};
+use nettune_reconcile::outcome::KeyReport;
+
+use nettune_reconcile::step::{keys_to_look_at, step};
 use nettune_sizing::{KernelVersion, SysctlKey};
 use serde_json::{Value, json};
 
@@ -244,7 +246,7 @@ fn live(kernel: &Kernel, goal: &DesiredState, memory: &Memory) -> ObservedState 
             .map(seen)
             .collect(),
         counts: kernel.counts,
-        distress: kernel.distress,
+        overflows: kernel.overflows,
         machine: Machine {
             cores: CORES,
             kernel: KernelVersion::parse(RELEASE).ok(),

@@ -63,7 +63,7 @@ impl Cluster {
                 neighbors_ipv6: Some(0),
                 conntrack: Some(0),
             },
-            distress: OverflowCounters::default(),
+            overflows: OverflowCounters::default(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nettune_reconcile::memory::Persisted;
+use nettune_reconcile::effect::Persisted;
 use nettune_reconcile::observed::{Content, Counts, OverflowCounters};
 use nettune_sizing::SysctlKey;
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub(crate) struct Kernel {
     pub(crate) boot: u8,
     pub(crate) keys: BTreeMap<SysctlKey, Held>,
     pub(crate) counts: Counts,
-    pub(crate) distress: OverflowCounters,
+    pub(crate) overflows: OverflowCounters,
 }
 
 /// What one sysctl holds, and what only the model knows of it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nettune_crds::ReleasePolicy;
 use nettune_reconcile::desired::{DesiredState, Task};
-use nettune_reconcile::memory::Persisted;
+use nettune_reconcile::effect::Persisted;
 use nettune_reconcile::observed::Content;
 use nettune_sizing::{DesiredValue, SysctlKey, keys};
 use serde_json::Value;
@@ -58,7 +58,7 @@ pub(crate) fn of_write(
         return Some("no limit is lowered below twice what its table holds");
     }
     let held = before.keys.get(key)?;
-    if is_lowered && matches!(goal.wanted.get(key), Some(DesiredValue::AtLeast(_))) && !held.ours {
+    if is_lowered && matches!(goal.values.get(key), Some(DesiredValue::AtLeast(_))) && !held.ours {
         return Some("under AtLeast only what nettune wrote is lowered");
     }
     let original = held.original.as_ref().unwrap_or(&held.content);
@@ -67,7 +67,7 @@ pub(crate) fn of_write(
         return Some("the true original is on disk before the first write");
     }
     let goes_back = goal.task == Task::Release
-        || (goal.release_policy == ReleasePolicy::Restore && !goal.wanted.contains_key(key));
+        || (goal.release_policy == ReleasePolicy::Restore && !goal.values.contains_key(key));
     let is_of_table = IPV4.contains(&key);
     if goes_back && !is_of_table {
         let after = &after.keys.get(key)?.content;
