@@ -143,6 +143,20 @@ impl DesiredState {
         self.source.as_deref().map(|source| &source.revision)
     }
 
+    /// The values that are compared with the kernel's; none where nothing is, or originals go back.
+    pub(crate) fn managed(&self) -> &BTreeMap<SysctlKey, DesiredValue> {
+        static NONE: BTreeMap<SysctlKey, DesiredValue> = BTreeMap::new();
+        match self.task {
+            Task::Leave | Task::Release => &NONE,
+            Task::Enforce | Task::ApplyOnce | Task::Observe => &self.values,
+        }
+    }
+
+    /// Whether a key's original goes back.
+    pub(crate) fn restores(&self, key: &SysctlKey) -> bool {
+        self.task == Task::Release || self.gives_back(key)
+    }
+
     /// Whether a key is not named any more and its original goes back.
     #[must_use]
     pub fn gives_back(&self, key: &SysctlKey) -> bool {

@@ -41,7 +41,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(600);
 
 /// Compares with what was seen before: what held and does not any more was changed by somebody, what
 /// was written and is not there was not taken.
-pub(crate) fn notice(
+pub(crate) fn detect(
     desired: &DesiredState,
     observed: &ObservedState,
     plan: &Plan,

@@ -12,38 +12,78 @@ use crate::tables::conntrack;
 use crate::tables::limits::is_trimmed;
 use crate::tables::thresholds;
 
-/// What is to be done to reach a profile, before mode and failures are taken into account.
-pub(crate) fn plan(
+/// What each key's own rule asks for, whatever the other keys, the mode and failures say. The buckets
+/// of conntrack come later ([`add_buckets`]): they depend on what becomes of nf_conntrack_max.
+pub(crate) fn evaluate_each(
+    desired: &DesiredState,
+    observed: &ObservedState,
+    memory: &Memory,
+) -> Plan {
+    let managed = desired.managed().iter();
+    let by_rule = managed.map(|(key, value)| (key, evaluate(key, value, observed, memory)));
+    let records = memory.persisted.records.iter();
+    let restored = records
+        .filter(|(key, _)| desired.restores(key))
+        .map(|(key, record)| (key, restore::evaluate(key, record, observed, memory)));
+    by_rule
+        .chain(restored)
+        .filter(|(key, _)| **key != keys::NF_CONNTRACK_BUCKETS)
+        .map(|(key, outcome)| (key.clone(), outcome))
+        .collect()
+}
+
+/// Brings the outcomes of keys that depend on each other together: leaves contended keys alone until
+/// their pause is over, fits the buckets to nf_conntrack_max, and keeps the thresholds in order.
+pub(crate) fn arrange(
+    plan: Plan,
     desired: &DesiredState,
     observed: &ObservedState,
     memory: &Memory,
     now: Mono,
 ) -> Plan {
-    let mut plan = Plan::new();
-    let left_for_now = |key, wanted, outcome| match (memory.conflicting_writer(key), outcome) {
-        (Some(writer), KeyOutcome::Change { .. }) if writer.waits(now) => {
-            writer.outcome(key, wanted)
+    let plan = defer_contended(plan, desired, memory, now);
+    let plan = add_buckets(plan, desired, observed, memory);
+    let plan = defer_contended(plan, desired, memory, now);
+    thresholds::settle(plan, desired, observed, memory, now)
+}
+
+fn defer_contended(plan: Plan, desired: &DesiredState, memory: &Memory, now: Mono) -> Plan {
+    let defer = |key: &SysctlKey, outcome| {
+        let writer = memory
+            .conflicting_writer(key)
+            .filter(|writer| writer.waits(now));
+        match (desired.managed().get(key), writer, &outcome) {
+            (Some(value), Some(writer), KeyOutcome::Change { .. }) => {
+                writer.outcome(key, Some(value))
+            }
+            _ => outcome,
         }
-        (_, outcome) => outcome,
     };
-    for (key, wanted) in &desired.values {
-        if *key != keys::NF_CONNTRACK_BUCKETS {
-            let outcome = evaluate(key, wanted, observed, memory);
-            plan.insert(key.clone(), left_for_now(key, Some(wanted), outcome));
-        }
-    }
-    restore::add(&mut plan, observed, memory, |key| desired.gives_back(key));
-    // After nf_conntrack_max, whose value it has to bear.
+    plan.into_iter()
+        .map(|(key, outcome)| {
+            let outcome = defer(&key, outcome);
+            (key, outcome)
+        })
+        .collect()
+}
+
+fn add_buckets(
+    mut plan: Plan,
+    desired: &DesiredState,
+    observed: &ObservedState,
+    memory: &Memory,
+) -> Plan {
     let buckets = &keys::NF_CONNTRACK_BUCKETS;
-    if let Some(wanted) = desired.values.get(buckets) {
-        let outcome = unusable(buckets, observed)
-            .unwrap_or_else(|| conntrack::evaluate_buckets(wanted, &plan, observed));
-        plan.insert(
-            buckets.clone(),
-            left_for_now(buckets, Some(wanted), outcome),
-        );
-    }
-    thresholds::settle(&mut plan, desired, observed, memory, now);
+    let record = memory.persisted.records.get(buckets);
+    let outcome = if let Some(value) = desired.managed().get(buckets) {
+        unusable(buckets, observed)
+            .unwrap_or_else(|| conntrack::evaluate_buckets(value, &plan, observed))
+    } else if let Some(record) = record.filter(|_| desired.restores(buckets)) {
+        restore::evaluate_buckets(record, &plan, observed, memory)
+    } else {
+        return plan;
+    };
+    plan.insert(buckets.clone(), outcome);
     plan
 }
 

@@ -19,27 +19,6 @@ const KUBE_PROXY_PER_CORE: u64 = 32_768;
 /// And at the most, since 1.36.
 const KUBE_PROXY_MOST: u64 = 1_048_576;
 
-/// Adds to a plan what is to be done to put the originals of some keys back.
-pub(crate) fn add(
-    plan: &mut Plan,
-    observed: &ObservedState,
-    memory: &Memory,
-    of: impl Fn(&SysctlKey) -> bool,
-) {
-    let records = &memory.persisted.records;
-    for (key, record) in records.iter().filter(|(key, _)| of(key)) {
-        if *key != keys::NF_CONNTRACK_BUCKETS {
-            plan.insert(key.clone(), evaluate(key, record, observed, memory));
-        }
-    }
-    let buckets = &keys::NF_CONNTRACK_BUCKETS;
-    if let Some(record) = records.get(buckets).filter(|_| of(buckets)) {
-        let outcome = evaluate(buckets, record, observed, memory);
-        let outcome = buckets_outcome(outcome, plan, observed);
-        plan.insert(buckets.clone(), outcome);
-    }
-}
-
 /// Whether nothing is left to put back: the original is there, or somebody else's value, which
 /// replaced it.
 pub(crate) fn is_over(
@@ -84,7 +63,8 @@ fn left_until(waits_for: Option<String>, message: String) -> KeyOutcome {
     }
 }
 
-fn evaluate(
+/// Whether a key's original goes back now.
+pub(crate) fn evaluate(
     key: &SysctlKey,
     record: &Record,
     observed: &ObservedState,
@@ -150,8 +130,15 @@ fn least_to_restore(key: &SysctlKey, original: &Content, observed: &ObservedStat
     }
 }
 
-fn buckets_outcome(outcome: KeyOutcome, plan: &Plan, observed: &ObservedState) -> KeyOutcome {
+/// Whether the buckets go back now; `plan` already holds what becomes of `nf_conntrack_max`.
+pub(crate) fn evaluate_buckets(
+    record: &Record,
+    plan: &Plan,
+    observed: &ObservedState,
+    memory: &Memory,
+) -> KeyOutcome {
     let key = &keys::NF_CONNTRACK_BUCKETS;
+    let outcome = evaluate(key, record, observed, memory);
     let (KeyOutcome::Change { to }, Some(now)) = (&outcome, observed.number(key)) else {
         return outcome;
     };

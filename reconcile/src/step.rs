@@ -60,24 +60,18 @@ pub fn step(desired: &DesiredState, observed: &ObservedState, memory: &Memory, n
     overflow::answer(desired, observed, &mut memory, now);
     let with_raises = overflow::with_raises(desired, &memory);
     let desired = with_raises.as_ref();
-    let plan_by = |memory: &Memory| match desired.task {
-        Task::Leave => Plan::new(),
-        Task::Release => {
-            let mut plan = Plan::new();
-            restore::add(&mut plan, observed, memory, |_| true);
-            plan
-        }
-        Task::Enforce | Task::ApplyOnce | Task::Observe => {
-            evaluate::plan(desired, observed, memory, now)
-        }
+
+    let evaluated = evaluate::evaluate_each(desired, observed, &memory);
+    // Only beside the others it shows whether a threshold has drifted.
+    let expected = evaluate::arrange(evaluated.clone(), desired, observed, &memory, now);
+    let mut drifts = drift::detect(desired, observed, &expected, &mut memory, now);
+    let plan = if drifts.is_empty() {
+        expected
+    } else {
+        // Whoever changed a key may have to be left alone for a while.
+        evaluate::arrange(evaluated, desired, observed, &memory, now)
     };
-    let mut plan = plan_by(&memory);
-    let mut drifts = drift::notice(desired, observed, &plan, &mut memory, now);
-    if !drifts.is_empty() {
-        // Some are not answered at once.
-        plan = plan_by(&memory);
-    }
-    hold_back(&mut plan, desired, observed, &memory, now);
+    let plan = hold_back(plan, desired, observed, &memory, now);
     for drift in &mut drifts {
         drift.repaired = matches!(plan.get(&drift.key), Some(KeyOutcome::Change { .. }));
     }
@@ -154,15 +148,15 @@ fn at_rest(
 
 /// Takes out of the plan what the mode, an earlier failure or a full disk forbid for now.
 fn hold_back(
-    plan: &mut Plan,
+    mut plan: Plan,
     desired: &DesiredState,
     observed: &ObservedState,
     memory: &Memory,
     now: Mono,
-) {
+) -> Plan {
     let over =
         memory.released.is_some() || memory.persisted.released.as_ref() == desired.revision();
-    for (key, outcome) in plan.iter_mut() {
+    for (key, outcome) in &mut plan {
         let KeyOutcome::Change { to } = &*outcome else {
             continue;
         };
@@ -199,6 +193,7 @@ fn hold_back(
             *outcome = held;
         }
     }
+    plan
 }
 
 /// Whether a key goes back because the profile does not name it, nor another of its table.

@@ -22,15 +22,15 @@ struct Table<'a> {
 /// Brings what is planned for the thresholds into an order. Every one that is there has a outcome
 /// afterwards, also where the goal does not name it: somebody else may turn the order round with it.
 pub(crate) fn settle(
-    plan: &mut Plan,
+    mut plan: Plan,
     desired: &DesiredState,
     observed: &ObservedState,
     memory: &Memory,
     now: Mono,
-) {
+) -> Plan {
     for family in FAMILIES
         .iter()
-        .filter(|family| family.is_managed(&desired.values))
+        .filter(|family| family.is_managed(desired.managed()))
     {
         let table = Table {
             family,
@@ -39,28 +39,29 @@ pub(crate) fn settle(
             memory,
             now,
         };
-        table.follow_up(plan);
-        table.follow_down(plan);
+        plan = table.follow_up(plan);
+        plan = table.follow_down(plan);
         for key in family.keys {
             if !plan.contains_key(key) && observed.content(key).is_some() {
                 plan.insert(key.clone(), KeyOutcome::holds());
             }
         }
     }
+    plan
 }
 
 impl Table<'_> {
     /// Makes each threshold follow the one below it up, where that one stays too high for it: because
     /// somebody else raised it, or because the table is too full to lower it. Garbage collection
     /// needs room between the second and the third, hence twice the lower one.
-    fn follow_up(&self, plan: &mut Plan) {
+    fn follow_up(&self, mut plan: Plan) -> Plan {
         let mut below: Option<(&SysctlKey, u64)> = None;
         for (place, key) in (0..).zip(self.family.keys) {
             let Some(found) = self.observed.number(key) else {
                 continue;
             };
             let highest = HIGHEST - 2 + place;
-            let aim = aim(plan, key, found);
+            let aim = aim(&plan, key, found);
             let fits = fit(aim, found, below.map(|(_, value)| value), highest);
             let writer = self.memory.conflicting_writer(key);
             if let Some(writer) = writer.filter(|writer| writer.waits(self.now)) {
@@ -97,11 +98,12 @@ impl Table<'_> {
             }
             below = Some((key, settled));
         }
+        plan
     }
 
     /// Makes each threshold follow the one above it down, where somebody else has won that one: the
     /// kernel takes no entry past gc_thresh3, and collects none that gc_thresh2 still allows.
-    fn follow_down(&self, plan: &mut Plan) {
+    fn follow_down(&self, mut plan: Plan) -> Plan {
         let mut above: Option<(&SysctlKey, u64)> = None;
         for key in self.family.keys.into_iter().rev() {
             let Some(found) = self.observed.number(key) else {
@@ -115,11 +117,11 @@ impl Table<'_> {
             let Some((contested, limit)) = above else {
                 continue;
             };
-            let aim = aim(plan, key, found);
+            let aim = aim(&plan, key, found);
             let has_just_set = self.has_just_set(key);
             let has_followed = has_just_set && found < aim;
             if !has_followed && (aim < limit || limit == 0) {
-                return;
+                return plan;
             }
             let roomy = limit / 2;
             let fits = (roomy..limit).contains(&found) || (has_just_set && found < limit);
@@ -128,7 +130,7 @@ impl Table<'_> {
                 guards::too_full_to_lower(key, &found.into(), &settled.into(), self.observed);
             if let Some(full) = full {
                 plan.insert(key.clone(), full);
-                return;
+                return plan;
             }
             let leaf = leaf(contested);
             let why = format!("it has to stay below {leaf}, which somebody else keeps changing");
@@ -136,6 +138,7 @@ impl Table<'_> {
             plan.insert(key.clone(), outcome);
             above = Some((key, settled));
         }
+        plan
     }
 
     /// Whether a threshold holds what was set not long ago. It is not set back at once, or somebody
