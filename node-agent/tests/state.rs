@@ -246,8 +246,17 @@ fn what_self_help_has_raised_is_kept_for_this_boot() {
     let key = SysctlKey::parse(THRESH3).unwrap();
     saved.overflow_raises.insert(key, 16_384);
     in_boot("boot-1").note(&saved).unwrap();
-    assert_eq!(in_boot("boot-1").load().persisted.overflow_raises, saved.overflow_raises);
-    assert!(in_boot("boot-2").load().persisted.overflow_raises.is_empty());
+    assert_eq!(
+        in_boot("boot-1").load().persisted.overflow_raises,
+        saved.overflow_raises
+    );
+    assert!(
+        in_boot("boot-2")
+            .load()
+            .persisted
+            .overflow_raises
+            .is_empty()
+    );
 }
 
 #[test]

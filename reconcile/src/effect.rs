@@ -47,7 +47,7 @@ pub struct Persisted {
     /// Limits that the agent itself has raised, because their table was full, and to what: a restart
     /// must not lower them.
     pub overflow_raises: BTreeMap<SysctlKey, u64>,
-    /// Keys that [`Task::ApplyOnce`] is done with.
+    /// Keys that [`Task::ApplyOnce`](crate::desired::Task::ApplyOnce) is done with.
     pub applied_once: Option<AppliedOnce>,
     /// The version of the profile whose release is over.
     pub released: Option<Revision>,

@@ -14,7 +14,7 @@ use nettune_crds::{
 use crate::cluster::node::PlannedNode;
 use crate::cluster::peaks::Peaks;
 
-/// A profile in the [`ClusterState`]: a digest, not the whole object.
+/// A profile in the [`ClusterState`](crate::ClusterState): a digest, not the whole object.
 #[derive(Debug)]
 pub struct PlannedProfile {
     pub(crate) uid: Arc<str>,

@@ -10,7 +10,7 @@ use nettune_crds::{
 };
 use nettune_sizing::Policy;
 
-/// A tuning in the [`ClusterState`].
+/// A tuning in the [`ClusterState`](crate::ClusterState).
 #[derive(Debug)]
 pub struct PlannedTuning {
     pub(crate) uid: Arc<str>,
