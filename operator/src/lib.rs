@@ -8,11 +8,9 @@ mod lease;
 mod leaving;
 mod metrics;
 mod pressure;
-mod queue;
 mod run;
 mod send;
 mod watch;
-mod window;
 mod write;
 
 pub use agents::{AgentSelector, InvalidSelector};

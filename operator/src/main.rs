@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{ArgAction, Parser};
 use nettune_operator::{AgentSelector, Candidate, Clients, Metrics, Settings};
+use nettune_runtime::not_before::NotBefore;
 use nettune_runtime::serve::{Endpoint, Health};
 use nettune_runtime::{api, logging, metrics::register_build_info, shutdown, tls};
 use prometheus_client::registry::Registry;
@@ -79,9 +80,11 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     let health = Health::new();
     let kubeconfig = arguments.kubeconfig.as_deref();
     let client = api::client(kubeconfig).await?;
+    let not_before = NotBefore::default();
     let clients = Clients {
         others: client.clone(),
-        writes: api::impatient_client(kubeconfig).await?,
+        writes: api::no_retry_client(kubeconfig, not_before.clone()).await?,
+        not_before,
     };
     let endpoint = Endpoint::bind(arguments.listen)?;
     info!(

@@ -1,11 +1,12 @@
 //! The operator's metrics: bounded labels, per tuning and never per node.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nettune_crds::NodesCount;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,23 +14,23 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 /// How a write ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub(crate) enum Outcome {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum WriteResult {
     Ok,
-    /// The object had changed since; decided anew.
-    Overtaken,
+    /// The object has changed since; decided again.
+    Conflict,
     /// The API server has asked for a pause.
-    Busy,
+    Throttled,
     Failed,
 }
 
 /// What a write does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Verb {
     /// A new profile.
     Create,
     /// Another spec.
-    Change,
+    Update,
     /// Originals are asked back.
     Release,
     /// A profile goes.
@@ -37,9 +38,34 @@ pub(crate) enum Verb {
     /// A tuning's status.
     Status,
     /// An agent is called unresponsive.
-    Silence,
+    MarkUnresponsive,
     /// A Node loses the startup taint.
-    Untaint,
+    RemoveTaint,
+}
+
+impl EncodeLabelValue for WriteResult {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Ok => "ok",
+            Self::Conflict => "conflict",
+            Self::Throttled => "throttled",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+impl EncodeLabelValue for Verb {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Release => "release",
+            Self::Delete => "delete",
+            Self::Status => "status",
+            Self::MarkUnresponsive => "mark_unresponsive",
+            Self::RemoveTaint => "remove_taint",
+        })
+    }
 }
 
 /// The nodes of a tuning that are counted.
@@ -49,14 +75,14 @@ enum State {
     Ready,
     Drifted,
     Failed,
-    Silent,
+    Unresponsive,
     Releasing,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabels {
     verb: Verb,
-    outcome: Outcome,
+    result: WriteResult,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,7 +114,6 @@ pub struct Metrics {
     write: Family<VerbLabels, Histogram>,
     queue: Gauge,
     in_flight: Gauge,
-    window: Gauge,
     /// 1 where this process holds the Lease, or is the only operator.
     pub(crate) leader: Gauge,
     /// Nodes in the world.
@@ -96,7 +121,7 @@ pub struct Metrics {
     /// Tunings in the world.
     pub(crate) known_tunings: Gauge,
     tuning_nodes: Family<NodesLabels, Gauge>,
-    tuning_stopped: Family<TuningLabels, Gauge>,
+    rollout_stopped: Family<TuningLabels, Gauge>,
     under_pressure: Family<PressureLabels, Gauge>,
     decide: Histogram,
 }
@@ -112,12 +137,11 @@ impl Metrics {
             }),
             queue: Gauge::default(),
             in_flight: Gauge::default(),
-            window: Gauge::default(),
             leader: Gauge::default(),
             nodes: Gauge::default(),
             known_tunings: Gauge::default(),
             tuning_nodes: Family::default(),
-            tuning_stopped: Family::default(),
+            rollout_stopped: Family::default(),
             under_pressure: Family::default(),
             decide: Histogram::new(exponential_buckets(0.000_1, 4.0, 8)),
         };
@@ -138,23 +162,18 @@ impl Metrics {
             m.in_flight,
         );
         registry.register(
-            "nettune_operator_write_window",
-            "Writes that may be in flight at once, as the API server bears it",
-            m.window,
-        );
-        registry.register(
             "nettune_operator_tuning_nodes",
             "Nodes of a tuning, by state; also of one that is gone while its nodes are released",
             m.tuning_nodes,
         );
         registry.register(
-            "nettune_operator_tuning_stopped",
-            "Whether too many nodes of a tuning failed, so that its rollout or the release of its nodes goes no further",
-            m.tuning_stopped,
+            "nettune_operator_rollout_stopped",
+            "Whether too many nodes of a tuning failed, so that its rollout or the release of its nodes stopped",
+            m.rollout_stopped,
         );
         registry.register(
-            "nettune_operator_write_queue",
-            "Writes that wait for their turn",
+            "nettune_operator_writes_queued",
+            "Writes that are not started yet",
             m.queue,
         );
         registry.register(
@@ -181,8 +200,8 @@ impl Metrics {
         metrics
     }
 
-    pub(crate) fn written(&self, verb: Verb, outcome: Outcome, took: Duration) {
-        let labels = WriteLabels { verb, outcome };
+    pub(crate) fn written(&self, verb: Verb, result: WriteResult, took: Duration) {
+        let labels = WriteLabels { verb, result };
         self.writes.get_or_create(&labels).inc();
         let labels = VerbLabels { verb };
         self.write
@@ -190,18 +209,16 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// How many writes wait, how many are on their way, and how many may be.
-    pub(crate) fn writing(&self, queue: usize, in_flight: usize, window: usize) {
+    pub(crate) fn writing(&self, queue: usize, in_flight: usize) {
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         self.queue.set(number(queue));
         self.in_flight.set(number(in_flight));
-        self.window.set(number(window));
     }
 
     /// The nodes of each tuning, and whether it goes no further. Tunings that are gone are forgotten.
     pub(crate) fn tunings<'a>(&self, tunings: impl Iterator<Item = (&'a str, NodesCount, bool)>) {
         self.tuning_nodes.clear();
-        self.tuning_stopped.clear();
+        self.rollout_stopped.clear();
         for (tuning, count, stopped) in tunings {
             let NodesCount {
                 selected,
@@ -216,7 +233,7 @@ impl Metrics {
                 (State::Ready, ready),
                 (State::Drifted, drifted),
                 (State::Failed, failed),
-                (State::Silent, unresponsive),
+                (State::Unresponsive, unresponsive),
                 (State::Releasing, releasing),
             ] {
                 let tuning = tuning.to_owned();
@@ -226,7 +243,7 @@ impl Metrics {
                     .set(i64::from(nodes));
             }
             let tuning = tuning.to_owned();
-            self.tuning_stopped
+            self.rollout_stopped
                 .get_or_create(&TuningLabels { tuning })
                 .set(stopped.into());
         }

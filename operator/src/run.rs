@@ -10,6 +10,7 @@ use kube::api::ListParams;
 use nettune_crds::NodesCount;
 use nettune_planner::{Kind, Leaving, Memory, Mono, Now, decide};
 use nettune_runtime::api::in_words;
+use nettune_runtime::not_before::NotBefore;
 use nettune_runtime::serve::Health;
 use nettune_runtime::shutdown::Shutdown;
 use tokio::sync::{oneshot, watch};
@@ -65,9 +66,10 @@ pub enum RunError {
 pub struct Clients {
     /// For all but the planner's writes.
     pub others: Client,
-    /// For those writes: it has to give a busy server's answer at once, because their pace is told from
-    /// that.
+    /// For those writes. It does not retry: a write that failed is decided again.
     pub writes: Client,
+    /// Set by `writes` when the API server throttles.
+    pub not_before: NotBefore,
 }
 
 /// What an operator does beside sizing.
@@ -263,7 +265,12 @@ impl Operator {
         metrics.leader.set(leads.into());
         Self {
             intake: Intake::default(),
-            writer: Writer::new(clients.writes, metrics.clone(), writable.clone()),
+            writer: Writer::new(
+                clients.writes,
+                clients.not_before,
+                metrics.clone(),
+                writable.clone(),
+            ),
             announcer: Announcer::new(clients.others),
             farewells: Farewells::new(Instant::now().into()),
             leaving: Vec::new(),

@@ -10,8 +10,7 @@ use nettune_planner::{Announcement, Object, PlannedProfile, PlannedTuning, Write
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::metrics::{Outcome, Verb};
-use crate::window::Signal;
+use crate::metrics::{Verb, WriteResult};
 use crate::{body, watch};
 
 /// After this long without an answer a write counts as failed.
@@ -35,21 +34,12 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    /// What it tells of the API server.
-    pub(crate) fn signal(&self) -> Signal {
-        self.result
-            .as_ref()
-            .err()
-            .map_or(Signal::Answered, WriteError::signal)
-    }
-
-    /// How it ended.
-    pub(crate) fn outcome(&self) -> Outcome {
+    pub(crate) fn write_result(&self) -> WriteResult {
         match &self.result {
-            Ok(_) => Outcome::Ok,
-            Err(error) if error.is_overtaken() => Outcome::Overtaken,
-            Err(_) if matches!(self.signal(), Signal::Busy(_)) => Outcome::Busy,
-            Err(_) => Outcome::Failed,
+            Ok(_) => WriteResult::Ok,
+            Err(error) if error.is_conflict() => WriteResult::Conflict,
+            Err(error) if error.is_throttled() => WriteResult::Throttled,
+            Err(_) => WriteResult::Failed,
         }
     }
 }
@@ -86,36 +76,34 @@ impl WriteError {
     }
 
     /// The object has changed, or is there or gone already: the watch brings what it is now.
-    pub(crate) fn is_overtaken(&self) -> bool {
+    pub(crate) fn is_conflict(&self) -> bool {
         matches!(self.code(), 404 | 409)
     }
 
-    /// The API server does not take it, and not because the object has changed; one that is not reached has refused
-    /// nothing.
-    pub(crate) fn is_refusal(&self) -> bool {
+    /// The API server asked for a pause. That says nothing about the object.
+    pub(crate) fn is_throttled(&self) -> bool {
+        let Self::Api(kube::Error::Api(status)) = self else {
+            return false;
+        };
+        let has_pause = || {
+            let details = status.details.as_ref();
+            details.is_some_and(|details| details.retry_after_seconds > 0)
+        };
+        matches!(status.code, 429 | 503) || status.code == 504 && has_pause()
+    }
+
+    /// The API server rejected this write for another reason than a conflict or throttling. Without a
+    /// connection nothing was rejected.
+    pub(crate) fn is_rejection(&self) -> bool {
         match self {
             Self::Deadline => true,
-            Self::Api(_) => self.code() != 0 && !self.is_overtaken(),
+            Self::Api(_) => !self.is_unreachable() && !self.is_conflict() && !self.is_throttled(),
         }
     }
 
-    fn signal(&self) -> Signal {
-        let pause = self.pause();
-        match self.code() {
-            429 => Signal::Busy(pause),
-            503 | 504 if pause.is_some() => Signal::Busy(pause),
-            400..=499 => Signal::Answered,
-            _ => Signal::Troubled,
-        }
-    }
-
-    /// How long the API server wants to be left alone, where it says so.
-    fn pause(&self) -> Option<Duration> {
-        let Self::Api(kube::Error::Api(status)) = self else {
-            return None;
-        };
-        let seconds = status.details.as_ref()?.retry_after_seconds;
-        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+    /// There is no usable connection to the API server.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Api(_)) && self.code() == 0
     }
 }
 
@@ -123,12 +111,12 @@ impl WriteError {
 pub(crate) async fn perform(client: Client, mut write: Write, object: Object) -> Done {
     let (verb, uid) = match &write {
         Write::CreateProfile { .. } => (Verb::Create, Arc::default()),
-        Write::ReplaceProfile { uid, .. } => (Verb::Change, Arc::clone(uid)),
+        Write::ReplaceProfile { uid, .. } => (Verb::Update, Arc::clone(uid)),
         Write::ReleaseProfile { uid, .. } => (Verb::Release, Arc::clone(uid)),
         Write::DeleteProfile { uid, .. } => (Verb::Delete, Arc::clone(uid)),
         Write::TuningStatus { uid, .. } => (Verb::Status, Arc::clone(uid)),
-        Write::AgentUnresponsive { uid, .. } => (Verb::Silence, Arc::clone(uid)),
-        Write::Untaint { uid, .. } => (Verb::Untaint, Arc::clone(uid)),
+        Write::AgentUnresponsive { uid, .. } => (Verb::MarkUnresponsive, Arc::clone(uid)),
+        Write::Untaint { uid, .. } => (Verb::RemoveTaint, Arc::clone(uid)),
     };
     let announcements = match &mut write {
         Write::TuningStatus { announcements, .. } => std::mem::take(announcements),
@@ -267,7 +255,7 @@ mod tests {
 
     use super::*;
 
-    fn refused(code: u16, seconds: Option<u32>) -> WriteError {
+    fn rejected(code: u16, seconds: Option<u32>) -> WriteError {
         let mut status = Status::failure("no", "No").with_code(code);
         status.details = seconds.map(|seconds| StatusDetails {
             name: String::new(),
@@ -281,38 +269,34 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_refuses_one_object_is_no_server_in_trouble() {
-        let pause = Some(Duration::from_secs(7));
-        for (error, signal) in [
-            (refused(403, None), Signal::Answered),
-            (refused(409, None), Signal::Answered),
-            (refused(422, None), Signal::Answered),
-            (refused(429, Some(7)), Signal::Busy(pause)),
-            (refused(429, None), Signal::Busy(None)),
-            (refused(503, Some(7)), Signal::Busy(pause)),
-            (refused(503, None), Signal::Troubled),
-            (refused(500, None), Signal::Troubled),
-            (WriteError::Deadline, Signal::Troubled),
+    fn each_error_is_one_of_conflict_throttled_rejected_unreachable() {
+        let unreachable = kube::Error::LinesCodecMaxLineLengthExceeded;
+        for (error, kind) in [
+            (rejected(404, None), "conflict"),
+            (rejected(409, None), "conflict"),
+            (rejected(429, None), "throttled"),
+            (rejected(429, Some(7)), "throttled"),
+            (rejected(503, None), "throttled"),
+            (rejected(504, Some(7)), "throttled"),
+            (rejected(504, None), "rejected"),
+            (rejected(403, None), "rejected"),
+            (rejected(422, None), "rejected"),
+            (rejected(500, None), "rejected"),
+            (WriteError::Deadline, "rejected"),
+            (WriteError::Api(unreachable), "unreachable"),
         ] {
-            assert_eq!(error.signal(), signal, "{error}");
-        }
-    }
-
-    #[test]
-    fn what_is_overtaken_and_what_is_not_reached_is_no_refusal() {
-        for (error, is_refusal) in [
-            (refused(403, None), true),
-            (refused(422, None), true),
-            (refused(500, None), true),
-            (WriteError::Deadline, true),
-            (refused(404, None), false),
-            (refused(409, None), false),
-            (
-                WriteError::Api(kube::Error::LinesCodecMaxLineLengthExceeded),
-                false,
-            ),
-        ] {
-            assert_eq!(error.is_refusal(), is_refusal, "{error}");
+            let kinds = [
+                (error.is_conflict(), "conflict"),
+                (error.is_throttled(), "throttled"),
+                (error.is_rejection(), "rejected"),
+                (error.is_unreachable(), "unreachable"),
+            ];
+            let found: Vec<&str> = kinds
+                .iter()
+                .filter(|(is, _)| *is)
+                .map(|(_, name)| *name)
+                .collect();
+            assert_eq!(found, [kind], "{error}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Performs the planner's writes: as many at once as the API server bears, each with a deadline, none
+//! Performs the planner's writes: a fixed number at once, each with a deadline, none
 //! against an object that has changed since it was decided on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +12,19 @@ use kube::Client;
 use nettune_crds::NodeNetworkProfileSpec;
 use nettune_planner::{Announcement, Cache, Object, PlannedProfile, Write, eq_ignoring_reasons};
 use nettune_runtime::api::in_words;
+use nettune_runtime::not_before::NotBefore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::metrics::{Metrics, Verb};
-use crate::queue::Queue;
 use crate::run::Writable;
 use crate::send::{Answer, Done, WriteError, perform};
-use crate::window::{Signal, Window};
+
+/// Writes in flight at most: an API server of two cores was not faster with more.
+const MOST_IN_FLIGHT: usize = 32;
+
+/// The pause of all writes after one that did not reach the API server.
+const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A tuning's counts change with every node that answers; this often they are written at most.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
@@ -72,8 +77,9 @@ pub(crate) struct Writer {
     client: Client,
     metrics: Metrics,
     writable: Writable,
-    queue: Queue,
-    window: Window,
+    not_before: NotBefore,
+    /// The writes of the last decision that were not started, statuses first, then the most urgent.
+    queue: VecDeque<Write>,
     busy: HashMap<Object, Wish>,
     holds: HashMap<Object, Hold>,
     /// Failures that were said lately, by verb and code: not one line for each of 15,000 objects.
@@ -82,13 +88,18 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(client: Client, metrics: Metrics, writable: Writable) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        not_before: NotBefore,
+        metrics: Metrics,
+        writable: Writable,
+    ) -> Self {
         Self {
             client,
             metrics,
             writable,
-            queue: Queue::default(),
-            window: Window::default(),
+            not_before,
+            queue: VecDeque::new(),
             busy: HashMap::new(),
             holds: HashMap::new(),
             said: HashMap::new(),
@@ -112,10 +123,16 @@ impl Writer {
             wake = wake.into_iter().chain(held.map(|hold| hold.until)).min();
             held.is_none()
         });
-        self.queue.replace(due, now);
+        // A tuning's status is written every STATUS_INTERVAL at most: it takes no time from the others,
+        // and at the end of a long queue it would never be written.
+        let (mut queue, others): (VecDeque<Write>, VecDeque<Write>) =
+            due.partition(|write| matches!(write, Write::TuningStatus { .. }));
+        queue.extend(others);
+        self.queue = queue;
         self.start(now);
-        let opens = self.window.opens(now).filter(|_| !self.queue.is_empty());
-        wake.into_iter().chain(opens).min()
+        let resume = self.not_before.after(now);
+        let resume = resume.filter(|_| !self.queue.is_empty());
+        wake.into_iter().chain(resume).min()
     }
 
     /// Whether an answer is awaited.
@@ -130,14 +147,10 @@ impl Writer {
 
     /// Takes what a write has led to into the world, and starts the next one.
     pub(crate) fn settle(&mut self, done: Done, watched: &mut Cache) -> Option<Told> {
-        let under_way = self.busy.len();
         let wish = self.busy.remove(&done.object).flatten();
         let now = Instant::now();
-        let signal = done.signal();
-        self.window
-            .take(signal, under_way, done.sent, done.answered);
         let took = done.answered.duration_since(done.sent);
-        self.metrics.written(done.verb, done.outcome(), took);
+        self.metrics.written(done.verb, done.write_result(), took);
         let told = match done.result {
             Ok(answer) => {
                 let mut least = Duration::ZERO;
@@ -164,12 +177,12 @@ impl Writer {
                     if error.code() == 404 {
                         watched.gone_profile(node, &done.uid);
                     }
-                    let is_wish = matches!(done.verb, Verb::Create | Verb::Change);
-                    if is_wish && error.is_refusal() && !matches!(signal, Signal::Busy(_)) {
+                    let is_wish = matches!(done.verb, Verb::Create | Verb::Update);
+                    if is_wish && error.is_rejection() {
                         watched.refused_profile(node, Some(shortened(in_words(&error))));
                     }
                 }
-                self.failed(&done.object, wish, done.verb, (signal, &error), now);
+                self.failed(&done.object, wish, done.verb, &error, now);
                 None
             }
         };
@@ -198,7 +211,7 @@ impl Writer {
         object: &Object,
         wish: Wish,
         verb: Verb,
-        (signal, error): (Signal, &WriteError),
+        error: &WriteError,
         now: Instant,
     ) {
         let (kind, name) = match object {
@@ -214,14 +227,17 @@ impl Writer {
             .said
             .get(&key)
             .is_none_or(|last| now > *last + BACK_OFF.1);
-        if error.is_overtaken() || !is_news {
-            debug!(?verb, kind, name = &**name, error = words, again_in = ?wait, "not written");
+        if error.is_conflict() || !is_news {
+            debug!(?verb, kind, name = &**name, error = words, again_in = ?wait, "write failed");
         } else {
             self.said.insert(key, now);
-            warn!(?verb, kind, name = &**name, error = words, again_in = ?wait, "not written; others that fail alike are not told for a minute");
+            warn!(?verb, kind, name = &**name, error = words, again_in = ?wait, "write failed; suppressing similar errors for 1m");
         }
-        // A busy server says nothing about the object: the window keeps the pause for all.
-        if !matches!(signal, Signal::Busy(_)) {
+        if error.is_unreachable() {
+            self.not_before.pause(UNREACHABLE_PAUSE, now);
+        }
+        // All writes wait for a server that throttles, not this object alone.
+        if !error.is_throttled() {
             let next = (wait * 2).min(BACK_OFF.1);
             self.hold(object.clone(), wish, now, (wait, next));
         }
@@ -240,8 +256,11 @@ impl Writer {
 
     fn start(&mut self, now: Instant) {
         // Asked before each: the Lease may end while a long queue is worked off.
-        while self.window.has_room(self.busy.len(), now) && self.writable.now() {
-            let Some(write) = self.queue.next(now) else {
+        while self.busy.len() < MOST_IN_FLIGHT
+            && self.not_before.after(now).is_none()
+            && self.writable.now()
+        {
+            let Some(write) = self.queue.pop_front() else {
                 break;
             };
             let object = write.object();
@@ -249,8 +268,7 @@ impl Writer {
             self.in_flight
                 .push(perform(self.client.clone(), write, object).boxed());
         }
-        self.metrics
-            .writing(self.queue.len(), self.busy.len(), self.window.size());
+        self.metrics.writing(self.queue.len(), self.busy.len());
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use kube::client::Body;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
@@ -13,12 +13,15 @@ use tokio::sync::Notify;
 use tower::service_fn;
 
 use crate::error::chain;
+use crate::not_before::{NotBefore, throttle_pause};
 use crate::renewal::Renewal;
-use crate::retry_after::told;
 
 /// How long a connection may be unresponsive before it counts as dead. A watch lives up to 50 minutes,
 /// but the API server sends a bookmark on it about once a minute.
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// How often a throttled read is retried, each time after a pause of at most 10 s.
+const READ_RETRIES: u32 = 5;
 
 /// Why there is no client. None of these is cured by waiting for the server, but a file that is not
 /// there yet may come.
@@ -47,35 +50,37 @@ pub enum ApiError {
     },
 }
 
-/// What a client does when the API server is busy: answers 429, 503 or 504.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Busy {
-    /// Asks again by itself, when the server says.
-    WaitFor,
-    /// Gives the answer at once; when the server wants to be asked again is in its details.
-    Tell,
-}
-
 /// A client from a kubeconfig, or from the pod's service account where none is given. Nothing is
 /// sent yet: whether the server is there is another question.
 ///
 /// Keys, certificates and tokens that are renewed are read again: within a minute from a service
-/// account, within ten seconds from a kubeconfig. When the server is busy it waits as long as it is
-/// told to, and asks again.
+/// account, within ten seconds from a kubeconfig. Reads that the server throttles are retried a few
+/// times; writes are not.
 ///
 /// # Errors
 /// When the kubeconfig or the service account cannot be used.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
-    renewed(kubeconfig, Busy::WaitFor).await
+    Ok(around(renewed(kubeconfig).await?, retry_reads))
 }
 
-/// The same, for those who pace themselves: a busy server's answer comes at once, and says in
-/// `details.retryAfterSeconds` when it wants to be asked again.
+/// A client that retries nothing and sets `not_before` when the server throttles a request. The caller
+/// waits for it before the next request.
 ///
 /// # Errors
 /// When the kubeconfig or the service account cannot be used.
-pub async fn impatient_client(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
-    renewed(kubeconfig, Busy::Tell).await
+pub async fn no_retry_client(
+    kubeconfig: Option<&Path>,
+    not_before: NotBefore,
+) -> Result<Client, ApiError> {
+    let client = renewed(kubeconfig).await?;
+    Ok(around(client, move |client, request| {
+        let not_before = not_before.clone();
+        async move {
+            let response = client.send(request).await?;
+            not_before.observe(&response);
+            Ok(response)
+        }
+    }))
 }
 
 /// A client as of [`client`], and `stands` is told of each watch that the API server has begun to answer: a
@@ -119,36 +124,46 @@ where
     Client::new(service, namespace)
 }
 
-async fn renewed(kubeconfig: Option<&Path>, busy: Busy) -> Result<Client, ApiError> {
+async fn renewed(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
     match kubeconfig {
-        Some(path) => Renewal::begin(path, busy).await,
-        None => make(None, busy).await,
+        Some(path) => Renewal::begin(path).await,
+        None => make(None).await,
     }
 }
 
-/// A client of what the files say now.
-pub(crate) async fn make(kubeconfig: Option<&Path>, busy: Busy) -> Result<Client, ApiError> {
+/// Sends a request, and a read again while the server throttles it.
+async fn retry_reads(client: Client, request: Request<Body>) -> kube::Result<Response<Body>> {
+    if request.method() != Method::GET {
+        return client.send(request).await;
+    }
+    let (parts, _) = request.into_parts();
+    for _ in 0..READ_RETRIES {
+        let request = Request::from_parts(parts.clone(), Body::empty());
+        let response = client.send(request).await?;
+        match throttle_pause(&response) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Ok(response),
+        }
+    }
+    client.send(Request::from_parts(parts, Body::empty())).await
+}
+
+/// A client of what the files say now. It retries nothing.
+pub(crate) async fn make(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
     let mut config = match kubeconfig {
         Some(path) => from_kubeconfig(path).await?,
         None => Config::incluster().map_err(ApiError::InCluster)?,
     };
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
-    config.default_retry = busy == Busy::WaitFor;
+    config.default_retry = false;
     let cluster_url = config.cluster_url.to_string();
-    // In a thread of its own: where the kubeconfig names a program that gets the token, this waits for
-    // its end, and all else must go on meanwhile.
+    // Where the kubeconfig names a program that prints the token, this blocks until it ends.
     let made = tokio::task::spawn_blocking(move || Client::try_from(config)).await;
     let made = made.unwrap_or_else(|error| Err(kube::Error::Service(Box::new(error))));
-    let client = made.map_err(|source| ApiError::Client {
+    made.map_err(|source| ApiError::Client {
         cluster_url,
         source: Box::new(source),
-    })?;
-    Ok(match busy {
-        Busy::WaitFor => client,
-        Busy::Tell => around(client, |client, request| async move {
-            told(client.send(request).await?).await
-        }),
     })
 }
 
@@ -179,6 +194,8 @@ pub fn in_words(error: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use futures::FutureExt;
 
     use super::*;
@@ -192,6 +209,31 @@ mod tests {
         let status = kube::core::Status::failure("not you", "Forbidden").with_code(403);
         let error = Outer(kube::Error::Api(status.boxed()));
         assert_eq!(in_words(&error), "it answers 403: not you");
+    }
+
+    /// A client of a server that throttles all requests, and how many it got.
+    fn throttled() -> (Client, Arc<AtomicU32>) {
+        let requests = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&requests);
+        let answers = move |_: Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let response = Response::builder().status(429);
+            std::future::ready(response.header("Retry-After", "86400").body(Body::empty()))
+        };
+        (Client::new(service_fn(answers), "default"), requests)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_read_is_retried_and_write_is_not() {
+        for (method, requests, seconds) in [("GET", 6, 50), ("PATCH", 1, 0), ("POST", 1, 0)] {
+            let (client, counted) = throttled();
+            let request = Request::builder().method(method).uri("/");
+            let began = tokio::time::Instant::now();
+            let response = retry_reads(client, request.body(Body::empty()).unwrap()).await;
+            assert_eq!(response.unwrap().status(), 429, "{method}");
+            assert_eq!(counted.load(Ordering::Relaxed), requests, "{method}");
+            assert_eq!(began.elapsed().as_secs(), seconds, "{method}");
+        }
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tower::service_fn;
 
-use crate::api::{ApiError, Busy, make};
+use crate::api::{ApiError, make};
 use crate::error::chain;
 
 /// How often it is looked whether the files have changed, when there are requests: a handful of calls
@@ -32,7 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What a client was made from, to be made again.
 pub(crate) struct Renewal {
     kubeconfig: PathBuf,
-    busy: Busy,
     look_every: Duration,
     made: Mutex<Made>,
 }
@@ -46,22 +45,17 @@ struct Made {
 }
 
 impl Renewal {
-    pub(crate) async fn begin(kubeconfig: &Path, busy: Busy) -> Result<Client, ApiError> {
-        Self::looking_every(LOOK_EVERY, kubeconfig, busy).await
+    pub(crate) async fn begin(kubeconfig: &Path) -> Result<Client, ApiError> {
+        Self::looking_every(LOOK_EVERY, kubeconfig).await
     }
 
-    async fn looking_every(
-        look_every: Duration,
-        kubeconfig: &Path,
-        busy: Busy,
-    ) -> Result<Client, ApiError> {
+    async fn looking_every(look_every: Duration, kubeconfig: &Path) -> Result<Client, ApiError> {
         // Before they are read: what changes meanwhile is seen.
         let files = Files::of(kubeconfig);
-        let client = make(Some(kubeconfig), busy).await?;
+        let client = make(Some(kubeconfig)).await?;
         let namespace = client.default_namespace().to_owned();
         let renewal = Arc::new(Self {
             kubeconfig: kubeconfig.to_owned(),
-            busy,
             look_every,
             made: Mutex::new(Made {
                 client,
@@ -89,7 +83,7 @@ impl Renewal {
         }
         let files = Files::of(&self.kubeconfig);
         let path = self.kubeconfig.display();
-        let complaint = match timeout(PATIENCE, make(Some(&self.kubeconfig), self.busy)).await {
+        let complaint = match timeout(PATIENCE, make(Some(&self.kubeconfig))).await {
             Ok(Ok(client)) => {
                 tracing::info!(kubeconfig = %path, "the kubeconfig or a file that it names has changed and was read again");
                 (made.client, made.files, made.complaint) = (client, files, None);
@@ -199,9 +193,7 @@ mod tests {
         let path = dir.path().join("kubeconfig");
         let port = echo().await;
         std::fs::write(&path, kubeconfig(port, "token: one")).unwrap();
-        let client = Renewal::looking_every(Duration::ZERO, &path, Busy::WaitFor)
-            .await
-            .unwrap();
+        let client = Renewal::looking_every(Duration::ZERO, &path).await.unwrap();
         assert_eq!(said(&client).await, "Bearer one");
         std::fs::write(&path, "clusters: [").unwrap();
         assert_eq!(said(&client).await, "Bearer one");
@@ -218,7 +210,7 @@ mod tests {
         let path = dir.path().join("kubeconfig");
         let port = echo().await;
         std::fs::write(&path, kubeconfig(port, "token: one")).unwrap();
-        let client = Renewal::begin(&path, Busy::WaitFor).await.unwrap();
+        let client = Renewal::begin(&path).await.unwrap();
         std::fs::write(&path, kubeconfig(port, "token: two")).unwrap();
         assert_eq!(said(&client).await, "Bearer one");
     }

@@ -12,7 +12,7 @@ fn writer() -> Writer {
     let nowhere = Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = Client::try_from(nowhere).unwrap();
     let metrics = Metrics::register(&mut Registry::default());
-    Writer::new(client, metrics, Writable::Always)
+    Writer::new(client, NotBefore::default(), metrics, Writable::Always)
 }
 
 fn spec(value: &str) -> Arc<NodeNetworkProfileSpec> {
@@ -56,7 +56,7 @@ fn answered(writer: &mut Writer, result: Result<Answer, WriteError>) {
     let done = Done {
         object: Object::Profile("a".into()),
         uid: "of the profile".into(),
-        verb: Verb::Change,
+        verb: Verb::Update,
         sent: Instant::now(),
         answered: Instant::now(),
         result,
@@ -156,4 +156,59 @@ fn an_answer_that_keeps_another_value_is_told_apart_from_one_in_other_words() {
     assert_eq!(kept_other(&answer("1"), &wish), None);
     assert!(kept_other(&answer("2"), &wish).is_some());
     assert_eq!(kept_other(&answer("2"), &None), None);
+}
+
+fn changes(nodes: usize) -> Vec<Write> {
+    let nodes = 0..nodes;
+    nodes
+        .map(|index| Write::DeleteProfile {
+            node: format!("node-{index}").into(),
+            uid: "".into(),
+            seen: "".into(),
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_in_flight_are_limited_and_start_in_order() {
+    let mut writer = writer();
+    let status = Write::TuningStatus {
+        tuning: "default".into(),
+        uid: "".into(),
+        seen: "".into(),
+        status: Box::default(),
+        announcements: Vec::new(),
+    };
+    let mut writes = changes(40);
+    writes.push(status);
+    assert_eq!(writer.plan(writes, Instant::now()), None);
+    assert_eq!(writer.busy.len(), MOST_IN_FLIGHT);
+    assert!(writer.busy.contains_key(&Object::Tuning("default".into())));
+    let next = writer.queue.front().map(Write::object);
+    assert_eq!(next, Some(Object::Profile("node-31".into())));
+    assert_eq!(writer.queue.len(), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_write_starts_before_the_shared_instant() {
+    let mut writer = writer();
+    let now = Instant::now();
+    let pause = Duration::from_secs(7);
+    writer.not_before.pause(pause, now);
+    assert_eq!(writer.plan(changes(2), now), Some(now + pause));
+    assert_eq!(writer.plan(Vec::new(), now), None);
+    assert!(writer.busy.is_empty());
+    assert_eq!(writer.plan(changes(2), now + pause), None);
+    assert_eq!(writer.busy.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttled_write_does_not_delay_its_object() {
+    for code in [429, 503] {
+        let mut writer = writer();
+        begun(&mut writer, "1").await;
+        answered(&mut writer, refused(code));
+        assert!(writer.holds.is_empty());
+        assert_eq!(begun(&mut writer, "1").await, Duration::ZERO);
+    }
 }
