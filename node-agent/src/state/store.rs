@@ -4,7 +4,7 @@
 //! Three files, of which two are there for moments: `state.json.tmp` is being written,
 //! `state.json.new` is whole and the newest that any process of this boot will find, `state.json` also
 //! survives a loss of power. Between the second and the third lies the flush to the disk, which takes
-//! longer than all else: it waits until the kernel has its values (`docs/design/0013-flush-later.md`).
+//! longer than all else: it waits until the kernel has its values (`docs/design/0011-deferred-flush.md`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write};

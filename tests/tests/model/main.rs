@@ -1,6 +1,6 @@
 //! The real `decide` and the real `step`, run through every interleaving of small clusters.
 //!
-//! See docs/design/0012-model-checking.md.
+//! See docs/design/0010-model-checking.md.
 
 #![allow(
     clippy::expect_used,
