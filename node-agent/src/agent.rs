@@ -9,23 +9,21 @@ use nettune_runtime::shutdown::Shutdown;
 use nettune_sizing::{Mono, SysctlKey};
 use rustix::io::Errno;
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock;
 use crate::kernel::facts::{self, Identity};
-use crate::kernel::inotify::{Event, Events};
-use crate::kernel::mounts::Mounts;
+use crate::kernel::inotify::Events;
 use crate::kernel::sysctl::{ChangeDetection, Roots, Sysctls};
 use crate::metrics::Metrics;
 use crate::pressure::monitor::TableMonitor;
 use crate::state::store::{SaveError, StateDir};
 use crate::status::NodeReport;
-use crate::ticks::Ticks;
 use nettune_reconcile::desired::{DesiredState, Revision, Source};
 use nettune_reconcile::drift::Drift;
 use nettune_reconcile::effect::{Effect, Left, Persisted};
 use nettune_reconcile::memory::Memory;
-use nettune_reconcile::observed::{Content, Counts, ObservedState, OverflowCounters};
-
+use nettune_reconcile::observed::{Content, ObservedState};
 use nettune_reconcile::step::{Step, keys_to_look_at, step};
 
 /// How often all keys are looked at: the longest that a writer goes unnoticed.
@@ -33,11 +31,6 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How often the tables' counters are read where nothing else asks for it.
 const COUNT: Duration = Duration::from_secs(1);
-
-/// For so long counters are not read again between two effects: a table that is to be lowered has to
-/// be less than half full, which no table becomes in this time. Nor are keys of other tables than the
-/// one that was written, which are all looked at before it rests.
-const STILL_TRUE: Duration = Duration::from_millis(10);
 
 /// How often the node's facts are read.
 const FACTS: Duration = Duration::from_secs(30);
@@ -74,13 +67,6 @@ pub struct AgentConfig {
     pub findings: watch::Sender<Option<Arc<NodeReport>>>,
 }
 
-/// What the last decision was made on, which was to do nothing.
-#[derive(Debug)]
-struct Rested {
-    live: ObservedState,
-    until: Mono,
-}
-
 /// The agent of one node.
 #[derive(Debug)]
 pub struct Agent {
@@ -100,12 +86,8 @@ pub struct Agent {
     facts_read: Mono,
     /// When to look at everything again although no key has changed.
     due: Mono,
-    /// How it came to rest; `None` where there is something new to decide on.
-    rested: Option<Rested>,
     /// How it notices changes, as it was said last.
     change_detection: Option<ChangeDetection>,
-    /// Whether a mount over a key is told by an event.
-    mounts_ring: bool,
     /// From when on the state is to be flushed; `None` where it is.
     flush_at: Option<Mono>,
 }
@@ -150,9 +132,7 @@ impl Agent {
             malformed: None,
             facts_read: Mono::default(),
             due: Mono::default(),
-            rested: None,
             change_detection: None,
-            mounts_ring: false,
             flush_at: Some(Mono::default()),
         };
         if let Some(source) = agent.memory.persisted.source.clone() {
@@ -165,17 +145,16 @@ impl Agent {
     /// Works until the end is asked for.
     ///
     /// # Errors
-    /// When the system has no timer for it.
+    /// When the runtime cannot wait for inotify events.
     pub async fn run(
         mut self,
         mut orders: watch::Receiver<Option<ProfileUpdate>>,
         health: Health,
         mut shutdown: Shutdown,
     ) -> std::io::Result<()> {
-        let mut ticks = Ticks::every(LOOK)?;
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut events = Events::new(self.sysctls.listen())?;
-        let mut mounts = Mounts::watch()?;
-        self.mounts_ring = mounts.ring();
         let mut may_order = true;
         loop {
             self.turn();
@@ -188,11 +167,8 @@ impl Agent {
                     let order = orders.borrow_and_update().clone();
                     order.into_iter().for_each(|order| self.take(order));
                 }
-                ring = events.rung() => if ring == Event::Moved {
-                    self.sysctls.check_paths();
-                },
-                () = mounts.changed() => self.sysctls.check_paths(),
-                () = ticks.tick() => events.tick(),
+                () = events.written() => {}
+                _ = ticks.tick() => events.tick(),
             }
         }
     }
@@ -249,7 +225,6 @@ impl Agent {
     /// There is something new to decide on.
     fn wake(&mut self) {
         self.due = Mono::default();
-        self.rested = None;
     }
 
     fn look_at_keys(&mut self) {
@@ -259,51 +234,24 @@ impl Agent {
         self.sysctls.look_at(&keys);
     }
 
-    /// Looks, and does what is to be done, until nothing is left.
+    /// Looks at all keys and performs effects until none is left.
     pub fn turn(&mut self) {
-        let changed = self.sysctls.look();
-        let now = self.now();
-        if !changed && (now < self.due || self.rests_on(now)) {
+        if !self.sysctls.look() && self.now() < self.due {
             return;
         }
-        let mut looked_at_all = now;
-        let mut is_whole = true;
-        let mut read = None;
         for _ in 0..MOST_EFFECTS {
             let now = self.now();
-            let (counts, distress) = match read {
-                Some((at, signals)) if now.since(at) < STILL_TRUE => signals,
-                _ => read.insert((now, self.signals(now))).1,
-            };
-            let live = self.live(counts, distress);
+            let live = self.live(now);
             let step = step(&self.goal, &live, &self.memory, now);
             self.notice(&step.drifts);
             self.say_what_is_left(&step.left);
-            let near = match &step.effect {
-                Effect::Rest { until } if is_whole => {
-                    let until = *until;
-                    self.rest(step, live, until, now);
-                    return;
-                }
-                Effect::Set(key, _) | Effect::Clear(key)
-                    if now.since(looked_at_all) < STILL_TRUE =>
-                {
-                    Some(key.clone())
-                }
-                _ => None,
-            };
-            let outcome = self.perform(&step.effect, &live);
-            let now = self.now();
-            self.memory = step.memory.learn(step.effect, outcome, now);
-            is_whole = near.is_none();
-            match near {
-                Some(key) => self.sysctls.look_around(&key),
-                None => {
-                    self.sysctls.silence();
-                    self.sysctls.look();
-                    looked_at_all = now;
-                }
+            if let Effect::Rest { until } = step.effect {
+                self.rest(step, &live, until, now);
+                return;
             }
+            let outcome = self.perform(&step.effect, &live);
+            self.memory = step.memory.learn(step.effect, outcome, self.now());
+            self.sysctls.look();
         }
         tracing::error!(
             node = self.node,
@@ -315,35 +263,14 @@ impl Agent {
         Mono::at(self.started.elapsed())
     }
 
-    /// Once a second, where neither a key nor the goal has changed: reads the counters, and says
-    /// whether they leave the last decision as it is. To decide costs more than all else at rest.
-    fn rests_on(&mut self, now: Mono) -> bool {
-        let Some(mut rested) = self.rested.take().filter(|rested| now < rested.until) else {
-            return false;
-        };
-        let (counts, distress) = self.signals(now);
-        rested.live.counts = counts;
-        let rests = rested.live.overflows == distress
-            && rested.live.initial_namespace == self.facts.initial_network_namespace;
-        if rests {
-            self.observe(&rested.live, now);
-            self.say(now);
-            self.settle(rested, now);
-        }
-        rests
-    }
-
-    fn signals(&mut self, now: Mono) -> (Counts, OverflowCounters) {
+    fn live(&mut self, now: Mono) -> ObservedState {
         let max = self.sysctls.number(&nettune_sizing::keys::NF_CONNTRACK_MAX);
-        self.signals.read(max, now)
-    }
-
-    fn live(&self, counts: Counts, distress: OverflowCounters) -> ObservedState {
+        let (counts, overflows) = self.signals.read(max, now);
         ObservedState {
             initial_namespace: self.facts.initial_network_namespace,
             keys: self.sysctls.seen(),
             counts,
-            overflows: distress,
+            overflows,
             machine: self.identity.machine(),
             wall: clock::wall(),
         }
@@ -464,9 +391,9 @@ impl Agent {
     }
 
     /// Nothing is left to do: says what was found.
-    fn rest(&mut self, step: Step, live: ObservedState, until: Mono, now: Mono) {
+    fn rest(&mut self, step: Step, live: &ObservedState, until: Mono, now: Mono) {
         self.memory = step.memory;
-        self.observe(&live, now);
+        self.observe(live, now);
         self.metrics.keys(&step.keys);
         let findings = NodeReport {
             revision: self.goal.revision().cloned(),
@@ -487,48 +414,18 @@ impl Agent {
             }
             differs
         });
-        self.settle(Rested { live, until }, now);
-    }
-
-    fn settle(&mut self, rested: Rested, now: Mono) {
         self.flush(now);
-        self.due = rested.until.min(now.after(COUNT));
-        self.rested = Some(rested);
+        self.due = until.min(now.after(COUNT));
     }
 
     /// What is looked at less often than the keys.
     fn observe(&mut self, live: &ObservedState, now: Mono) {
-        if !(self.mounts_ring && self.sysctls.are_of_kernel()) {
-            self.sysctls.check_paths();
-        }
         self.say_how_it_notices();
         self.signals.observe(live, now);
         if now.since(self.facts_read) >= FACTS {
             self.facts = facts::read(&self.roots, &self.identity, self.facts.pod_links);
             self.facts_read = now;
         }
-    }
-
-    /// Says what was found where the keys are as they were.
-    fn say(&self, now: Mono) {
-        let (tables, found) = (self.signals.tables().in_bands(), self.signals.findings(now));
-        self.metrics.signals(&self.signals, &found);
-        self.findings.send_if_modified(|last| {
-            let Some(known) = last else {
-                return false;
-            };
-            let differs =
-                known.tables != tables || known.signals != found || known.facts != self.facts;
-            if differs {
-                *last = Some(Arc::new(NodeReport {
-                    tables,
-                    signals: found,
-                    facts: self.facts.clone(),
-                    ..NodeReport::clone(known)
-                }));
-            }
-            differs
-        });
     }
 }
 

@@ -2,7 +2,6 @@
 
 pub mod facts;
 pub(crate) mod inotify;
-pub(crate) mod mounts;
 pub(crate) mod netlink;
 pub(crate) mod proc_file;
 pub(crate) mod routes;

@@ -10,4 +10,3 @@ pub mod pressure;
 pub mod standalone;
 pub mod state;
 pub mod status;
-mod ticks;

@@ -225,7 +225,7 @@ fn keys_of_an_interface_that_goes_and_comes_back_are_applied_anew() {
     inside.holds(Path::new("/proc/sys/net/core/somaxconn"), "5");
 }
 
-/// Nothing changes on the descriptor, and no bell rings.
+/// A mount changes nothing on the descriptor, and causes no event.
 #[test]
 fn another_mount_over_a_key_is_noticed_within_a_second() {
     let node = node();

@@ -11,7 +11,7 @@ use nettune_sizing::{InvalidValue, SysctlKey, Value};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::kernel::inotify::{Event, SysctlWatcher, Watch};
+use crate::kernel::inotify::{SysctlWatcher, Watch};
 use crate::kernel::proc_file::is_of_kernel;
 use nettune_reconcile::observed::{Content, Seen};
 
@@ -32,7 +32,7 @@ pub struct Sysctls {
     held: BTreeMap<SysctlKey, TrackedKey>,
     /// `None` until [`Self::listen`].
     watcher: Option<Result<SysctlWatcher, Errno>>,
-    check_paths: bool,
+    paths_checked: Option<Instant>,
     buffer: Box<[u8; BUFFER]>,
 }
 
@@ -42,6 +42,10 @@ const BUFFER: usize = 4096;
 /// What is read at first. The kernel allocates and clears as much as is asked for, each time, and
 /// only lists are longer than this.
 const USUAL: usize = 128;
+
+/// How often the path of each key is looked up again: a mount over it changes nothing on the
+/// descriptor that is held open.
+const CHECK_PATHS: Duration = Duration::from_secs(1);
 
 /// How long a file may be empty before that is its content.
 const BEING_WRITTEN: Duration = Duration::from_millis(100);
@@ -60,7 +64,7 @@ struct TrackedKey {
 struct OpenFile {
     file: File,
     /// Files of the kernel stay the same until they are gone, and then say so. Files of a directory
-    /// that stands for it can be replaced.
+    /// that stands for it can be replaced: their path is checked at each look.
     of_kernel: bool,
     identity: (u64, u64),
     /// Kept to end with the file. `None` where a change of it rings no bell.
@@ -84,7 +88,7 @@ impl Sysctls {
             root: root.to_owned(),
             held: BTreeMap::new(),
             watcher: None,
-            check_paths: false,
+            paths_checked: None,
             buffer: Box::new([0; BUFFER]),
         }
     }
@@ -100,18 +104,14 @@ impl Sysctls {
         }
     }
 
-    /// Takes what has rung, the agent's own writes above all: the look that follows answers it.
-    pub fn silence(&mut self) {
-        if let Some(Ok(watcher)) = &self.watcher
-            && watcher.answer().0 == Event::Moved
-        {
-            self.check_paths = true;
-        }
-    }
-
     /// Reads all, and says whether anything differs from the last time.
     pub fn look(&mut self) -> bool {
-        let check_path = std::mem::take(&mut self.check_paths);
+        let check_path = self
+            .paths_checked
+            .is_none_or(|at| at.elapsed() >= CHECK_PATHS);
+        if check_path {
+            self.paths_checked = Some(Instant::now());
+        }
         let watcher = match &self.watcher {
             Some(Ok(watcher)) => Some(watcher),
             _ => None,
@@ -131,32 +131,6 @@ impl Sysctls {
             self.watcher = Some(Err(errno));
         }
         changed
-    }
-
-    /// Reads a key and those beside it, which are the rest of its table.
-    pub fn look_around(&mut self, key: &SysctlKey) {
-        let Some(dir) = self.held.get(key).and_then(|held| held.path.parent()) else {
-            return;
-        };
-        let dir = dir.to_owned();
-        for held in self.held.values_mut() {
-            if held.path.parent() == Some(&dir) {
-                held.look(&mut self.buffer, false);
-            }
-        }
-    }
-
-    /// Lets the next look make sure that each descriptor is still that of its path: another mount
-    /// over it changes nothing on the descriptor.
-    pub fn check_paths(&mut self) {
-        self.check_paths = true;
-    }
-
-    /// Whether all are files of the kernel: what a path of theirs leads to changes by mounts alone.
-    #[must_use]
-    pub fn are_of_kernel(&self) -> bool {
-        let mut opened = self.held.values().filter_map(|held| held.file.as_ref());
-        opened.all(|opened| opened.of_kernel)
     }
 
     /// Lets the keys ring when they are written, and returns what rings, where there is such a thing.
@@ -342,10 +316,9 @@ impl OpenFile {
     }
 
     fn is_current(&self, path: &Path, check_path: bool) -> bool {
-        let is_linked = || self.file.metadata().is_ok_and(|file| file.nlink() > 0);
         let is_there =
             || std::fs::metadata(path).is_ok_and(|file| identity(&file) == self.identity);
-        (self.of_kernel || is_linked()) && (!check_path || is_there())
+        (self.of_kernel && !check_path) || is_there()
     }
 }
 
