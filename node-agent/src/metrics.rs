@@ -156,7 +156,7 @@ impl Metrics {
         );
         registry.register(
             "agent_api_reachable",
-            "Whether the API server answers: the watch stands, or the last request went through",
+            "Whether the API server answers: the last request succeeded, or the watch brings events",
             self.api_reachable.clone(),
         );
     }

@@ -59,7 +59,7 @@ fn neither_a_missing_kubeconfig_nor_a_missing_token_holds_up_what_was_kept() {
             "{metrics}"
         );
         let log = running.log();
-        let said = log.matches("cannot talk to the API server; trying on");
+        let said = log.matches("API server unreachable; retrying");
         assert_eq!(said.count(), 1, "{log}");
         assert_eq!(running.stop(), 0);
     }

@@ -2,12 +2,12 @@
 //! server, and errors told with their causes.
 
 pub mod api;
+pub mod connector;
 pub mod error;
 pub mod logging;
 pub mod metrics;
 pub mod not_before;
 pub mod patience;
-mod renewal;
 pub mod serve;
 pub mod shutdown;
 pub mod tls;

@@ -15,11 +15,11 @@ use nettune_runtime::patience::{LONGEST_PAUSE, patiently, pauses};
 use nettune_runtime::shutdown::Shutdown;
 use nettune_sizing::Mono;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::agent::ProfileUpdate;
-use crate::api::connectivity::{Connectivity, Failing};
+use crate::api::connectivity::Connectivity;
 use crate::api::merge_patch::difference;
 use crate::api::profiles;
 use crate::api::rate_limit::RateLimiter;
@@ -53,7 +53,7 @@ pub struct Link {
     profile: Option<Profile>,
     /// The profile was brought by the watch, or by a list, after the write that is under way was begun.
     brought_since: bool,
-    /// The profile seems to be gone, and no list has confirmed it yet.
+    /// The profile seems to be gone, or the watch has failed: a list has to say what is there.
     doubts: bool,
     /// Pauses between tries to confirm it, once one has failed.
     doubt_pauses: Option<Box<dyn Iterator<Item = Duration> + Send>>,
@@ -64,9 +64,6 @@ pub struct Link {
     pauses: Option<Box<dyn Iterator<Item = Duration> + Send>>,
     started: Instant,
     limiter: RateLimiter,
-    failing: Failing,
-    /// Told of each watch that the API server has begun to answer.
-    stands: Arc<Notify>,
 }
 
 /// The profile as the API server has it.
@@ -74,16 +71,6 @@ struct Profile {
     revision: Revision,
     resource_version: String,
     status: Value,
-}
-
-/// Why a client is not used any more.
-enum End {
-    /// The process shall end.
-    Asked,
-    /// The watch has ended for good.
-    OfTheWatch,
-    /// The watch has failed for a while.
-    OfPatience,
 }
 
 /// A list that will say whether the profile is gone.
@@ -134,8 +121,6 @@ impl Link {
             pauses: None,
             started: Instant::now(),
             limiter: RateLimiter::new(Mono::default()),
-            failing: Failing::default(),
-            stands: Arc::default(),
         }
     }
 
@@ -144,22 +129,10 @@ impl Link {
     /// # Errors
     /// When the watch ends, which it never should: it begins anew by itself.
     pub async fn run(mut self, mut shutdown: Shutdown) -> Result<(), WatchEnded> {
-        loop {
-            let api = tokio::select! {
-                () = shutdown.requested() => return Ok(()),
-                api = self.connect() => api,
-            };
-            match self.follow(&api, &mut shutdown).await {
-                End::Asked => return Ok(()),
-                End::OfTheWatch => return Err(WatchEnded { node: self.node }),
-                End::OfPatience => {}
-            }
-        }
-    }
-
-    /// Watches and reports over one client, until something ends that.
-    async fn follow(&mut self, api: &Api<DynamicObject>, shutdown: &mut Shutdown) -> End {
-        let stands = Arc::clone(&self.stands);
+        let api = tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            api = self.connect() => api,
+        };
         let watch = watcher(api.clone(), profiles::watch_of(&self.node));
         let mut events = pin!(patiently(watch, LONGEST_PAUSE));
         let mut patching: Option<(Value, Patching)> = None;
@@ -171,36 +144,19 @@ impl Link {
             if !self.doubts {
                 confirming = None;
             } else if confirming.is_none() {
-                confirming = Some(self.look_again(api).boxed());
+                confirming = Some(self.look_again(&api).boxed());
             }
             // By one look at the clock: between two it could come to neither a write nor a wait for it.
             let is_early = patching.is_none() && Instant::now() < next_patch;
             if patching.is_none() && !is_early {
-                patching = self.patch(api);
+                patching = self.patch(&api);
             }
             tokio::select! {
-                () = shutdown.requested() => return End::Asked,
+                () = shutdown.requested() => return Ok(()),
                 event = events.next() => match event {
-                    Some(event) => {
-                        match &event {
-                            Err(_) => {
-                                // Told in the order in which it was.
-                                if stands.notified().now_or_never().is_some() {
-                                    self.stands();
-                                }
-                                if self.failing.fails(Instant::now()) {
-                                    return End::OfPatience;
-                                }
-                            }
-                            // Comes before each try to list.
-                            Ok(watcher::Event::Init) => {}
-                            Ok(_) => self.failing.brought(),
-                        }
-                        self.watched(event, &mut listed);
-                    }
-                    None => return End::OfTheWatch,
+                    Some(event) => self.watched(event, &mut listed),
+                    None => return Err(WatchEnded { node: self.node }),
                 },
-                () = stands.notified() => self.stands(),
                 found = self.findings.changed(), if may_find => may_find = found.is_ok(),
                 patched = patched(&mut patching) => {
                     next_patch = self.patched(patched);
@@ -219,10 +175,7 @@ impl Link {
         let mut pauses = pauses();
         loop {
             let kubeconfig = self.kubeconfig.clone();
-            let mut connecting = pin!(profiles::watched(
-                kubeconfig.as_deref(),
-                Arc::clone(&self.stands)
-            ));
+            let mut connecting = pin!(profiles::connect(kubeconfig.as_deref()));
             let connected = match timeout(PROGRAM_PATIENCE, &mut connecting).await {
                 Ok(connected) => connected,
                 // Not given up: it would be started again, and again.
@@ -262,23 +215,21 @@ impl Link {
     }
 
     fn confirmed(&mut self, found: kube::Result<Option<DynamicObject>>) {
+        match &found {
+            Ok(_) => self.connectivity.over(),
+            Err(error) => self.connectivity.noticed(error),
+        }
         match found {
             Ok(Some(profile)) => self.take(&profile),
+            Ok(None) if self.profile.is_some() => self.gone(),
             Ok(None) => {
                 self.doubts = false;
                 self.order(ProfileUpdate::NoProfile);
             }
-            Err(error) => {
-                self.connectivity.noticed(&error);
+            Err(_) => {
                 self.doubt_pauses.get_or_insert_with(|| Box::new(pauses()));
             }
         }
-    }
-
-    /// A watch that brings nothing yet is answered all the same.
-    fn stands(&mut self) {
-        self.failing.stands(Instant::now());
-        self.connectivity.over();
     }
 
     fn watched(
@@ -288,7 +239,16 @@ impl Link {
     ) {
         let event = match event {
             Ok(event) => event,
-            Err(error) => return self.connectivity.noticed(&error),
+            Err(error) => {
+                self.connectivity.noticed(&error);
+                // A watch that resumes brings nothing on a quiet cluster: a list shows that the API server
+                // answers again.
+                if !self.doubts {
+                    self.doubts = true;
+                    self.doubt_pauses = None;
+                }
+                return;
+            }
         };
         match event {
             watcher::Event::Init => {

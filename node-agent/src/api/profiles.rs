@@ -8,9 +8,9 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::runtime::watcher;
 use nettune_crds::NodeNetworkProfile;
-use nettune_runtime::api::{self, ApiError};
+use nettune_runtime::api;
+use nettune_runtime::connector::ApiError;
 use serde_json::Value;
-use tokio::sync::Notify;
 
 use crate::agent::ProfileUpdate;
 use nettune_reconcile::desired::{Revision, Source};
@@ -26,12 +26,8 @@ fn all(client: Client) -> Api<DynamicObject> {
     Api::all_with(client, &resource)
 }
 
-/// The profiles, to be watched: `stands` is told of each watch that the API server has begun to answer.
-pub(crate) async fn watched(
-    kubeconfig: Option<&Path>,
-    stands: Arc<Notify>,
-) -> Result<Api<DynamicObject>, ApiError> {
-    api::watching_client(kubeconfig, stands).await.map(all)
+pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Api<DynamicObject>, ApiError> {
+    api::client(kubeconfig).await.map(all)
 }
 
 fn by_name(node: &str) -> String {
@@ -85,7 +81,7 @@ pub enum FetchError {
 /// # Errors
 /// When the API server cannot be reached, or refuses. That there is no profile is none.
 pub async fn fetch(kubeconfig: Option<&Path>, node: &str) -> Result<ProfileUpdate, FetchError> {
-    let api = all(api::client(kubeconfig).await?);
+    let api = connect(kubeconfig).await?;
     let found = of(&api, node).await.map_err(|source| FetchError::Get {
         node: node.to_owned(),
         source: Box::new(source),

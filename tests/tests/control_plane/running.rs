@@ -1,5 +1,4 @@
-//! How an operator runs: how it paces its writes, what it hears of its agents, what it tells of releases,
-//! and what becomes of credentials that are renewed.
+//! How an operator runs: how it paces its writes, what it hears of its agents, what it tells of releases.
 
 use std::time::{Duration, Instant};
 
@@ -27,9 +26,8 @@ fn tuning(spec: &str) -> String {
 /// system:masters, whom flow control would let through.
 async fn cluster(count: u16) -> anyhow::Result<(ControlPlane, kube::Client)> {
     let token = StaticToken::of("nettune-operator", "token-of-the-operator");
-    let later = StaticToken::of("nettune-operator", "token-of-the-operator-renewed");
     let control_plane = ControlPlane::start(ControlPlaneConfig {
-        tokens: vec![token, later],
+        tokens: vec![token],
         ..ControlPlaneConfig::default()
     })
     .await?;
