@@ -2,12 +2,9 @@
 
 mod agents;
 mod body;
-mod budget;
 mod events;
 mod lease;
-mod leaving;
 mod metrics;
-mod pressure;
 mod run;
 mod send;
 mod watch;

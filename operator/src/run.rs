@@ -19,11 +19,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::agents::AgentSelector;
-use crate::events::Announcer;
+use crate::events::pressure::PressureEvents;
+use crate::events::recorder::{EventRecorder, NodeEvent};
+use crate::events::release::ReleaseEvents;
 use crate::lease::{Candidate, LeaseLost, MayWrite};
-use crate::leaving::Farewells;
 use crate::metrics::Metrics;
-use crate::pressure::{News, Pressures};
 use crate::send::Done;
 use crate::watch::{Change, Intake, changes, tunings};
 use crate::write::Writer;
@@ -127,7 +127,7 @@ pub async fn run(
                 changed?;
                 operator.lease_changed();
             }
-            () = sleep_until(wake) => operator.tell_together(),
+            () = sleep_until(wake) => operator.report_pressure(),
         }
         operator.decide_if_due(&health);
     }
@@ -233,11 +233,11 @@ async fn none_is_left(client: Client) -> Result<bool, String> {
 struct Operator {
     intake: Intake,
     writer: Writer,
-    announcer: Announcer,
-    farewells: Farewells,
+    recorder: EventRecorder,
+    release_events: ReleaseEvents,
     /// How releases went when it was last decided.
     leaving: Vec<Leaving>,
-    pressures: Pressures,
+    pressure_events: PressureEvents,
     metrics: Metrics,
     /// What one decision leaves for the next; its times are since `started`.
     memory: Memory,
@@ -271,10 +271,10 @@ impl Operator {
                 metrics.clone(),
                 writable.clone(),
             ),
-            announcer: Announcer::new(clients.others),
-            farewells: Farewells::new(Instant::now().into()),
+            recorder: EventRecorder::new(clients.others),
+            release_events: ReleaseEvents::default(),
             leaving: Vec::new(),
-            pressures: Pressures::new(Instant::now().into()),
+            pressure_events: PressureEvents::default(),
             metrics,
             memory: Memory::default(),
             started: Instant::now(),
@@ -298,50 +298,40 @@ impl Operator {
 
     fn take(&mut self, change: Change) -> Result<(), RunError> {
         if let Change::Profile(event) = &change {
-            let news = self.pressures.take(event, Instant::now().into());
-            self.tell(news);
+            let events = self.pressure_events.take(event);
+            self.record(events);
         }
         self.intake.take(change).map_err(RunError::WatchEnded)?;
         self.due_by(Instant::now());
         Ok(())
     }
 
-    /// What a round of the loop leaves to be told, whatever it was about.
-    fn tell_together(&mut self) {
-        let news = self.pressures.together(Instant::now().into());
-        self.tell(news);
-        self.metrics.under_pressure(&self.pressures.counts());
+    fn report_pressure(&mut self) {
+        if self.writable.now()
+            && let Some(world) = self.intake.watched.world()
+        {
+            self.recorder.summarize(world);
+        }
+        let counts = self.pressure_events.counts();
+        self.metrics.under_pressure(&counts);
     }
 
-    /// One operator tells; one that stands by knows, and goes on from there.
-    fn tell(&mut self, news: Vec<News>) {
-        if !self.writable.now() {
-            return;
-        }
-        for news in news {
-            match news {
-                News::Node {
-                    name,
-                    uid,
-                    announcement,
-                } => self.announcer.announce_on_node(&name, &uid, announcement),
-                News::Nodes {
-                    tuning,
-                    announcement,
-                } => {
-                    let world = self.intake.watched.world();
-                    if let Some(uid) = world.and_then(|world| world.tuning_uid(&tuning)) {
-                        self.announcer.announce(&tuning, uid, vec![announcement]);
-                    }
-                }
+    /// Publishes Events while this operator leads. One that stands by has the same state, and continues
+    /// from there.
+    fn record(&mut self, events: Vec<NodeEvent>) {
+        if self.writable.now() {
+            for event in events {
+                self.recorder.on_node(event);
             }
         }
     }
 
     fn settle(&mut self, done: Done) {
         if let Some(told) = self.writer.settle(done, &mut self.intake.watched) {
-            self.announcer
-                .announce(&told.tuning, &told.uid, told.announcements);
+            for announcement in told.announcements {
+                self.recorder
+                    .on_tuning(&told.tuning, &told.uid, announcement);
+            }
         }
         self.due_by(Instant::now());
     }
@@ -412,9 +402,9 @@ impl Operator {
             }
             self.idle = idle;
         }
-        let news = self.farewells.take(&decision.leaving, now.into());
+        let events = self.release_events.take(&decision.leaving);
         self.leaving = decision.leaving;
-        self.tell(news);
+        self.record(events);
         self.measure();
         let held = self.writer.plan(decision.writes, now);
         self.soonest = now + apart(now.elapsed());

@@ -316,7 +316,7 @@ async fn a_release_that_stops_after_its_tuning_is_gone_is_told_on_the_node() -> 
             .await?;
         ensure!(
             events.contains("ReleaseFailed")
-                && events.contains("originals were asked back: net.core.somaxconn: EINVAL"),
+                && events.contains("release failed: net.core.somaxconn: EINVAL"),
             "{events}"
         );
         anyhow::Ok(())
@@ -330,7 +330,8 @@ async fn a_release_that_stops_after_its_tuning_is_gone_is_told_on_the_node() -> 
     reaches(&operator, stopped, 1).await?;
     let log = operator.process().log();
     ensure!(
-        log.contains("goes no further") && log.contains("1 nodes wait until these recover"),
+        log.contains("stopped: too many nodes failed")
+            && log.contains("1 nodes wait until these recover"),
         "{log}"
     );
     ensure!(!profiles(&client).get("node-1").await?.spec.release);
