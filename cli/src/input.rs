@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nettune_crds::NodeNetworkTuning;
-use nettune_crds::manifest::{self, ManifestError, Size};
+use nettune_offline::manifest::{self, ManifestError, Size};
 use nettune_planner::ObservedNode;
 
 /// The tuning that is planned where no file is given.
@@ -32,7 +32,12 @@ pub(crate) fn tunings(path: Option<&Path>) -> Result<Vec<NodeNetworkTuning>, Inp
 /// The Nodes of a file.
 pub(crate) fn nodes(path: &Path) -> Result<Vec<ObservedNode>, InputError> {
     let (path, text) = read(path)?;
-    Ok(manifest::all_of(&path, &text, "Node", Size::Large)?)
+    Ok(manifest::objects_of_kind(
+        &path,
+        &text,
+        "Node",
+        Size::Large,
+    )?)
 }
 
 /// A file's text, and what to call it; `-` is stdin.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use nettune_crds::ProfileSysctl;
-use nettune_crds::table::{self, Row, wrap};
+use nettune_offline::table::{self, Row, wrap};
 
 use crate::report::{Facts, Group, Plan};
 

@@ -269,9 +269,13 @@ fn files_that_cannot_be_used_are_one_line_that_names_them() {
     let nodes = data("nodes.json");
     for (arguments, stdin, part) in [
         (&["-f", "/nowhere.yaml"][..], "", "/nowhere.yaml"),
-        (&["-f", "-"], "a: [", "stdin is no YAML"),
-        (&["--nodes-from", "-"], "{\"kind\":", "stdin is no JSON"),
-        (&["--nodes-from", "-"], "", "holds no Node"),
+        (&["-f", "-"], "a: [", "stdin is not valid YAML"),
+        (
+            &["--nodes-from", "-"],
+            "{\"kind\":",
+            "stdin is not valid JSON",
+        ),
+        (&["--nodes-from", "-"], "", "contains no Node"),
         (&["--nodes-from", "-"], "kind: Pod", "a Pod, not a Node"),
         (&["-f", &nodes], "", "a Node, not a NodeNetworkTuning"),
         (&["-f", &data("big.yaml")], "", "2 tunings"),
@@ -284,10 +288,10 @@ fn files_that_cannot_be_used_are_one_line_that_names_them() {
 #[test]
 fn a_tuning_that_the_api_would_refuse_is_refused_with_the_path_of_the_field() {
     for (spec, part) in [
-        ("{conntrak: {}}", "spec.conntrak is not a field"),
+        ("{conntrak: {}}", "spec.conntrak is not a known field"),
         (
             "{neighbors: {podNetwork: Mesh}}",
-            "write one of Auto, Overlay",
+            "expected one of Auto, Overlay",
         ),
         (
             "{neighbors: {sizeForNodes: 0}}",
@@ -296,7 +300,7 @@ fn a_tuning_that_the_api_would_refuse_is_refused_with_the_path_of_the_field() {
         ("{neighbors: {sizeForNodes: many}}", "a whole number from 1"),
         (
             "{neighbors: {thresholds: {gcThresh1: 1}}}",
-            "gcThresh2 is missing",
+            "gcThresh2 is required",
         ),
         (
             "{neighbors: {thresholds: {gcThresh1: 3, gcThresh2: 2, gcThresh3: 4}}}",
@@ -304,7 +308,7 @@ fn a_tuning_that_the_api_would_refuse_is_refused_with_the_path_of_the_field() {
         ),
         (
             "{sysctls: [{name: net.core.somaxconn, value: 1}]}",
-            "spec.sysctls[0].value is 1; write text, in quotes",
+            "spec.sysctls[0].value is 1; expected a string in quotes",
         ),
         (
             "{sysctls: [{name: kernel.panic, value: '1'}]}",

@@ -13,12 +13,9 @@
 pub mod conditions;
 mod convert;
 mod labels;
-pub mod manifest;
 mod profile;
 mod rollout;
 mod rules;
-mod schema;
-pub mod table;
 mod tuning;
 
 pub use convert::{InvalidProfileSysctl, InvalidTuning};
@@ -28,7 +25,6 @@ pub use profile::{
     ProfileFacts, ProfileSysctl, Rule, SysctlStatus, TableUse, TablesUse,
 };
 pub use rollout::{MaxFailed, Rollout};
-pub use schema::Refused;
 pub use tuning::{
     ClusterInputs, ConnReuseMode, ConntrackSpec, IpvsSpec, Mode, NeighborsSpec, NodeNetworkTuning,
     NodeNetworkTuningSpec, NodeNetworkTuningStatus, NodeSelector, NodesCount, PodNetwork,

@@ -251,7 +251,10 @@ fn a_bad_policy_at_the_start_leaves_what_was_kept_of_the_last_one_in_force() {
     let path = replace(&node, "spec: [");
     let (code, _, log) = run(&node, &["--policy", &path]);
     assert_eq!(code, 1, "{log}");
-    assert!(log.contains(&path) && log.contains("no YAML"), "{log}");
+    assert!(
+        log.contains(&path) && log.contains("not valid YAML"),
+        "{log}"
+    );
 
     replace(&node, &somaxconn("5000", ""));
     assert_eq!(run(&node, &["--policy", &path, "--once"]).0, 0);
@@ -260,7 +263,7 @@ fn a_bad_policy_at_the_start_leaves_what_was_kept_of_the_last_one_in_force() {
     node.set(SOMAXCONN, "128");
     let running = Running::start(&node, &["--policy", &path]);
     running.wait("the value", || node.get(SOMAXCONN) == "5000");
-    assert!(running.log().contains("no YAML"), "{}", running.log());
+    assert!(running.log().contains("not valid YAML"), "{}", running.log());
     drop(running);
     node.set(SOMAXCONN, "128");
     let (code, _, log) = run(&node, &["--policy", &path, "--once"]);

@@ -8,11 +8,12 @@ use serde_json::Value;
 use crate::cargo::{cargo, finish};
 
 /// Each crate and those of ours that it may import. The crates that are missing here may import all.
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("nettune-sizing", &[]),
     ("nettune-runtime", &[]),
     ("nettune-test-support", &[]),
     ("nettune-crds", &["nettune-sizing"]),
+    ("nettune-offline", &["nettune-sizing", "nettune-crds"]),
     ("nettune-planner", &["nettune-sizing", "nettune-crds"]),
     ("nettune-reconcile", &["nettune-sizing", "nettune-crds"]),
     (
@@ -29,6 +30,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
         &[
             "nettune-sizing",
             "nettune-crds",
+            "nettune-offline",
             "nettune-reconcile",
             "nettune-runtime",
             "nettune-test-support",
@@ -36,7 +38,12 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ),
     (
         "kubectl-nettune",
-        &["nettune-sizing", "nettune-crds", "nettune-planner"],
+        &[
+            "nettune-sizing",
+            "nettune-crds",
+            "nettune-offline",
+            "nettune-planner",
+        ],
     ),
 ];
 /// They test and build all others, so none of those may need them.

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use nettune_crds::table::{self, Row, wrap};
 use nettune_crds::{KeyState, ProfileSysctl};
+use nettune_offline::table::{self, Row, wrap};
 use nettune_sizing::{Mono, SysctlKey};
 
 use crate::standalone::policy::SizedPolicy;

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kube::ResourceExt;
-use nettune_crds::manifest::{self, ManifestError};
-use nettune_crds::table::wrap;
 use nettune_crds::{
     InvalidTuning, NodeNetworkProfileSpec, NodeNetworkTuning, ProfileFacts, ProfileSysctl,
 };
+use nettune_offline::manifest::{self, ManifestError};
+use nettune_offline::table::wrap;
 use nettune_sizing::{NodeFacts, Policy, Sizes, Warning, size};
 use rustix::fs::OFlags;
 
@@ -124,7 +124,7 @@ impl PolicyFile {
         };
         // Policies are read so rarely that once more does not matter.
         let raw: Vec<serde_json::Value> =
-            manifest::all_of(path, text, "NodeNetworkTuning", manifest::Size::Small)?;
+            manifest::objects_of_kind(path, text, "NodeNetworkTuning", manifest::Size::Small)?;
         let is_given = |field: &&str| {
             let given = raw.iter().find_map(|object| object.get("spec")?.get(field));
             given.is_some_and(|value| !value.is_null())
