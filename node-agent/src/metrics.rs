@@ -11,9 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::pressure::counters::NeighborCounters;
-use crate::pressure::flannel::Entry;
+use crate::pressure::flannel::{Entry, Flannel};
 use crate::pressure::monitor::{TableConditions, TableMonitor};
-use crate::pressure::neighbors::Flannel;
 use crate::pressure::utilization::Utilization;
 use nettune_reconcile::outcome::KeyReport;
 
@@ -310,14 +309,12 @@ impl Metrics {
     fn flannel(&self, flannel: &Flannel) {
         let number = |count: u64| count.try_into().unwrap_or(i64::MAX);
         self.flannel_routes.set(number(flannel.routes.unwrap_or(0)));
-        for (entry, name) in [
-            (Entry::Neighbor, "neighbor"),
-            (Entry::Forwarding, "forwarding"),
-        ] {
+        for entry in [Entry::Neighbor, Entry::Forwarding] {
             let missing = flannel.missing.iter().filter(|one| one.entry == entry);
-            let gauge = self
-                .flannel_missing
-                .get_or_create(&EntryLabel { entry: name });
+            let label = EntryLabel {
+                entry: entry.name(),
+            };
+            let gauge = self.flannel_missing.get_or_create(&label);
             gauge.set(number(missing.count() as u64));
         }
     }

@@ -2,6 +2,7 @@
 //! families. No capability is needed to ask for them.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use netlink_packet_core::{
@@ -10,7 +11,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourMessage};
-use netlink_packet_route::route::{RouteHeader, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteHeader, RouteMessage};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
@@ -82,6 +83,15 @@ pub(crate) fn routes(
 /// Reads one route whole; `None` where this agent does not understand it.
 pub(crate) fn route(entry: &[u8]) -> Option<RouteMessage> {
     RouteMessage::parse(entry).ok()
+}
+
+/// The IP address of a route's attribute.
+pub(crate) fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
 }
 
 /// Asks for all objects of a kind, and calls `each` with each one's bytes.

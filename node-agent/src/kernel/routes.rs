@@ -20,7 +20,6 @@ use rustix::net::{AddressFamily as SocketFamily, SocketType, netdevice, socket};
 
 use crate::kernel::netlink::{self, NetlinkError};
 use crate::kernel::proc_file::{is_of_kernel, read_bounded};
-use crate::pressure::flannel::ip;
 
 /// Routes to what is on a device itself, by no gateway: each once, whatever tables it is in.
 #[derive(Debug, Default)]
@@ -189,7 +188,7 @@ fn on_link(message: &RouteMessage) -> Option<(u32, IpNet)> {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => device = Some(*index),
-            RouteAttribute::Destination(address) => network = ip(address),
+            RouteAttribute::Destination(address) => network = netlink::ip(address),
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => return None,
             _ => {}
         }

@@ -10,8 +10,8 @@ use crate::pressure::conditions::{
     PressureCondition, PressureInputs, PressureTotals, PressureTracker,
 };
 use crate::pressure::counters::{Counters, Reading};
-use crate::pressure::flannel;
-use crate::pressure::neighbors::{self, CountedEntries, Flannel, Inspector};
+use crate::pressure::flannel::{self, Flannel};
+use crate::pressure::neighbors::{CountedEntries, Inspector};
 use crate::pressure::utilization::Utilization;
 use nettune_reconcile::observed::{Counts, ObservedState, OverflowCounters};
 
@@ -100,7 +100,7 @@ impl TableMonitor {
     /// What is found.
     #[must_use]
     pub fn findings(&self, now: Mono) -> TableConditions {
-        let flannel = neighbors::sentence(self.inspector.flannel());
+        let flannel = self.inspector.flannel().sentence();
         let around = PressureInputs {
             ebpf: self.ebpf,
             flannel: flannel.as_deref(),

@@ -3,7 +3,6 @@
 //! Both read whole tables, so they are done seldom, and in a thread of their own: the loop goes on
 //! looking at the sysctls.
 
-use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
 
@@ -12,15 +11,11 @@ use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourHeader, Neighbour
 use nettune_sizing::Mono;
 
 use crate::kernel::netlink::{self, NetlinkError};
-use crate::pressure::flannel::{self, Entries, Found, Missing};
+use crate::pressure::flannel::{self, Flannel, Found};
 use nettune_reconcile::observed::Counts;
 
-/// Neighbours are counted at most this often, and Flannel's entries this often.
+/// Neighbors are counted at most this often.
 const INTERVAL: Duration = Duration::from_secs(60);
-
-/// What seems missing is looked at again after this long: Flannel writes a route's entries one after
-/// the other.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// Below this many entries, and below a tenth of the limit, it does not matter how many count.
 const FEW: u64 = 1024;
@@ -37,7 +32,6 @@ pub(crate) struct Inspector {
     ipv6: Option<Dump>,
     counted_at: Option<Mono>,
     flannel: Flannel,
-    flannel_due: Mono,
     failed: bool,
 }
 
@@ -76,26 +70,6 @@ struct Answer {
     flannel: Option<Found>,
 }
 
-/// What is known of Flannel's entries.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Flannel {
-    /// Its routes; `None` where the node has no VXLAN device of Flannel's.
-    pub routes: Option<u64>,
-    /// What was missing at two looks in a row.
-    pub missing: BTreeSet<Missing>,
-    /// What was missing at the last look.
-    seemed: BTreeSet<Missing>,
-}
-
-impl Flannel {
-    fn learn(&mut self, found: Found) {
-        let lasting = self.seemed.intersection(&found.missing);
-        self.missing = lasting.cloned().collect();
-        self.routes = Some(found.routes);
-        self.seemed = found.missing;
-    }
-}
-
 /// How many of the entries count against the limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CountedEntries {
@@ -121,7 +95,6 @@ impl Inspector {
         self.take_answer(now);
         if devices.is_empty() {
             self.flannel = Flannel::default();
-            self.flannel_due = Mono::default();
         }
         if self.under_way.is_some() {
             return;
@@ -134,7 +107,7 @@ impl Inspector {
             self.counted_at = Some(now);
         }
         if question.flannel.is_some() {
-            self.flannel_due = now.after(INTERVAL);
+            self.flannel.begin(now);
         }
         let (answered, answer) = sync_channel(1);
         let thread = std::thread::Builder::new().name("netlink".to_owned());
@@ -165,7 +138,7 @@ impl Inspector {
                 && entries >= FEW.min(limit / 10)
                 && last.is_none_or(|last| !last.is_of(entries))
         };
-        let flannel_due = !devices.is_empty() && now >= self.flannel_due;
+        let flannel_due = !devices.is_empty() && self.flannel.is_due(now);
         Question {
             ipv4: matters(counts.neighbors_ipv4, limit_ipv4, self.ipv4),
             ipv6: matters(counts.neighbors_ipv6, limit_ipv6, self.ipv6),
@@ -198,10 +171,7 @@ impl Inspector {
         self.ipv4 = dump(counts.neighbors_ipv4, answer.ipv4).or(self.ipv4);
         self.ipv6 = dump(counts.neighbors_ipv6, answer.ipv6).or(self.ipv6);
         if let Some(found) = answer.flannel {
-            self.flannel.learn(found);
-            if !self.flannel.seemed.is_empty() {
-                self.flannel_due = now.after(AGAIN);
-            }
+            self.flannel.learn(found, now);
         }
     }
 
@@ -211,7 +181,8 @@ impl Inspector {
             let error = nettune_runtime::error::chain(error);
             tracing::warn!(
                 error,
-                "neighbours that do not count, and what Flannel's device lacks, are not known"
+                "cannot list neighbors or routes by netlink: usage counts all neighbors, and Flannel's entries \
+                 are not checked"
             );
         }
         self.failed = true;
@@ -239,32 +210,23 @@ impl Inspector {
 }
 
 fn ask(question: &Question) -> Result<Answer, NetlinkError> {
-    let mut entries = Entries::of(question.flannel.as_deref().unwrap_or_default());
-    let mut uncounted = |family, asked: bool| -> Result<Option<u64>, NetlinkError> {
-        let mut uncounted = 0;
-        if asked || entries.has(family) {
-            netlink::neighbors(family, |header, entry| {
-                uncounted += u64::from(is_uncounted(header));
-                if entries.is_of(header.ifindex)
-                    && let Some(message) = netlink::neighbor(entry)
-                {
-                    entries.take(&message);
-                }
-            })?;
-        }
-        Ok(asked.then_some(uncounted))
-    };
-    let ipv4 = uncounted(AddressFamily::Inet, question.ipv4)?;
-    let ipv6 = uncounted(AddressFamily::Inet6, question.ipv6)?;
-    let flannel = match &question.flannel {
-        Some(_) => Some(entries.judge()?),
-        None => None,
-    };
+    let flannel = question.flannel.as_deref().map(flannel::check);
     Ok(Answer {
-        ipv4,
-        ipv6,
-        flannel,
+        ipv4: uncounted(AddressFamily::Inet, question.ipv4)?,
+        ipv6: uncounted(AddressFamily::Inet6, question.ipv6)?,
+        flannel: flannel.transpose()?,
     })
+}
+
+fn uncounted(family: AddressFamily, asked: bool) -> Result<Option<u64>, NetlinkError> {
+    if !asked {
+        return Ok(None);
+    }
+    let mut uncounted = 0;
+    netlink::neighbors(family, |header, _| {
+        uncounted += u64::from(is_uncounted(header));
+    })?;
+    Ok(Some(uncounted))
 }
 
 /// Entries that garbage collection leaves alone and the kernel does not count (neigh_update_gc_list).
@@ -272,11 +234,6 @@ fn ask(question: &Question) -> Result<Answer, NetlinkError> {
 /// count, so they are what is left of `entries`.
 fn is_uncounted(header: &NeighbourHeader) -> bool {
     header.state == NeighbourState::Permanent || header.flags.contains(NeighbourFlags::ExtLearned)
-}
-
-/// What Flannel's device lacks, in a sentence.
-pub(crate) fn sentence(flannel: &Flannel) -> Option<String> {
-    flannel::sentence(&flannel.missing)
 }
 
 #[cfg(test)]
@@ -327,53 +284,17 @@ mod tests {
     }
 
     #[test]
-    fn what_flannel_lacks_is_believed_at_the_second_look() {
-        let missing = |networks: &[&str]| Found {
-            routes: 3,
-            missing: networks
-                .iter()
-                .map(|network| Missing {
-                    entry: flannel::Entry::Neighbor,
-                    device: "flannel.1".to_owned(),
-                    network: network.parse().unwrap(),
-                })
-                .collect(),
-        };
-        let mut flannel = Flannel::default();
-        flannel.learn(missing(&["10.1.0.0/24", "10.2.0.0/24"]));
-        assert_eq!((flannel.routes, flannel.missing.len()), (Some(3), 0));
-        flannel.learn(missing(&["10.2.0.0/24", "10.3.0.0/24"]));
-        assert_eq!(flannel.missing, missing(&["10.2.0.0/24"]).missing);
-        flannel.learn(missing(&[]));
-        assert!(flannel.missing.is_empty());
-    }
-
-    #[test]
-    fn flannels_device_is_looked_at_each_minute_and_soon_again_where_it_lacks_something() {
+    fn flannel_is_checked_only_when_due() {
         let mut inspector = Inspector::default();
         let devices = ["flannel.1".to_owned()];
         let start = Mono::default();
         inspector.turn(&Counts::default(), [None, None], &devices, start);
         assert!(inspector.under_way.is_some());
-        let asks = |inspector: &Inspector, at| {
+        let asks = |at| {
             let question = inspector.question(&Counts::default(), [None, None], &devices, at);
             question.flannel.is_some()
         };
-        assert!(!asks(&inspector, start.after(INTERVAL - SECOND)));
-        assert!(asks(&inspector, start.after(INTERVAL)));
-        let found = Found {
-            routes: 1,
-            missing: BTreeSet::from([Missing {
-                entry: flannel::Entry::Forwarding,
-                device: "flannel.1".to_owned(),
-                network: "10.1.0.0/24".parse().unwrap(),
-            }]),
-        };
-        let answer = Answer {
-            flannel: Some(found),
-            ..Answer::default()
-        };
-        inspector.learn(answer, &Counts::default(), start);
-        assert!(asks(&inspector, start.after(AGAIN)));
+        assert!(!asks(start.after(INTERVAL - SECOND)));
+        assert!(asks(start.after(INTERVAL)));
     }
 }
