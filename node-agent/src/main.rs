@@ -10,7 +10,7 @@ use futures::FutureExt;
 use futures::future::Either;
 use nettune_agent::agent::Agent;
 use nettune_agent::api::link::Link;
-use nettune_agent::kernel::sandbox::Confinement;
+use nettune_agent::kernel::sandbox::Sandbox;
 use nettune_agent::metrics::Metrics;
 use nettune_agent::standalone::policy_watch::{self, PolicyMetrics};
 use nettune_runtime::serve::{Endpoint, Health};
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     tls::install();
     // Before there is another thread, or anything that comes from outside.
-    let confinement = Confinement::enforce(&arguments.needs());
+    let sandbox = Sandbox::enforce(&arguments.needs());
     // One thread: reading the kernel's files takes microseconds, and an idle thread takes memory.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -51,9 +51,7 @@ fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         if arguments.once {
             cmd::once::run(arguments).await
         } else {
-            run(arguments, &confinement)
-                .await
-                .map(|()| ExitCode::SUCCESS)
+            run(arguments, &sandbox).await.map(|()| ExitCode::SUCCESS)
         }
     });
     // Not waiting for a name that is still being resolved.
@@ -61,13 +59,13 @@ fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     ended
 }
 
-async fn run(arguments: RunArguments, confinement: &Confinement) -> anyhow::Result<()> {
+async fn run(arguments: RunArguments, sandbox: &Sandbox) -> anyhow::Result<()> {
     let shutdown = shutdown::signal()?;
     let hangups = signal(SignalKind::hangup()).context("cannot listen to SIGHUP")?;
     let env = HostEnv::of(&arguments.host, arguments.node_name)?;
     let mut registry = Registry::default();
     metrics::register_build_info(&mut registry, "nettune-agent", env!("CARGO_PKG_VERSION"));
-    confinement.register(&mut registry);
+    sandbox.register(&mut registry);
     let metrics = Metrics::register(&mut registry);
     let (order, orders) = watch::channel(None);
     let (found, findings) = watch::channel(None);

@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use nettune_agent::kernel::sandbox::{Confinement, Landlock, Needs};
+use nettune_agent::kernel::sandbox::{Landlock, Needs, Sandbox};
 use node::{Node, SOMAXCONN, order};
 use sandbox::{Kernel, Running, eventually, save_goal};
 use serde_json::json;
@@ -110,11 +110,11 @@ fn it_gives_up_every_capability_in_every_thread() {
             .iter()
             .all(|set| set == "1")
     );
-    for confinement in ["no_capabilities", "no_new_privs"] {
-        let name = format!("nettune_agent_confinement{{confinement=\"{confinement}\"}}");
+    for restriction in ["no_capabilities", "no_new_privs"] {
+        let name = format!("nettune_agent_sandbox{{restriction=\"{restriction}\"}}");
         assert_eq!(agent.metric(&name), Some(1.0));
     }
-    assert!(agent.metric("nettune_agent_landlock_abi").is_some());
+    assert!(agent.metric("nettune_agent_landlock_abi_version").is_some());
 }
 
 /// Confines this test's thread, which ends with the test.
@@ -138,10 +138,10 @@ fn the_kernel_refuses_writes_outside_of_what_the_agent_needs() {
     };
     // The same is allowed before.
     fs::write(&kernel, "6.1").unwrap();
-    let confinement = Confinement::enforce(&needs);
-    assert_eq!(confinement.capabilities, 0);
-    assert!(confinement.no_new_privs);
-    let Landlock::Enforced { abi } = confinement.landlock else {
+    let sandbox = Sandbox::enforce(&needs);
+    assert_eq!(sandbox.capabilities, 0);
+    assert!(sandbox.no_new_privs);
+    let Landlock::Enforced { abi } = sandbox.landlock else {
         eprintln!("skipped: this kernel has no Landlock");
         return;
     };
@@ -184,7 +184,7 @@ fn what_belongs_to_somebody_else_is_named_with_its_owner() {
         return;
     }
     let agent = Running::start(&node, &Kernel::Directory, &[]);
-    let line = agent.says("change its owner or its mode");
+    let line = agent.says("change its owner or mode");
     assert!(
         line.contains("\"owner\":12345") && line.contains("state"),
         "{line}"

@@ -1,9 +1,8 @@
-//! What the agent gives up at its start: every capability, the way to get any back, and the right to
-//! write anywhere but where it has to.
+//! Restricts the agent at startup: no capabilities, no way to regain them, and write access only where
+//! it is needed.
 //!
-//! uid 0 alone is enough to write the sysctls below `net/` of its own network namespace: none of it
-//! needs a capability. All of this holds for the calling thread and for those that it starts later, so
-//! it has to be done before there are any.
+//! uid 0 without capabilities can write the sysctls below `net/` of its own network namespace. The
+//! restrictions apply to the calling thread and to threads that it starts later, so they must come first.
 
 use std::fs::{self, File};
 use std::io;
@@ -27,83 +26,80 @@ use rustix::thread::{
     set_capabilities, set_no_new_privs,
 };
 
-/// The newest ABI whose restrictions are known to do the agent no harm; of it, as much is asked for as
-/// the kernel has. Paths since 5.13, truncation 6.2, TCP 6.7, devices 6.10, signals and abstract
+/// The newest ABI that the agent is known to work under; the kernel enforces as much of it as it
+/// supports. Paths since 5.13, truncation 6.2, TCP 6.7, devices 6.10, signals and abstract
 /// sockets 6.12.
 const KNOWN: ABI = ABI::V7;
 
-/// What the agent still has to be able to do.
+/// What the agent must still be able to do.
 #[derive(Debug, Clone)]
 pub struct Needs {
     /// The directory below which it writes sysctls.
     pub sysctls: PathBuf,
     /// The state directory.
     pub state: PathBuf,
-    /// Files that it reads, to say at once which it may not.
+    /// Files that it reads; at startup it logs those that it may not read.
     pub reads: Vec<PathBuf>,
     /// The TCP port that it listens on; 0 for any.
     pub listens: Option<u16>,
-    /// Whether it may start programs: a kubeconfig can name one that gets the token.
+    /// Whether it may start programs: a kubeconfig can name a credential plugin.
     pub starts_programs: bool,
 }
 
 /// What is in force.
 #[derive(Debug)]
-pub struct Confinement {
+pub struct Sandbox {
     /// Effective capabilities that are left.
     pub capabilities: u32,
-    /// Whether the bounding set is empty too. Without CAP_SETPCAP it cannot be emptied, and with
-    /// `no_new_privs` nothing can come of it.
+    /// Whether the bounding set is empty too. Emptying it needs CAP_SETPCAP; with `no_new_privs` it has
+    /// no effect.
     pub bounded: bool,
-    /// Whether no program that it starts can get more rights than it has.
+    /// Whether programs that it starts cannot gain privileges.
     pub no_new_privs: bool,
-    /// Landlock.
     pub landlock: Landlock,
-    /// Rules are tied to inodes, and procfs makes a directory anew whose caches were dropped, unless
-    /// somebody holds it.
+    /// Rules are tied to inodes, and procfs recreates a directory's inode after its caches were dropped,
+    /// unless the directory is held open.
     _held: Vec<File>,
 }
 
 /// What Landlock enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Landlock {
-    /// The rules of this version of its interface, at most those that this agent knows.
+    /// The rules of this ABI version, at most [`KNOWN`].
     Enforced {
-        /// The version.
         abi: i32,
     },
-    /// The kernel, or a sandbox around the agent, does not have it.
+    /// The kernel, or a sandbox around the agent, does not support it.
     Unavailable,
-    /// It failed.
     Failed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ConfinementLabel {
-    confinement: &'static str,
+struct RestrictionLabel {
+    restriction: &'static str,
 }
 
-impl Confinement {
-    /// Gives up what is not needed, and logs what is in force. Whatever cannot be given up is said and
-    /// kept: the agent works all the same.
+impl Sandbox {
+    /// Drops what is not needed and logs what is in force. A restriction that fails is logged, and the
+    /// agent continues without it.
     #[must_use]
     pub fn enforce(needs: &Needs) -> Self {
         let bounded = empty_bounding_set();
         if let Err(error) = drop_capabilities() {
             let error = io::Error::from(error).to_string();
-            tracing::error!(error, "capabilities cannot be dropped");
+            tracing::error!(error, "cannot drop capabilities; continuing with them");
         }
         if let Err(error) = set_no_new_privs(true) {
             let error = io::Error::from(error).to_string();
-            tracing::error!(error, "no_new_privs cannot be set");
+            tracing::error!(error, "cannot set no_new_privs; continuing without it");
         }
         let mut held = Vec::new();
         let landlock = restrict(needs, &mut held).unwrap_or_else(|error| {
             let error = error.to_string();
-            tracing::error!(error, "Landlock cannot be enforced");
+            tracing::error!(error, "cannot enforce Landlock; continuing without it");
             Landlock::Failed
         });
-        let confinement = Self {
+        let sandbox = Self {
             capabilities: capabilities(None)
                 .map_or(u32::MAX, |sets| sets.effective.bits().count_ones()),
             bounded,
@@ -111,33 +107,33 @@ impl Confinement {
             landlock,
             _held: held,
         };
-        confinement.log(needs);
-        say_what_is_out_of_reach(needs);
-        confinement
+        sandbox.log(needs);
+        log_inaccessible_paths(needs);
+        sandbox
     }
 
-    /// Registers what is in force as metrics: 1 where it is, and Landlock's version.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("nettune");
-        let confinements = Family::<ConfinementLabel, Gauge>::default();
-        for (confinement, is_so) in [
+        let restrictions = Family::<RestrictionLabel, Gauge>::default();
+        for (restriction, is_so) in [
             ("no_capabilities", self.capabilities == 0),
             ("no_new_privs", self.no_new_privs),
             ("landlock", self.landlock.abi() > 0),
         ] {
-            let label = ConfinementLabel { confinement };
-            confinements.get_or_create(&label).set(is_so.into());
+            let label = RestrictionLabel { restriction };
+            restrictions.get_or_create(&label).set(is_so.into());
         }
         registry.register(
-            "agent_confinement",
-            "Whether the agent is confined in this way",
-            confinements,
+            "agent_sandbox",
+            "Whether this restriction is in force for the agent",
+            restrictions,
         );
         let abi: Gauge = Gauge::default();
         abi.set(self.landlock.abi().into());
         registry.register(
-            "agent_landlock_abi",
-            "Version of the Landlock rules in force; 0 where there are none",
+            "agent_landlock_abi_version",
+            "ABI version of the Landlock rules in force; 0 if there are none",
             abi,
         );
     }
@@ -150,7 +146,7 @@ impl Confinement {
             landlock = ?self.landlock,
             sysctls = needs.sysctls.display().to_string(),
             state = needs.state.display().to_string(),
-            "confined"
+            "sandbox in force"
         );
     }
 }
@@ -164,7 +160,7 @@ impl Landlock {
     }
 }
 
-/// Says whether it is empty now; that needs CAP_SETPCAP, which a pod without capabilities lacks.
+/// Returns whether it is empty now; a pod without CAP_SETPCAP cannot empty it.
 fn empty_bounding_set() -> bool {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
@@ -211,7 +207,7 @@ fn restrict(needs: &Needs, held: &mut Vec<File>) -> Result<Landlock, RulesetErro
     for path in [&needs.sysctls, &needs.state] {
         ruleset = allow_writes_below(ruleset, path, held)?;
     }
-    // Hardly a program does without it.
+    // Almost every program needs it.
     if needs.starts_programs
         && let Ok(null) = File::open("/dev/null")
     {
@@ -244,15 +240,18 @@ fn allow_writes_below(
         }
         Err(error) => {
             let (path, error) = (path.display().to_string(), error.to_string());
-            tracing::error!(path, error, "nothing can be written there");
+            tracing::error!(
+                path,
+                error,
+                "cannot open the directory; writes below it will be denied"
+            );
             Ok(ruleset)
         }
     }
 }
 
-/// Without CAP_DAC_OVERRIDE, uid 0 needs the rights that every other user does: what belongs to
-/// another one may be out of reach now.
-fn say_what_is_out_of_reach(needs: &Needs) {
+/// Without CAP_DAC_OVERRIDE, file permissions apply to uid 0 too.
+fn log_inaccessible_paths(needs: &Needs) {
     let state = (&needs.state, Permission::WRITE_OK);
     let reads = needs.reads.iter().map(|path| (path, Permission::READ_OK));
     for (path, permission) in reads.chain([state]) {
@@ -265,7 +264,7 @@ fn say_what_is_out_of_reach(needs: &Needs) {
             uid = rustix::process::geteuid().as_raw(),
             owner = file.as_ref().map(MetadataExt::uid),
             mode = file.map(|file| format!("{:o}", file.mode() & 0o7777)),
-            "the agent gives up its capabilities, and then has no right to this: change its owner or its mode"
+            "the agent drops its capabilities and then cannot access this path; change its owner or mode"
         );
     }
 }
