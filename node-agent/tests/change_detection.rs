@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail them")]
 
 mod node;
-mod sandbox;
+mod running;
 
 use std::fs;
 use std::io::Write;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use node::{Node, SOMAXCONN, order};
-use sandbox::{DEADLINE, Kernel, Running, eventually, holds, save_goal};
+use running::{DEADLINE, Kernel, Running, eventually, holds, save_goal};
 use serde_json::json;
 
 const KEYS: [&str; 16] = [

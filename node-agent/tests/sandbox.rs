@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail them")]
 
 mod node;
-mod sandbox;
+mod running;
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use std::process::Command;
 
 use nettune_agent::kernel::sandbox::{Landlock, Needs, Sandbox};
 use node::{Node, SOMAXCONN, order};
-use sandbox::{Kernel, Running, eventually, save_goal};
+use running::{Kernel, Running, eventually, save_goal};
 use serde_json::json;
 
 /// User, network and mount namespaces in which everything is read-only but /proc/sys/net and the state.

@@ -7,6 +7,8 @@
     reason = "helpers of tests fail them"
 )]
 
+pub(crate) mod simulation;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
