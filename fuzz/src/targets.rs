@@ -121,10 +121,10 @@ fn sysctl(data: &[u8]) {
     let node = Node::get();
     node.put("sys/net/core/somaxconn", data);
     let mut sysctls = Sysctls::new(&node.roots().sysctl);
-    sysctls.look_at(&BTreeSet::from([key("net.core.somaxconn")]));
-    sysctls.look();
+    sysctls.track(&BTreeSet::from([key("net.core.somaxconn")]));
+    sysctls.read();
     assert_eq!(sysctls.seen().len(), 1);
-    assert!(!sysctls.look(), "it has not changed");
+    assert!(!sysctls.read(), "it has not changed");
 }
 
 /// The state file: what is taken from it can be saved and is the same afterwards.
@@ -186,8 +186,8 @@ fn profile(data: &[u8]) {
 fn keeps_the_rules(goal: &DesiredState) {
     let mut sysctls = Sysctls::new(&Node::get().roots().sysctl);
     let memory = Memory::default();
-    sysctls.look_at(&keys_to_look_at(goal, &memory));
-    sysctls.look();
+    sysctls.track(&keys_to_look_at(goal, &memory));
+    sysctls.read();
     let counts = Counts {
         neighbors_ipv4: Some(5),
         neighbors_ipv6: Some(5),

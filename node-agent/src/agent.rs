@@ -1,4 +1,4 @@
-//! The loop around [`step`]: look, step, one effect, look again.
+//! The loop around [`step`]: observe, step, perform one effect, observe again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,45 +26,38 @@ use nettune_reconcile::memory::Memory;
 use nettune_reconcile::observed::{Content, ObservedState};
 use nettune_reconcile::step::{Step, keys_to_look_at, step};
 
-/// How often all keys are looked at: the longest that a writer goes unnoticed.
+/// How often all keys are read: the longest that a change goes unnoticed.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How often the tables' counters are read where nothing else asks for it.
+/// How often the tables' counters are read at least.
 const COUNT: Duration = Duration::from_secs(1);
 
 /// How often the node's facts are read.
 const FACTS: Duration = Duration::from_secs(30);
 
-/// The pause after a flush that failed.
+/// The pause after a failed flush.
 const FLUSH_AGAIN: Duration = Duration::from_secs(60);
 
-/// A goal that needs more effects than this at a time has a fault in it; it goes on at the next look.
+/// A profile that needs more effects than this at a time has a fault; the agent continues at the next tick.
 const MOST_EFFECTS: usize = 2000;
 
-/// What the API server says this node shall hold.
+/// What the API server, or a policy file, wants of this node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProfileUpdate {
-    /// A profile.
     Profile(Arc<Source>),
-    /// There is none.
     NoProfile,
 }
 
-/// What an agent is made of.
+/// What an agent is built from.
 #[derive(Debug)]
 pub struct AgentConfig {
-    /// The node's name.
     pub node: String,
-    /// Where the kernel's files are.
     pub roots: Roots,
-    /// The boot and the kernel.
     pub identity: Arc<Identity>,
-    /// Where the state is kept.
     pub state: StateDir,
-    /// Its metrics.
     pub metrics: Metrics,
-    /// Where it says what it found.
-    pub findings: watch::Sender<Option<Arc<NodeReport>>>,
+    /// Receives a report whenever one differs from the last.
+    pub reports: watch::Sender<Option<Arc<NodeReport>>>,
 }
 
 /// The agent of one node.
@@ -75,59 +68,59 @@ pub struct Agent {
     identity: Arc<Identity>,
     state: StateDir,
     metrics: Metrics,
-    findings: watch::Sender<Option<Arc<NodeReport>>>,
+    reports: watch::Sender<Option<Arc<NodeReport>>>,
     started: Instant,
     sysctls: Sysctls,
-    signals: TableMonitor,
-    goal: DesiredState,
+    tables: TableMonitor,
+    desired: DesiredState,
     memory: Memory,
     malformed: Option<(Revision, String)>,
     facts: nettune_crds::ProfileFacts,
     facts_read: Mono,
-    /// When to look at everything again although no key has changed.
+    /// When to decide again although no key has changed.
     due: Mono,
-    /// How it notices changes, as it was said last.
+    /// How it notices changes, as logged last.
     change_detection: Option<ChangeDetection>,
-    /// From when on the state is to be flushed; `None` where it is.
+    /// When to flush the state next; `None` if it is flushed.
     flush_at: Option<Mono>,
 }
 
 impl Agent {
-    /// Takes up what an earlier process left: the last goal is applied before the API is reached.
+    /// Starts from the saved state: the last profile is applied before the API server is reached.
     #[must_use]
-    pub fn new(setup: AgentConfig) -> Self {
-        let loaded = setup.state.load();
+    pub fn new(config: AgentConfig) -> Self {
+        let loaded = config.state.load();
         if let Some(set_aside) = &loaded.set_aside {
             tracing::error!(
-                node = setup.node,
+                node = config.node,
                 error = chain(&set_aside.reason),
                 kept_as = set_aside
                     .kept_as
                     .as_ref()
                     .map(|path| path.display().to_string()),
                 unsaved = set_aside.unsaved.as_ref().map(|error| chain(error)),
-                "the state cannot be used: tuning goes on, originals are not known until the next boot"
+                "cannot use the saved state; tuning continues, original values are unknown until the next boot"
             );
         }
         if let Some(other) = &loaded.other_node {
             tracing::warn!(
-                node = setup.node,
+                node = config.node,
                 other,
-                "the state is of a node with another name: its goal is not applied here"
+                "the saved state belongs to a node with another name; its profile is not applied here"
             );
         }
         let mut agent = Self {
-            sysctls: Sysctls::new(&setup.roots.sysctl),
-            signals: TableMonitor::new(&setup.roots),
-            facts: facts::read(&setup.roots, &setup.identity, None),
-            node: setup.node,
-            roots: setup.roots,
-            identity: setup.identity,
-            state: setup.state,
-            metrics: setup.metrics,
-            findings: setup.findings,
+            sysctls: Sysctls::new(&config.roots.sysctl),
+            tables: TableMonitor::new(&config.roots),
+            facts: facts::read(&config.roots, &config.identity, None),
+            node: config.node,
+            roots: config.roots,
+            identity: config.identity,
+            state: config.state,
+            metrics: config.metrics,
+            reports: config.reports,
             started: Instant::now(),
-            goal: DesiredState::default(),
+            desired: DesiredState::default(),
             memory: Memory::new(loaded.persisted),
             malformed: None,
             facts_read: Mono::default(),
@@ -138,34 +131,34 @@ impl Agent {
         if let Some(source) = agent.memory.persisted.source.clone() {
             agent.take(ProfileUpdate::Profile(source));
         }
-        agent.look_at_keys();
+        agent.track_keys();
         agent
     }
 
-    /// Works until the end is asked for.
+    /// Runs until shutdown.
     ///
     /// # Errors
     /// When the runtime cannot wait for inotify events.
     pub async fn run(
         mut self,
-        mut orders: watch::Receiver<Option<ProfileUpdate>>,
+        mut updates: watch::Receiver<Option<ProfileUpdate>>,
         health: Health,
         mut shutdown: Shutdown,
     ) -> std::io::Result<()> {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut events = Events::new(self.sysctls.listen())?;
-        let mut may_order = true;
+        let mut is_open = true;
         loop {
             self.turn();
             health.beat();
             health.set_ready(true);
             tokio::select! {
                 () = shutdown.requested() => return Ok(()),
-                order = orders.changed(), if may_order => {
-                    may_order = order.is_ok();
-                    let order = orders.borrow_and_update().clone();
-                    order.into_iter().for_each(|order| self.take(order));
+                update = updates.changed(), if is_open => {
+                    is_open = update.is_ok();
+                    let update = updates.borrow_and_update().clone();
+                    update.into_iter().for_each(|update| self.take(update));
                 }
                 () = events.written() => {}
                 _ = ticks.tick() => events.tick(),
@@ -173,89 +166,94 @@ impl Agent {
         }
     }
 
-    /// Takes a new order; one that is the same as before changes nothing.
-    pub fn take(&mut self, order: ProfileUpdate) {
-        let source = match order {
+    /// Takes a new profile; one that equals the last changes nothing.
+    pub fn take(&mut self, update: ProfileUpdate) {
+        let source = match update {
             ProfileUpdate::Profile(source) => source,
             ProfileUpdate::NoProfile => {
-                if self.goal.source.is_some() {
+                if self.desired.source.is_some() {
                     tracing::info!(
                         node = self.node,
-                        "the profile is gone: nothing is enforced any more"
+                        "the profile was deleted; enforcing nothing"
                     );
-                    self.turn_to(DesiredState::default());
+                    self.switch_to(DesiredState::default());
                 }
                 return;
             }
         };
         let known = self.malformed.as_ref().map(|(revision, _)| revision);
-        if self.goal.source.as_ref() == Some(&source) || known == Some(&source.revision) {
+        if self.desired.source.as_ref() == Some(&source) || known == Some(&source.revision) {
             return;
         }
         let revision = source.revision.clone();
         match DesiredState::read(source) {
-            Ok(goal) => self.turn_to(goal),
+            Ok(desired) => self.switch_to(desired),
             Err(error) => {
                 let error = chain(&error);
                 let generation = revision.generation;
-                tracing::error!(node = self.node, generation, error, "the last goal is kept");
+                tracing::error!(
+                    node = self.node,
+                    generation,
+                    error,
+                    "cannot read the profile; keeping the last one"
+                );
                 self.malformed = Some((revision, error));
                 self.wake();
             }
         }
     }
 
-    fn turn_to(&mut self, goal: DesiredState) {
-        if let Some(revision) = goal.revision() {
+    fn switch_to(&mut self, desired: DesiredState) {
+        if let Some(revision) = desired.revision() {
             tracing::info!(
                 node = self.node,
-                tuning = goal.tuning,
+                tuning = desired.tuning,
                 generation = revision.generation,
-                task = ?goal.task,
-                sysctls = goal.values.len(),
-                "new goal"
+                task = ?desired.task,
+                sysctls = desired.values.len(),
+                "new profile"
             );
         }
-        self.goal = goal;
+        self.desired = desired;
         self.malformed = None;
         self.wake();
-        self.look_at_keys();
+        self.track_keys();
     }
 
-    /// There is something new to decide on.
+    /// Lets the next turn decide, whether a key has changed or not.
     fn wake(&mut self) {
         self.due = Mono::default();
     }
 
-    fn look_at_keys(&mut self) {
-        let mut keys = keys_to_look_at(&self.goal, &self.memory);
-        // For the use of the tables, whether they are managed or not.
+    fn track_keys(&mut self) {
+        let mut keys = keys_to_look_at(&self.desired, &self.memory);
+        // For the tables' usage, whether they are managed or not.
         keys.extend(TABLE_LIMITS.map(SysctlKey::clone));
-        self.sysctls.look_at(&keys);
+        self.sysctls.track(&keys);
     }
 
-    /// Looks at all keys and performs effects until none is left.
+    /// Reads all keys and performs effects until none is left.
     pub fn turn(&mut self) {
-        if !self.sysctls.look() && self.now() < self.due {
+        if !self.sysctls.read() && self.now() < self.due {
             return;
         }
         for _ in 0..MOST_EFFECTS {
             let now = self.now();
-            let live = self.live(now);
-            let step = step(&self.goal, &live, &self.memory, now);
-            self.notice(&step.drifts);
-            self.say_what_is_left(&step.left);
+            let observed = self.observe(now);
+            let step = step(&self.desired, &observed, &self.memory, now);
+            self.log_drifts(&step.drifts);
+            self.log_left(&step.left);
             if let Effect::Rest { until } = step.effect {
-                self.rest(step, &live, until, now);
+                self.rest(step, &observed, until, now);
                 return;
             }
-            let outcome = self.perform(&step.effect, &live);
+            let outcome = self.perform(&step.effect, &observed);
             self.memory = step.memory.learn(step.effect, outcome, self.now());
-            self.sysctls.look();
+            self.sysctls.read();
         }
         tracing::error!(
             node = self.node,
-            "no end of effects; going on at the next look"
+            "stopped after too many effects; continuing at the next tick"
         );
     }
 
@@ -263,9 +261,9 @@ impl Agent {
         Mono::at(self.started.elapsed())
     }
 
-    fn live(&mut self, now: Mono) -> ObservedState {
+    fn observe(&mut self, now: Mono) -> ObservedState {
         let max = self.sysctls.number(&nettune_sizing::keys::NF_CONNTRACK_MAX);
-        let (counts, overflows) = self.signals.read(max, now);
+        let (counts, overflows) = self.tables.read(max, now);
         ObservedState {
             initial_namespace: self.facts.initial_network_namespace,
             keys: self.sysctls.seen(),
@@ -276,11 +274,11 @@ impl Agent {
         }
     }
 
-    fn perform(&mut self, effect: &Effect, live: &ObservedState) -> Result<(), Errno> {
+    fn perform(&mut self, effect: &Effect, observed: &ObservedState) -> Result<(), Errno> {
         match effect {
             Effect::Persist(persisted) => self.save(persisted),
-            Effect::Set(key, value) => self.write(key, &value.clone().into(), live),
-            Effect::Clear(key) => self.write(key, &Content::Empty, live),
+            Effect::Set(key, value) => self.write(key, &value.clone().into(), observed),
+            Effect::Clear(key) => self.write(key, &Content::Empty, observed),
             Effect::Rest { .. } => Ok(()),
         }
     }
@@ -293,8 +291,8 @@ impl Agent {
         })
     }
 
-    /// What was saved survives a loss of power from here on. Not before the kernel has its values: it
-    /// takes longer than they do.
+    /// Makes what was saved survive a power loss. It takes longer than the writes to the kernel, so it
+    /// comes after them.
     fn flush(&mut self, now: Mono) {
         if self.flush_at.is_none_or(|at| now < at) {
             return;
@@ -315,7 +313,7 @@ impl Agent {
         tracing::error!(
             node = self.node,
             error = chain(error),
-            "the state was not saved"
+            "cannot save the state; retrying"
         );
     }
 
@@ -323,23 +321,28 @@ impl Agent {
         &mut self,
         key: &SysctlKey,
         content: &Content,
-        live: &ObservedState,
+        observed: &ObservedState,
     ) -> Result<(), Errno> {
         let written = self.sysctls.write(key, content);
         self.metrics.write(written.is_ok());
-        let from = live.content(key).map_or("", Content::as_str);
-        let (node, tuning, key, to) = (&self.node, &self.goal.tuning, key.name(), content.as_str());
+        let from = observed.content(key).map_or("", Content::as_str);
+        let (node, tuning, key, to) = (
+            &self.node,
+            &self.desired.tuning,
+            key.name(),
+            content.as_str(),
+        );
         match written {
-            Ok(()) => tracing::info!(node, tuning, key, from, to, "set"),
+            Ok(()) => tracing::info!(node, tuning, key, from, to, "set sysctl"),
             Err(errno) => {
                 let error = std::io::Error::from(errno).to_string();
-                tracing::warn!(node, tuning, key, from, to, error, "refused");
+                tracing::warn!(node, tuning, key, from, to, error, "cannot set sysctl");
             }
         }
         written
     }
 
-    fn notice(&self, drifts: &[Drift]) {
+    fn log_drifts(&self, drifts: &[Drift]) {
         for drift in drifts {
             self.metrics.drift(drift.key.name());
             if drift.reported_before {
@@ -347,31 +350,31 @@ impl Agent {
             }
             tracing::warn!(
                 node = self.node,
-                tuning = self.goal.tuning,
+                tuning = self.desired.tuning,
                 key = drift.key.name(),
                 found = drift.found.as_str(),
-                wanted = drift.desired,
+                desired = drift.desired,
                 repaired = drift.repaired,
-                contest = drift.conflict,
-                "somebody else has changed a sysctl"
+                conflict = drift.conflict,
+                "sysctl was changed by another process"
             );
         }
     }
 
-    fn say_what_is_left(&self, left: &[Left]) {
+    fn log_left(&self, left: &[Left]) {
         for left in left {
             tracing::warn!(
                 node = self.node,
-                tuning = self.goal.tuning,
+                tuning = self.desired.tuning,
                 key = &*left.key,
                 message = left.message,
-                "the original of a sysctl that is not managed any more does not go back"
+                "original value not restored; the sysctl is no longer managed"
             );
         }
     }
 
-    /// Once, and again where it has changed.
-    fn say_how_it_notices(&mut self) {
+    /// Logs the mode at the start, and whenever it changes.
+    fn report_change_detection(&mut self) {
         let Some(change_detection) = self.sysctls.change_detection() else {
             return;
         };
@@ -385,32 +388,32 @@ impl Agent {
             tracing::warn!(
                 node = self.node,
                 error,
-                "no inotify: what somebody else writes is seen within 100 ms, not at once"
+                "inotify is unavailable; changes are noticed within 100 ms instead of at once"
             );
         }
     }
 
-    /// Nothing is left to do: says what was found.
-    fn rest(&mut self, step: Step, live: &ObservedState, until: Mono, now: Mono) {
+    /// Nothing is left to do: reports what was found.
+    fn rest(&mut self, step: Step, observed: &ObservedState, until: Mono, now: Mono) {
         self.memory = step.memory;
-        self.observe(live, now);
+        self.refresh(observed, now);
         self.metrics.keys(&step.keys);
-        let findings = NodeReport {
-            revision: self.goal.revision().cloned(),
-            task: self.goal.task,
+        let report = NodeReport {
+            revision: self.desired.revision().cloned(),
+            task: self.desired.task,
             keys: step.keys,
             released: step.released,
             malformed: self.malformed.clone(),
-            tables: self.signals.tables().in_bands(),
-            signals: self.signals.findings(now),
+            tables: self.tables.utilization().in_bands(),
+            table_conditions: self.tables.conditions(now),
             facts: self.facts.clone(),
             identity: Arc::clone(&self.identity),
         };
-        self.metrics.signals(&self.signals, &findings.signals);
-        self.findings.send_if_modified(|last| {
-            let differs = last.as_deref() != Some(&findings);
+        self.metrics.tables(&self.tables, &report.table_conditions);
+        self.reports.send_if_modified(|last| {
+            let differs = last.as_deref() != Some(&report);
             if differs {
-                *last = Some(Arc::new(findings));
+                *last = Some(Arc::new(report));
             }
             differs
         });
@@ -418,10 +421,10 @@ impl Agent {
         self.due = until.min(now.after(COUNT));
     }
 
-    /// What is looked at less often than the keys.
-    fn observe(&mut self, live: &ObservedState, now: Mono) {
-        self.say_how_it_notices();
-        self.signals.observe(live, now);
+    /// Updates what changes less often than the keys.
+    fn refresh(&mut self, observed: &ObservedState, now: Mono) {
+        self.report_change_detection();
+        self.tables.observe(observed, now);
         if now.since(self.facts_read) >= FACTS {
             self.facts = facts::read(&self.roots, &self.identity, self.facts.pod_links);
             self.facts_read = now;
@@ -429,7 +432,7 @@ impl Agent {
     }
 }
 
-/// The limits of the tables whose use is reported.
+/// The limits of the tables whose usage is reported.
 static TABLE_LIMITS: [&SysctlKey; 3] = [
     &nettune_sizing::keys::IPV4_GC_THRESH3,
     &nettune_sizing::keys::IPV6_GC_THRESH3,

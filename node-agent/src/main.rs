@@ -9,7 +9,7 @@ use anyhow::Context;
 use futures::FutureExt;
 use futures::future::Either;
 use nettune_agent::agent::Agent;
-use nettune_agent::api::link::Link;
+use nettune_agent::api::profile_watch::ProfileWatch;
 use nettune_agent::kernel::sandbox::Sandbox;
 use nettune_agent::metrics::Metrics;
 use nettune_agent::standalone::policy_watch::{self, PolicyMetrics};
@@ -67,39 +67,40 @@ async fn run(arguments: RunArguments, sandbox: &Sandbox) -> anyhow::Result<()> {
     metrics::register_build_info(&mut registry, "nettune-agent", env!("CARGO_PKG_VERSION"));
     sandbox.register(&mut registry);
     let metrics = Metrics::register(&mut registry);
-    let (order, orders) = watch::channel(None);
-    let (found, findings) = watch::channel(None);
+    let (update, updates) = watch::channel(None);
+    let (report, reports) = watch::channel(None);
     let mut standalone = None;
     let mut first = None;
     if let Some(path) = arguments.policy {
         let policy_metrics = PolicyMetrics::register(&mut registry);
         let hints = arguments.hints.hints();
         let mut policy = env.standalone(path, hints, policy_metrics);
-        first = cmd::host_env::first_order(&mut policy)?;
+        first = cmd::host_env::first_update(&mut policy)?;
         standalone = Some(policy);
     }
-    let mut agent = Agent::new(env.setup(metrics.clone(), found));
-    first.into_iter().for_each(|order| agent.take(order));
+    let mut agent = Agent::new(env.agent_config(metrics.clone(), report));
+    first.into_iter().for_each(|update| agent.take(update));
     // Before anything that can fail or be waited for.
     agent.turn();
 
     let endpoint = Endpoint::bind(arguments.listen)?;
     let health = Health::new();
-    let worked = agent.run(orders, health.clone(), shutdown.clone());
-    let told = match standalone {
+    let worked = agent.run(updates, health.clone(), shutdown.clone());
+    let synced = match standalone {
         Some(policy) => {
-            let reported = policy_watch::report(findings, env.node, shutdown.clone());
-            let watched = policy.run(order, hangups, shutdown.clone());
+            let reported = policy_watch::report(reports, env.node, shutdown.clone());
+            let watched = policy.run(update, hangups, shutdown.clone());
             Either::Left(futures::future::join(watched, reported).map(|_| Ok(())))
         }
         None => {
-            metrics.register_link(&mut registry);
-            let link = Link::new(arguments.kubeconfig, &env.node, order, findings, metrics);
-            Either::Right(link.run(shutdown.clone()))
+            metrics.register_api(&mut registry);
+            let watch =
+                ProfileWatch::new(arguments.kubeconfig, &env.node, update, reports, metrics);
+            Either::Right(watch.run(shutdown.clone()))
         }
     };
     let served = endpoint.run(Arc::new(registry), health, shutdown);
-    tokio::try_join!(task(worked), task(told), task(served))?;
+    tokio::try_join!(task(worked), task(synced), task(served))?;
     Ok(())
 }
 

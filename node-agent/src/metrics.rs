@@ -95,7 +95,7 @@ const STATES: [(KeyState, &str); 6] = [
 ];
 
 impl Metrics {
-    /// Registers them, but for those of [`register_link`](Self::register_link).
+    /// Registers them, but for those of [`register_api`](Self::register_api).
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
@@ -146,7 +146,7 @@ impl Metrics {
     }
 
     /// Registers those of the way to the API server, where there is one.
-    pub fn register_link(&self, registry: &mut Registry) {
+    pub fn register_api(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("nettune");
         registry.register(
             "agent_status_patches",
@@ -271,9 +271,9 @@ impl Metrics {
         }
     }
 
-    /// What the tables suffer from.
-    pub fn signals(&self, signals: &TableMonitor, found: &TableConditions) {
-        self.tables(signals.tables());
+    /// The tables' counters, conditions and usage.
+    pub fn tables(&self, monitor: &TableMonitor, found: &TableConditions) {
+        self.usage(monitor.utilization());
         // Only the reasons that hold now are there.
         self.pressure.clear();
         for (condition, finding) in [
@@ -284,8 +284,8 @@ impl Metrics {
             let label = PressureLabel { condition, reason };
             self.pressure.get_or_create(&label).set(1);
         }
-        self.flannel(signals.flannel());
-        let reading = signals.reading();
+        self.flannel(monitor.flannel());
+        let reading = monitor.reading();
         for (family, counters) in [("ipv4", reading.ipv4), ("ipv6", reading.ipv6)] {
             let NeighborCounters {
                 table_fulls,
@@ -296,7 +296,7 @@ impl Metrics {
             raise(&self.overflows.get_or_create(&label), table_fulls);
             raise(&self.forced_gc_runs.get_or_create(&label), forced_gc_runs);
         }
-        let (totals, conntrack) = (signals.totals(), reading.conntrack);
+        let (totals, conntrack) = (monitor.totals(), reading.conntrack);
         raise(&self.conntrack_full, Some(totals.full_seconds));
         raise(&self.conntrack_races, Some(totals.races));
         raise(&self.conntrack_clashes_resolved, conntrack.clashes_resolved);
@@ -319,7 +319,7 @@ impl Metrics {
         }
     }
 
-    fn tables(&self, tables: &Utilization) {
+    fn usage(&self, tables: &Utilization) {
         let number = |entries: u64| entries.try_into().unwrap_or(i64::MAX);
         // Of a table that is gone, and of a count that is not known any more, nothing stays.
         for gauges in [&self.entries, &self.peak, &self.counted, &self.limit] {

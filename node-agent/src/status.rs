@@ -11,7 +11,7 @@ use nettune_crds::{KeyState, NodeNetworkProfileStatus, ProfileFacts, SysctlStatu
 
 use crate::kernel::facts::Identity;
 use crate::pressure::conditions::PressureCondition;
-use crate::pressure::monitor;
+use crate::pressure::monitor::TableConditions;
 use nettune_reconcile::desired::{Revision, Task};
 use nettune_reconcile::outcome::KeyReport;
 
@@ -31,7 +31,7 @@ pub struct NodeReport {
     /// Use of the tables.
     pub tables: Option<TablesUse>,
     /// What the tables suffer from.
-    pub signals: monitor::TableConditions,
+    pub table_conditions: TableConditions,
     /// What only the node can see.
     pub facts: ProfileFacts,
     /// The boot and the kernel.
@@ -44,7 +44,7 @@ const MOST_CHARACTERS: usize = 1024;
 impl NodeReport {
     /// The version of the profile that a status made of this speaks of.
     #[must_use]
-    pub fn speaks_of(&self) -> Option<&Revision> {
+    pub fn reported_revision(&self) -> Option<&Revision> {
         let malformed = self.malformed.as_ref().map(|(revision, _)| revision);
         malformed.or(self.revision.as_ref())
     }
@@ -57,7 +57,7 @@ impl NodeReport {
         previous: &NodeNetworkProfileStatus,
         now: Timestamp,
     ) -> NodeNetworkProfileStatus {
-        let observed_generation = self.speaks_of().map(|revision| revision.generation);
+        let observed_generation = self.reported_revision().map(|revision| revision.generation);
         let mut conditions = previous.conditions.clone();
         let mut set = |type_, (status, reason, message): (Option<bool>, &str, String)| {
             conditions::set(
@@ -74,8 +74,14 @@ impl NodeReport {
         set(READY, known(self.ready()));
         set(DRIFTED, known(self.drifted()));
         set(CONTESTED, known(self.contested()));
-        set(NEIGHBOR_PRESSURE, pressure(&self.signals.neighbors));
-        set(CONNTRACK_PRESSURE, pressure(&self.signals.conntrack));
+        set(
+            NEIGHBOR_PRESSURE,
+            pressure(&self.table_conditions.neighbors),
+        );
+        set(
+            CONNTRACK_PRESSURE,
+            pressure(&self.table_conditions.conntrack),
+        );
         if self.released {
             set(RELEASED, known(self.release()));
         } else {

@@ -198,7 +198,7 @@ fn a_state_of_zeros_is_set_aside_and_a_policy_goes_on() {
     let (code, _, log) = run(&node, &["--policy", path.to_str().unwrap(), "--once"]);
     assert_eq!((code, node.get(SOMAXCONN).as_str()), (0, "5000"), "{log}");
     assert!(
-        log.contains("originals are not known until the next boot"),
+        log.contains("original values are unknown until the next boot"),
         "{log}"
     );
     let aside = node.state().with_file_name("state.json.bad");

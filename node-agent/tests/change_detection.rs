@@ -13,8 +13,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use node::{Node, SOMAXCONN, order};
-use running::{DEADLINE, Kernel, Running, eventually, holds, save_goal};
+use node::{Node, SOMAXCONN, update};
+use running::{DEADLINE, Kernel, Running, eventually, holds, save_profile};
 use serde_json::json;
 
 const KEYS: [&str; 16] = [
@@ -44,7 +44,7 @@ fn node() -> Node {
         node.set(key, "1");
     }
     let wanted = KEYS.map(|key| (key, "Exact", WANTED));
-    save_goal(&mut node, order(1, &json!({}), &wanted));
+    save_profile(&mut node, update(1, &json!({}), &wanted));
     node
 }
 
@@ -110,7 +110,7 @@ fn without_an_inotify_instance_it_looks_and_says_so_once() {
         "sh",
     ];
     let agent = Running::start(&node, &Kernel::Directory, &wrapper);
-    let line = agent.says("no inotify");
+    let line = agent.says("inotify is unavailable");
     assert!(line.contains("Too many open files"), "{line}");
     let times = repairs(&node);
     assert!(
@@ -118,7 +118,7 @@ fn without_an_inotify_instance_it_looks_and_says_so_once() {
         "{times:?}"
     );
     std::thread::sleep(Duration::from_millis(1200));
-    assert_eq!(agent.log().matches("no inotify").count(), 1);
+    assert_eq!(agent.log().matches("inotify is unavailable").count(), 1);
     let metric = |state| {
         agent.metric(&format!(
             "nettune_agent_change_detection{{mode=\"{state}\"}}"
@@ -193,7 +193,7 @@ fn keys_of_an_interface_that_goes_and_comes_back_are_applied_anew() {
     const STALE: &str = "net.ipv4.neigh.nt0.gc_stale_time";
     let mut node = Node::new();
     let wanted = [(STALE, "Exact", "300"), (SOMAXCONN, "Exact", "5")];
-    save_goal(&mut node, order(1, &json!({}), &wanted));
+    save_profile(&mut node, update(1, &json!({}), &wanted));
     let with_link = "ip link add nt0 type veth peer name nt1 && exec \"$@\"";
     let wrapper = [
         "unshare",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nettune_crds::KeyState;
 use nettune_crds::conditions::{self, READY, RELEASED, reasons};
-use node::{MAX, Node, SOMAXCONN, THRESH3, order, usual};
+use node::{MAX, Node, SOMAXCONN, THRESH3, update, usual};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 
@@ -159,7 +159,7 @@ fn a_profile_that_cannot_be_read_is_reported_and_the_last_goal_stays() {
     let mut agent = node.start();
     agent.take(usual());
     agent.turn();
-    agent.take(order(2, &json!({"mode": "Wish"}), &[]));
+    agent.take(update(2, &json!({"mode": "Wish"}), &[]));
     node.set(THRESH3, "1024");
     agent.turn();
     assert_eq!(node.get(THRESH3), "8192");
@@ -171,7 +171,7 @@ fn a_profile_that_cannot_be_read_is_reported_and_the_last_goal_stays() {
     );
     assert!(ready.message.contains("Wish"), "{}", ready.message);
     assert_eq!(status.observed_generation, Some(2));
-    agent.take(order(3, &json!({}), &[(THRESH3, "AtLeast", "16384")]));
+    agent.take(update(3, &json!({}), &[(THRESH3, "AtLeast", "16384")]));
     agent.turn();
     assert_eq!(node.get(THRESH3), "16384");
     let status = node.status();
@@ -184,15 +184,15 @@ fn nothing_is_said_when_nothing_has_changed() {
     let mut agent = node.start();
     agent.take(usual());
     agent.turn();
-    node.findings.borrow_and_update();
+    node.reports.borrow_and_update();
     // Past the moment at which everything is looked at again.
     std::thread::sleep(Duration::from_millis(1100));
     agent.take(usual());
     agent.turn();
-    assert!(!node.findings.has_changed().unwrap());
+    assert!(!node.reports.has_changed().unwrap());
     node.set(SOMAXCONN, "128");
     agent.turn();
-    assert!(node.findings.has_changed().unwrap());
+    assert!(node.reports.has_changed().unwrap());
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_release_puts_the_originals_back() {
     let mut agent = node.start();
     agent.take(usual());
     agent.turn();
-    agent.take(order(2, &json!({"release": true}), &[]));
+    agent.take(update(2, &json!({"release": true}), &[]));
     agent.turn();
     assert_eq!([node.get(THRESH3), node.get(SOMAXCONN)], ["1024", "128"]);
     let status = node.status();

@@ -144,7 +144,7 @@ fn a_program_that_gets_no_token_holds_up_neither_repair_nor_the_end() {
     node.set(SOMAXCONN, "1");
     running.wait("the repair", || node.get(SOMAXCONN) == "5000");
     running.wait("the word", || {
-        running.log().contains("has not answered for 5 s")
+        running.log().contains("has not answered within 5 s")
     });
     assert_eq!(running.stop(), 0);
 }

@@ -295,22 +295,22 @@ fn the_agent_is_told_what_it_has_to_answer() {
     let mut node = Node::new();
     node.reading.ipv6.table_fulls = Some(5);
     node.conntrack(1000, [2, 2, 3, 0]);
-    let distress = node.pressure.distress();
+    let overflows = node.pressure.overflows();
     assert_eq!(
         (
-            distress.neighbors_ipv4_overflows,
-            distress.neighbors_ipv6_overflows
+            overflows.neighbors_ipv4_overflows,
+            overflows.neighbors_ipv6_overflows
         ),
         (0, 5)
     );
     assert_eq!(
-        (distress.conntrack_full, distress.chains_too_long),
+        (overflows.conntrack_full, overflows.chains_too_long),
         (1, true)
     );
     node.conntrack(1000, [0, 0, 1, 0]);
-    let distress = node.pressure.distress();
+    let overflows = node.pressure.overflows();
     assert_eq!(
-        (distress.conntrack_full, distress.chains_too_long),
+        (overflows.conntrack_full, overflows.chains_too_long),
         (2, false)
     );
 }

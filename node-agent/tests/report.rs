@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use nettune_agent::kernel::facts::Identity;
 use nettune_agent::pressure::conditions::PressureCondition;
-use nettune_agent::pressure::monitor;
+use nettune_agent::pressure::monitor::TableConditions;
 use nettune_agent::status::NodeReport;
 use nettune_crds::conditions::{
     self, CONNTRACK_PRESSURE, CONTESTED, DRIFTED, NEIGHBOR_PRESSURE, READY, RELEASED, reasons,
@@ -37,7 +37,7 @@ fn waiting(name: &str, waits_for: &str) -> KeyReport {
     }
 }
 
-fn findings(task: Task, keys: Vec<KeyReport>) -> NodeReport {
+fn report(task: Task, keys: Vec<KeyReport>) -> NodeReport {
     NodeReport {
         revision: Some(Revision {
             uid: "uid".to_owned(),
@@ -48,7 +48,7 @@ fn findings(task: Task, keys: Vec<KeyReport>) -> NodeReport {
         released: task == Task::Release,
         malformed: None,
         tables: None,
-        signals: calm(),
+        table_conditions: calm(),
         facts: ProfileFacts::default(),
         identity: Arc::new(Identity {
             boot_id: "boot".to_owned(),
@@ -59,13 +59,13 @@ fn findings(task: Task, keys: Vec<KeyReport>) -> NodeReport {
     }
 }
 
-fn calm() -> monitor::TableConditions {
+fn calm() -> TableConditions {
     let none = PressureCondition {
         status: Some(false),
         reason: reasons::NO_PRESSURE,
         message: String::new(),
     };
-    monitor::TableConditions {
+    TableConditions {
         neighbors: none.clone(),
         conntrack: none,
     }
@@ -73,15 +73,15 @@ fn calm() -> monitor::TableConditions {
 
 fn status_at(
     second: i64,
-    findings: &NodeReport,
+    report: &NodeReport,
     previous: &NodeNetworkProfileStatus,
 ) -> NodeNetworkProfileStatus {
-    findings.status(previous, Timestamp::from_second(second).unwrap())
+    report.status(previous, Timestamp::from_second(second).unwrap())
 }
 
 /// `Status Reason: message` of a condition.
-fn condition(type_: &str, findings: &NodeReport) -> String {
-    let status = status_at(0, findings, &NodeNetworkProfileStatus::default());
+fn condition(type_: &str, report: &NodeReport) -> String {
+    let status = status_at(0, report, &NodeNetworkProfileStatus::default());
     let found = conditions::find(&status.conditions, type_).unwrap();
     format!("{} {}: {}", found.status, found.reason, found.message)
 }
@@ -94,7 +94,7 @@ fn what_is_not_managed_any_more_is_said_and_holds_nothing_back() {
             dropped: true,
             ..key("net.core.rmem_max", state, "left at 5: why")
         };
-        let found = findings(Task::Enforce, vec![applied(), dropped]);
+        let found = report(Task::Enforce, vec![applied(), dropped]);
         assert_eq!(
             condition(READY, &found),
             "True Applied: 1 of 1 sysctl holds; 1 original of a sysctl that is not managed any more is not back"
@@ -162,7 +162,7 @@ fn readiness_is_one_sentence() {
         ),
     ];
     for (task, keys, expected) in cases {
-        assert_eq!(condition(READY, &findings(task, keys)), expected);
+        assert_eq!(condition(READY, &report(task, keys)), expected);
     }
 }
 
@@ -174,7 +174,7 @@ fn an_entry_that_is_not_taken_is_invalid_and_not_failed() {
     };
     let expected = "False Invalid: kernel.panic: not on the list";
     assert_eq!(
-        condition(READY, &findings(Task::Enforce, vec![entry])),
+        condition(READY, &report(Task::Enforce, vec![entry])),
         expected
     );
 }
@@ -186,10 +186,10 @@ fn drift_names_the_key_and_both_values() {
         KeyState::Drifted,
         "1 is there, at least 2 is wanted",
     );
-    let found = findings(Task::ApplyOnce, vec![drifted]);
+    let found = report(Task::ApplyOnce, vec![drifted]);
     let expected = "True ValuesDiffer: net.x: 1 is there, at least 2 is wanted";
     assert_eq!(condition(DRIFTED, &found), expected);
-    let none = findings(Task::Enforce, vec![key("net.x", KeyState::Applied, "")]);
+    let none = report(Task::Enforce, vec![key("net.x", KeyState::Applied, "")]);
     assert_eq!(condition(DRIFTED, &none), "False NoDrift: ");
 }
 
@@ -201,16 +201,16 @@ fn a_release_says_what_was_left_and_why() {
         KeyState::NotApplicable,
         "left at 5: somebody else has set it since",
     );
-    let whole = findings(Task::Release, vec![back()]);
+    let whole = report(Task::Release, vec![back()]);
     assert_eq!(
         condition(RELEASED, &whole),
         "True Restored: the one sysctl that was written is back"
     );
-    let partly = findings(Task::Release, vec![back(), left]);
+    let partly = report(Task::Release, vec![back(), left]);
     let expected = "True PartiallyRestored: 1 of 2 sysctls are back; \
                     net.y: left at 5: somebody else has set it since";
     assert_eq!(condition(RELEASED, &partly), expected);
-    let nothing = findings(Task::Release, vec![]);
+    let nothing = report(Task::Release, vec![]);
     assert!(condition(RELEASED, &nothing).starts_with("True Restored: nothing was written"));
 }
 
@@ -218,23 +218,23 @@ fn a_release_says_what_was_left_and_why() {
 fn released_is_gone_when_the_node_is_taken_up_again() {
     let released = status_at(
         0,
-        &findings(Task::Release, vec![]),
+        &report(Task::Release, vec![]),
         &NodeNetworkProfileStatus::default(),
     );
-    let taken_up = status_at(1, &findings(Task::Enforce, vec![]), &released);
+    let taken_up = status_at(1, &report(Task::Enforce, vec![]), &released);
     assert!(conditions::find(&taken_up.conditions, RELEASED).is_none());
 }
 
 #[test]
 fn the_same_findings_make_the_same_status_at_any_time() {
-    let found = findings(Task::Enforce, vec![waiting("b", "ip_vs")]);
+    let found = report(Task::Enforce, vec![waiting("b", "ip_vs")]);
     let first = status_at(0, &found, &NodeNetworkProfileStatus::default());
     assert_eq!(status_at(3600, &found, &first), first);
 }
 
 #[test]
 fn a_condition_that_the_operator_turned_is_turned_back() {
-    let found = findings(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
+    let found = report(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
     let mut unresponsive = status_at(0, &found, &NodeNetworkProfileStatus::default());
     let at = Timestamp::from_second(5).unwrap();
     conditions::set(
@@ -260,7 +260,7 @@ fn a_message_fits_the_schema() {
     let long = key("a", KeyState::Failed, &"ü".repeat(5000));
     let status = status_at(
         0,
-        &findings(Task::Enforce, vec![long]),
+        &report(Task::Enforce, vec![long]),
         &NodeNetworkProfileStatus::default(),
     );
     assert_eq!(status.sysctls[0].message.chars().count(), 1024);
@@ -269,7 +269,7 @@ fn a_message_fits_the_schema() {
 #[test]
 fn a_contested_key_holds_back_ready_with_a_reason_of_its_own() {
     let contested = key("net.x", KeyState::Contested, "somebody keeps writing 1");
-    let found = findings(
+    let found = report(
         Task::Enforce,
         vec![key("a", KeyState::Applied, ""), contested],
     );
@@ -277,22 +277,22 @@ fn a_contested_key_holds_back_ready_with_a_reason_of_its_own() {
     assert_eq!(condition(READY, &found), format!("False {expected}"));
     assert_eq!(condition(CONTESTED, &found), format!("True {expected}"));
     let failed = key("net.y", KeyState::Failed, "no");
-    let both = findings(Task::Enforce, vec![found.keys[1].clone(), failed]);
+    let both = report(Task::Enforce, vec![found.keys[1].clone(), failed]);
     assert_eq!(condition(READY, &both), "False Failed: net.y: no");
     assert_eq!(condition(CONTESTED, &both), format!("True {expected}"));
-    let none = findings(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
+    let none = report(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
     assert_eq!(condition(CONTESTED, &none), "False NotContested: ");
 }
 
 #[test]
 fn pressure_is_told_and_holds_back_nothing() {
-    let mut found = findings(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
-    found.signals.neighbors = PressureCondition {
+    let mut found = report(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
+    found.table_conditions.neighbors = PressureCondition {
         status: Some(true),
         reason: reasons::OVERFLOW,
         message: "why".to_owned(),
     };
-    found.signals.conntrack = PressureCondition {
+    found.table_conditions.conntrack = PressureCondition {
         status: None,
         reason: reasons::NOT_IN_PATH,
         message: "whose".to_owned(),

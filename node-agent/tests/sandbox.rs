@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::Command;
 
 use nettune_agent::kernel::sandbox::{Landlock, Needs, Sandbox};
-use node::{Node, SOMAXCONN, order};
-use running::{Kernel, Running, eventually, save_goal};
+use node::{Node, SOMAXCONN, update};
+use running::{Kernel, Running, eventually, save_profile};
 use serde_json::json;
 
 /// User, network and mount namespaces in which everything is read-only but /proc/sys/net and the state.
@@ -44,9 +44,9 @@ fn lines(pid: u32, wanted: &str) -> Vec<String> {
 
 fn node() -> Node {
     let mut node = Node::new();
-    save_goal(
+    save_profile(
         &mut node,
-        order(1, &json!({}), &[(SOMAXCONN, "Exact", "4321")]),
+        update(1, &json!({}), &[(SOMAXCONN, "Exact", "4321")]),
     );
     node
 }

@@ -263,7 +263,11 @@ fn a_bad_policy_at_the_start_leaves_what_was_kept_of_the_last_one_in_force() {
     node.set(SOMAXCONN, "128");
     let running = Running::start(&node, &["--policy", &path]);
     running.wait("the value", || node.get(SOMAXCONN) == "5000");
-    assert!(running.log().contains("not valid YAML"), "{}", running.log());
+    assert!(
+        running.log().contains("not valid YAML"),
+        "{}",
+        running.log()
+    );
     drop(running);
     node.set(SOMAXCONN, "128");
     let (code, _, log) = run(&node, &["--policy", &path, "--once"]);
@@ -287,7 +291,7 @@ fn two_who_fight_over_a_key_that_is_only_observed_do_not_fill_the_log() {
             }
         }
         let log = running.log();
-        let drifts = log.matches("somebody else has changed a sysctl").count();
+        let drifts = log.matches("sysctl was changed by another process").count();
         assert_eq!(drifts, 1, "{log}");
         assert!(log.lines().count() < 60, "{log}");
         // The metric has each of them.

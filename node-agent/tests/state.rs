@@ -13,7 +13,7 @@ use nettune_crds::KeyState;
 use nettune_crds::conditions::{self, RELEASED, reasons};
 use nettune_reconcile::effect::Persisted;
 use nettune_sizing::SysctlKey;
-use node::{Node, THRESH3, order, usual};
+use node::{Node, THRESH3, update, usual};
 use serde_json::json;
 
 #[test]
@@ -106,7 +106,7 @@ fn a_state_that_is_torn_or_foreign_is_set_aside_and_tuning_goes_on() {
         let aside = node.state().with_file_name("state.json.bad");
         assert_eq!(fs::read_to_string(aside).unwrap(), broken);
 
-        agent.take(order(2, &json!({"release": true}), &[]));
+        agent.take(update(2, &json!({"release": true}), &[]));
         agent.turn();
         assert_eq!(node.get(THRESH3), "8192");
         let status = node.status();
@@ -161,13 +161,13 @@ fn a_list_that_was_empty_is_emptied_again_after_a_restart_too() {
     let ports = "net.ipv4.ip_local_reserved_ports";
     node.set(ports, "");
     let mut agent = node.start();
-    agent.take(order(1, &json!({}), &[(ports, "Exact", "30000-32767")]));
+    agent.take(update(1, &json!({}), &[(ports, "Exact", "30000-32767")]));
     agent.turn();
     assert_eq!(node.get(ports), "30000-32767");
     let mut agent = node.start();
     agent.turn();
     assert_eq!(node.key(ports).original.as_deref(), Some(""));
-    agent.take(order(2, &json!({"release": true}), &[]));
+    agent.take(update(2, &json!({"release": true}), &[]));
     agent.turn();
     assert_eq!(node.get(ports), "");
 }

@@ -34,11 +34,11 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
             &format!("  (what nettune itself has written in this boot is not known: {error})\n");
     }
     let memory = Memory::new(state.unwrap_or_default());
-    let goal = DesiredState::read(sized.after(memory.persisted.source.as_ref()))?;
+    let desired = DesiredState::read(sized.after(memory.persisted.source.as_ref()))?;
     let mut sysctls = Sysctls::new(&env.roots.sysctl);
-    sysctls.look_at(&keys_to_look_at(&goal, &memory));
-    sysctls.look();
-    let live = ObservedState {
+    sysctls.track(&keys_to_look_at(&desired, &memory));
+    sysctls.read();
+    let observed = ObservedState {
         initial_namespace: seen.initial_network_namespace,
         keys: sysctls.seen(),
         counts: Counters::new(&env.roots).read().counts(),
@@ -46,8 +46,8 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         machine: env.identity.machine(),
         wall: clock::wall(),
     };
-    let outcome = dry_run(&goal, &live, &memory);
-    text += &outcome.table(&sized, &live);
+    let outcome = dry_run(&desired, &observed, &memory);
+    text += &outcome.table(&sized, &observed);
     match io::stdout().lock().write_all(text.as_bytes()) {
         // `| head` has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

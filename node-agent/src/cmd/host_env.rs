@@ -61,10 +61,10 @@ impl HostEnv {
         }
     }
 
-    pub(crate) fn setup(
+    pub(crate) fn agent_config(
         &self,
         metrics: Metrics,
-        findings: watch::Sender<Option<Arc<NodeReport>>>,
+        reports: watch::Sender<Option<Arc<NodeReport>>>,
     ) -> AgentConfig {
         AgentConfig {
             node: self.node.clone(),
@@ -72,7 +72,7 @@ impl HostEnv {
             identity: Arc::clone(&self.identity),
             state: self.state(),
             metrics,
-            findings,
+            reports,
         }
     }
 
@@ -94,9 +94,9 @@ impl HostEnv {
 ///
 /// # Errors
 /// When it cannot be used, and nothing was kept.
-pub(crate) fn first_order(policy: &mut PolicyWatch) -> anyhow::Result<Option<ProfileUpdate>> {
+pub(crate) fn first_update(policy: &mut PolicyWatch) -> anyhow::Result<Option<ProfileUpdate>> {
     match policy.load() {
-        Ok(order) => Ok(Some(order)),
+        Ok(update) => Ok(Some(update)),
         Err(error) if policy.remembers() => {
             let error = error::chain(&error);
             tracing::error!(

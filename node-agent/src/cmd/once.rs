@@ -18,24 +18,24 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::cmd::args::RunArguments;
-use crate::cmd::host_env::{HostEnv, first_order};
+use crate::cmd::host_env::{HostEnv, first_update};
 
 /// Not all is as wanted.
 const NOT_APPLIED: u8 = 2;
 
 pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let env = HostEnv::of(&arguments.host, arguments.node_name)?;
-    let (found, findings) = watch::channel(None);
+    let (report, reports) = watch::channel(None);
     // Nobody asks a process for metrics that ends at once.
     let metrics = Metrics::register(&mut Registry::default());
-    let mut agent = Agent::new(env.setup(metrics, found));
+    let mut agent = Agent::new(env.agent_config(metrics, report));
     let is_current = match arguments.policy {
         Some(path) => {
             let hints = arguments.hints.hints();
             let mut policy = env.standalone(path, hints, PolicyMetrics::default());
-            let order = first_order(&mut policy)?;
-            let is_current = order.is_some();
-            order.into_iter().for_each(|order| agent.take(order));
+            let update = first_update(&mut policy)?;
+            let is_current = update.is_some();
+            update.into_iter().for_each(|update| agent.take(update));
             agent.turn();
             is_current
         }
@@ -44,11 +44,13 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
             agent.turn();
             let wait = Duration::from_secs(arguments.timeout);
             match ask(arguments.kubeconfig.as_deref(), &env.node, wait).await {
-                Ok(order) => {
-                    agent.take(order);
+                Ok(update) => {
+                    agent.take(update);
                     agent.turn();
                 }
-                Err(error) if said(&findings).is_some_and(|found| found.revision.is_some()) => {
+                Err(error)
+                    if last_report(&reports).is_some_and(|found| found.revision.is_some()) =>
+                {
                     let (node, error) = (&env.node, in_words(&error));
                     tracing::warn!(
                         node,
@@ -61,7 +63,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
             true
         }
     };
-    let applied = said(&findings).is_some_and(|found| is_applied(&env.node, &found));
+    let applied = last_report(&reports).is_some_and(|found| is_applied(&env.node, &found));
     Ok(match (is_current, applied) {
         (false, _) => ExitCode::FAILURE,
         (true, true) => ExitCode::SUCCESS,
@@ -81,7 +83,7 @@ async fn ask(
     let mut last = None;
     loop {
         match timeout_at(until, fetch(kubeconfig, node)).await {
-            Ok(Ok(order @ ProfileUpdate::Profile(_))) => return Ok(order),
+            Ok(Ok(update @ ProfileUpdate::Profile(_))) => return Ok(update),
             Ok(answer) => last = Some(answer),
             Err(_) => {}
         }
@@ -94,8 +96,8 @@ async fn ask(
     }
 }
 
-fn said(findings: &watch::Receiver<Option<Arc<NodeReport>>>) -> Option<Arc<NodeReport>> {
-    findings.borrow().clone()
+fn last_report(reports: &watch::Receiver<Option<Arc<NodeReport>>>) -> Option<Arc<NodeReport>> {
+    reports.borrow().clone()
 }
 
 /// Says of each key that is not applied what it is, and whether it is all right so.

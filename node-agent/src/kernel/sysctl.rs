@@ -94,7 +94,7 @@ impl Sysctls {
     }
 
     /// Sets what is looked at; descriptors of the rest are closed.
-    pub fn look_at(&mut self, keys: &BTreeSet<SysctlKey>) {
+    pub fn track(&mut self, keys: &BTreeSet<SysctlKey>) {
         self.held.retain(|key, _| keys.contains(key));
         for key in keys {
             if !self.held.contains_key(key) {
@@ -105,7 +105,7 @@ impl Sysctls {
     }
 
     /// Reads all, and says whether anything differs from the last time.
-    pub fn look(&mut self) -> bool {
+    pub fn read(&mut self) -> bool {
         let check_path = self
             .paths_checked
             .is_none_or(|at| at.elapsed() >= CHECK_PATHS);

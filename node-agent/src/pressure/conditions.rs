@@ -122,7 +122,7 @@ impl PressureTracker {
 
     /// What the agent itself has to answer.
     #[must_use]
-    pub fn distress(&self) -> OverflowCounters {
+    pub fn overflows(&self) -> OverflowCounters {
         let overflows = |counters: fn(&Reading) -> NeighborCounters| {
             let judged = self.judged.as_ref();
             judged.map_or(0, |(reading, _)| counters(reading).table_fulls.unwrap_or(0))

@@ -1,4 +1,4 @@
-//! The signs of the tables' health: what is counted each second, and what is judged from it.
+//! Monitors the tables: reads the counters each second and derives conditions and usage from them.
 
 use std::time::Duration;
 
@@ -15,38 +15,35 @@ use crate::pressure::neighbors::{CountedEntries, Inspector};
 use crate::pressure::utilization::Utilization;
 use nettune_reconcile::observed::{Counts, ObservedState, OverflowCounters};
 
-/// How often the devices are looked through for those that tell something.
+/// How often the network devices are listed.
 const DEVICES: Duration = Duration::from_secs(30);
 
-/// Devices that are on a node only where connections are tracked in eBPF maps: Cilium's, and those
-/// that Calico makes when its eBPF data path is on.
+/// Devices that exist only if connections are tracked in eBPF maps: Cilium's, and those of Calico's
+/// eBPF data path.
 const EBPF_DEVICES: [&str; 2] = ["cilium_host", "bpfin.cali"];
 
-/// Counters, and what they mean.
+/// The counters and what is derived from them.
 #[derive(Debug)]
 pub struct TableMonitor {
     roots: Roots,
     counters: Counters,
     reading: Reading,
     pressure: PressureTracker,
-    tables: Utilization,
+    utilization: Utilization,
     inspector: Inspector,
     ebpf: Option<&'static str>,
     flannel_devices: Vec<String>,
     devices_read: Option<Mono>,
 }
 
-/// What is found on the tables.
+/// The two pressure conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableConditions {
-    /// On the neighbour tables.
     pub neighbors: PressureCondition,
-    /// On the conntrack table.
     pub conntrack: PressureCondition,
 }
 
 impl TableMonitor {
-    /// Nothing was read yet.
     #[must_use]
     pub fn new(roots: &Roots) -> Self {
         Self {
@@ -54,7 +51,7 @@ impl TableMonitor {
             counters: Counters::new(roots),
             reading: Reading::default(),
             pressure: PressureTracker::default(),
-            tables: Utilization::default(),
+            utilization: Utilization::default(),
             inspector: Inspector::default(),
             ebpf: None,
             flannel_devices: Vec::new(),
@@ -62,18 +59,18 @@ impl TableMonitor {
         }
     }
 
-    /// Reads the counters, and judges them where a second is over.
+    /// Reads the counters, and evaluates them once a second.
     pub fn read(&mut self, conntrack_max: Option<u64>, now: Mono) -> (Counts, OverflowCounters) {
         self.reading = self.counters.read();
-        let around = PressureInputs {
+        let inputs = PressureInputs {
             conntrack_max,
             ..PressureInputs::default()
         };
-        self.pressure.observe(&self.reading, around, now);
-        (self.reading.counts(), self.pressure.distress())
+        self.pressure.observe(&self.reading, inputs, now);
+        (self.reading.counts(), self.pressure.overflows())
     }
 
-    /// Takes the use of the tables into account, and what is read less often.
+    /// Updates the usage, and what is read less often.
     pub fn observe(&mut self, live: &ObservedState, now: Mono) {
         if self.devices_read.is_none_or(|at| now.since(at) >= DEVICES) {
             self.devices_read = Some(now);
@@ -94,37 +91,35 @@ impl TableMonitor {
             }
             _ => self.inspector.counted(&live.counts),
         };
-        self.tables.observe(live, counted, now);
+        self.utilization.observe(live, counted, now);
     }
 
-    /// What is found.
+    /// The conditions that the counters show.
     #[must_use]
-    pub fn findings(&self, now: Mono) -> TableConditions {
+    pub fn conditions(&self, now: Mono) -> TableConditions {
         let flannel = self.inspector.flannel().sentence();
-        let around = PressureInputs {
+        let inputs = PressureInputs {
             ebpf: self.ebpf,
             flannel: flannel.as_deref(),
             ..PressureInputs::default()
         };
         TableConditions {
-            neighbors: self.pressure.neighbors(around, now),
-            conntrack: self.pressure.conntrack(around, now),
+            neighbors: self.pressure.neighbors(inputs, now),
+            conntrack: self.pressure.conntrack(inputs, now),
         }
     }
 
-    /// What is known of Flannel's entries.
     #[must_use]
     pub const fn flannel(&self) -> &Flannel {
         self.inspector.flannel()
     }
 
-    /// Use of the tables.
     #[must_use]
-    pub const fn tables(&self) -> &Utilization {
-        &self.tables
+    pub const fn utilization(&self) -> &Utilization {
+        &self.utilization
     }
 
-    /// The counters as they were last read.
+    /// The counters as last read.
     #[must_use]
     pub const fn reading(&self) -> &Reading {
         &self.reading
@@ -153,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ebpf_data_path_is_told_by_its_devices() {
+    fn ebpf_data_path_is_found_by_its_devices() {
         let dev = |name: &str| {
             format!("Inter-|   Receive\n face |bytes\n    lo:  0 0\n{name:>6}: 12 0 cilium_host\n")
         };

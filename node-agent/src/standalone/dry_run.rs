@@ -18,7 +18,7 @@ use nettune_reconcile::observed::{Content, ObservedState, Seen};
 use nettune_reconcile::outcome::KeyReport;
 use nettune_reconcile::step::step;
 
-/// More effects than any goal needs.
+/// More effects than any desired needs.
 const MOST_EFFECTS: usize = 2000;
 
 /// What would be done.
@@ -30,17 +30,17 @@ pub struct Outcome {
     pub keys: Vec<KeyReport>,
 }
 
-/// Takes every step to a goal in thought.
+/// Takes every step to a desired in thought.
 #[must_use]
-pub fn dry_run(goal: &DesiredState, live: &ObservedState, memory: &Memory) -> Outcome {
-    let (mut live, mut memory) = (live.clone(), memory.clone());
+pub fn dry_run(desired: &DesiredState, observed: &ObservedState, memory: &Memory) -> Outcome {
+    let (mut observed, mut memory) = (observed.clone(), memory.clone());
     let now = Mono::default();
     let mut outcome = Outcome {
         writes: Vec::new(),
         keys: Vec::new(),
     };
     for _ in 0..MOST_EFFECTS {
-        let step = step(goal, &live, &memory, now);
+        let step = step(desired, &observed, &memory, now);
         outcome.keys = step.keys;
         let written = match &step.effect {
             Effect::Rest { .. } => break,
@@ -49,7 +49,8 @@ pub fn dry_run(goal: &DesiredState, live: &ObservedState, memory: &Memory) -> Ou
             Effect::Clear(key) => Some((key.clone(), Content::Empty)),
         };
         if let Some((key, content)) = written {
-            live.keys
+            observed
+                .keys
                 .insert(key.clone(), Seen::Content(content.clone()));
             outcome.writes.push((key, content));
         }
@@ -67,7 +68,7 @@ impl Outcome {
 
     /// A table of every key, and below it what would be done.
     #[must_use]
-    pub fn table(&self, sized: &SizedPolicy, live: &ObservedState) -> String {
+    pub fn table(&self, sized: &SizedPolicy, observed: &ObservedState) -> String {
         let writes: BTreeMap<&str, &Content> = self
             .writes
             .iter()
@@ -79,10 +80,10 @@ impl Outcome {
             .map(|key| {
                 let wanted = sized.spec.sysctls.iter();
                 let wanted = wanted.clone().find(|sysctl| sysctl.name == *key.name);
-                row(key, wanted, writes.get(&*key.name).copied(), live)
+                row(key, wanted, writes.get(&*key.name).copied(), observed)
             })
             .collect();
-        rows.extend(self.beside(live));
+        rows.extend(self.beside(observed));
         let mut text = table::draw(["NAME", "NOW", "WANTED", "RULE", "CHECK"], &rows);
         for warning in &sized.warnings {
             text.push('\n');
@@ -107,7 +108,7 @@ impl Outcome {
     }
 
     /// Keys that the policy does not name: thresholds that follow one that it does.
-    fn beside<'a>(&'a self, live: &'a ObservedState) -> impl Iterator<Item = Row<5>> + 'a {
+    fn beside<'a>(&'a self, observed: &'a ObservedState) -> impl Iterator<Item = Row<5>> + 'a {
         let named = |key: &SysctlKey| self.keys.iter().any(|report| *report.name == *key.name());
         self.changed()
             .into_iter()
@@ -115,7 +116,7 @@ impl Outcome {
             .map(|(key, content)| Row {
                 cells: [
                     key.name().to_owned(),
-                    now(live.content(key)),
+                    now(observed.content(key)),
                     content.to_string(),
                     "-".to_owned(),
                     "set".to_owned(),
@@ -147,10 +148,10 @@ fn row(
     key: &KeyReport,
     wanted: Option<&ProfileSysctl>,
     write: Option<&Content>,
-    live: &ObservedState,
+    observed: &ObservedState,
 ) -> Row<5> {
     let before = SysctlKey::parse(&key.name).ok();
-    let before = before.as_ref().and_then(|key| live.content(key));
+    let before = before.as_ref().and_then(|key| observed.content(key));
     let check = match (write, key.state) {
         (_, KeyState::Failed) => "fails",
         (Some(_), _) => "set",

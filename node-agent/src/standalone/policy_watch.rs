@@ -155,12 +155,12 @@ impl PolicyWatch {
                 "passed over: they choose among the nodes of a cluster, and here is one host"
             );
         }
-        let order = self.order(&policy);
+        let update = self.update(&policy);
         self.policy = Some(policy);
-        order
+        update
     }
 
-    fn order(&mut self, policy: &PolicyFile) -> Result<ProfileUpdate, PolicyError> {
+    fn update(&mut self, policy: &PolicyFile) -> Result<ProfileUpdate, PolicyError> {
         let sized = self.size(policy)?;
         for warning in &sized.warnings {
             if !self.warnings.contains(warning) {
@@ -201,7 +201,7 @@ impl PolicyWatch {
     /// Reads the file again whenever it changes or a signal asks for it, until the end is asked for.
     pub async fn run(
         mut self,
-        orders: watch::Sender<Option<ProfileUpdate>>,
+        updates: watch::Sender<Option<ProfileUpdate>>,
         mut hangups: Signal,
         mut shutdown: Shutdown,
     ) {
@@ -214,7 +214,7 @@ impl PolicyWatch {
                 _ = hangups.recv() => true,
                 _ = looks.tick() => false,
             };
-            let order = if asked {
+            let update = if asked {
                 tracing::info!("SIGHUP: reading the policy again");
                 self.reload()
             } else if self.look() != self.version {
@@ -225,10 +225,10 @@ impl PolicyWatch {
                 continue;
             };
             sized = Instant::now();
-            if let Some(order) = order {
-                orders.send_if_modified(|last| {
-                    let differs = last.as_ref() != Some(&order);
-                    *last = Some(order);
+            if let Some(update) = update {
+                updates.send_if_modified(|last| {
+                    let differs = last.as_ref() != Some(&update);
+                    *last = Some(update);
                     differs
                 });
             }
@@ -237,7 +237,7 @@ impl PolicyWatch {
 
     fn reload(&mut self) -> Option<ProfileUpdate> {
         match self.load() {
-            Ok(order) => Some(order),
+            Ok(update) => Some(update),
             Err(error) => {
                 let path = self.path.display().to_string();
                 let error = chain(&error);
@@ -259,16 +259,16 @@ impl PolicyWatch {
 
     fn resize(&mut self) -> Option<ProfileUpdate> {
         let policy = self.policy.take()?;
-        let order = self.order(&policy);
+        let update = self.update(&policy);
         self.policy = Some(policy);
-        order.ok()
+        update.ok()
     }
 }
 
 /// Logs each condition that turns, or says something else than before, until the end is asked for; as
 /// often as a status would be written and no more.
 pub async fn report(
-    mut findings: watch::Receiver<Option<Arc<NodeReport>>>,
+    mut reports: watch::Receiver<Option<Arc<NodeReport>>>,
     node: String,
     mut shutdown: Shutdown,
 ) {
@@ -279,13 +279,13 @@ pub async fn report(
     loop {
         let changed = async {
             sleep_until(started + next.since(Mono::default())).await;
-            findings.changed().await
+            reports.changed().await
         };
         tokio::select! {
             () = shutdown.requested() => return,
             found = changed => if found.is_err() { return },
         }
-        let Some(found) = findings.borrow_and_update().clone() else {
+        let Some(found) = reports.borrow_and_update().clone() else {
             continue;
         };
         let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default();

@@ -30,7 +30,7 @@ pub(crate) struct Node {
     pub(crate) dir: FakeNode,
     pub(crate) boot_id: &'static str,
     pub(crate) name: &'static str,
-    pub(crate) findings: watch::Receiver<Option<Arc<NodeReport>>>,
+    pub(crate) reports: watch::Receiver<Option<Arc<NodeReport>>>,
 }
 
 impl Node {
@@ -39,7 +39,7 @@ impl Node {
             dir: FakeNode::empty_in(&std::env::temp_dir(), "boot-1").unwrap(),
             boot_id: "boot-1",
             name: "n1",
-            findings: watch::channel(None).1,
+            reports: watch::channel(None).1,
         };
         for (name, value) in [
             ("net.ipv4.neigh.default.gc_thresh1", "128"),
@@ -93,21 +93,21 @@ impl Node {
             sysctl: self.dir.sysctl_root(),
             proc: self.dir.proc_root(),
         };
-        let (found, findings) = watch::channel(None);
-        self.findings = findings;
+        let (found, reports) = watch::channel(None);
+        self.reports = reports;
         Agent::new(AgentConfig {
             node: self.name.to_owned(),
             identity: Arc::new(Identity::read(&roots).unwrap()),
             roots,
             state: StateDir::new(&self.dir.state_dir(), self.name, self.boot_id),
             metrics: Metrics::register(&mut Registry::default()),
-            findings: found,
+            reports: found,
         })
     }
 
     pub(crate) fn status(&self) -> NodeNetworkProfileStatus {
-        let findings = self.findings.borrow().clone().unwrap();
-        findings.status(&NodeNetworkProfileStatus::default(), Timestamp::UNIX_EPOCH)
+        let reports = self.reports.borrow().clone().unwrap();
+        reports.status(&NodeNetworkProfileStatus::default(), Timestamp::UNIX_EPOCH)
     }
 
     pub(crate) fn key(&self, name: &str) -> SysctlStatus {
@@ -116,7 +116,7 @@ impl Node {
     }
 }
 
-pub(crate) fn order(
+pub(crate) fn update(
     generation: i64,
     fields: &Value,
     sysctls: &[(&str, &str, &str)],
@@ -141,5 +141,5 @@ pub(crate) fn usual() -> ProfileUpdate {
         (MAX, "AtLeast", "131072"),
         (SOMAXCONN, "Exact", "4096"),
     ];
-    order(1, &json!({}), &sysctls)
+    update(1, &json!({}), &sysctls)
 }

@@ -141,9 +141,9 @@ clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}],
 users: [{name: u, user: {}}], contexts: [{name: x, context: {cluster: c, user: u}}]}";
 
 /// Lets an agent of this process save a goal, which the next one starts from.
-pub(crate) fn save_goal(node: &mut Node, order: ProfileUpdate) {
+pub(crate) fn save_profile(node: &mut Node, update: ProfileUpdate) {
     let mut agent = node.start();
-    agent.take(order);
+    agent.take(update);
     agent.turn();
     assert!(node.state().exists());
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nettune_agent::agent::ProfileUpdate;
-use nettune_agent::api::link::Link;
+use nettune_agent::api::profile_watch::ProfileWatch;
 use nettune_agent::kernel::facts::Identity;
 use nettune_agent::kernel::sysctl::Roots;
 use nettune_agent::metrics::Metrics;
@@ -45,17 +45,17 @@ impl Fleet {
         let (end, shutdown) = Shutdown::manual();
         for index in 0..nodes {
             let node = cluster::name(index);
-            let (order, orders) = watch::channel(None);
-            let (found, findings) = watch::channel(None);
+            let (update, updates) = watch::channel(None);
+            let (report, reports) = watch::channel(None);
             let kubeconfig = Some(kubeconfig.to_owned());
-            let link = Link::new(kubeconfig, &node, order, findings, metrics.clone());
+            let watch = ProfileWatch::new(kubeconfig, &node, update, reports, metrics.clone());
             let shutdown = shutdown.clone();
             tasks.spawn(async move {
-                if let Err(error) = link.run(shutdown).await {
+                if let Err(error) = watch.run(shutdown).await {
                     eprintln!("an agent has ended: {error}");
                 }
             });
-            tasks.spawn(Agent::new(&cluster::boot_id(index)).run(orders, found));
+            tasks.spawn(Agent::new(&cluster::boot_id(index)).run(updates, report));
         }
         Self { tasks, _end: end }
     }
@@ -90,16 +90,16 @@ impl Agent {
 
     async fn run(
         mut self,
-        mut orders: watch::Receiver<Option<ProfileUpdate>>,
-        found: watch::Sender<Option<Arc<NodeReport>>>,
+        mut updates: watch::Receiver<Option<ProfileUpdate>>,
+        report: watch::Sender<Option<Arc<NodeReport>>>,
     ) {
-        while orders.changed().await.is_ok() {
-            let order = orders.borrow_and_update().clone();
-            let Some(ProfileUpdate::Profile(source)) = order else {
+        while updates.changed().await.is_ok() {
+            let update = updates.borrow_and_update().clone();
+            let Some(ProfileUpdate::Profile(source)) = update else {
                 continue;
             };
             match DesiredState::read(source) {
-                Ok(goal) => found.send_replace(Some(Arc::new(self.reach(&goal)))),
+                Ok(goal) => report.send_replace(Some(Arc::new(self.reach(&goal)))),
                 Err(error) => {
                     eprintln!("a profile cannot be read: {error}");
                     continue;
@@ -123,7 +123,7 @@ impl Agent {
                         released: step.released,
                         malformed: None,
                         tables: None,
-                        signals: TableMonitor::new(&nowhere()).findings(now),
+                        table_conditions: TableMonitor::new(&nowhere()).conditions(now),
                         facts: ProfileFacts {
                             initial_network_namespace: true,
                             ipv6: true,

@@ -169,7 +169,7 @@ async fn a_profile_that_is_gone_is_enforced_no_more() -> anyhow::Result<()> {
     cluster.delete().await?;
     eventually("the word that it is gone", SOON, || async {
         let log = cluster.agent.process().log();
-        ensure!(log.contains("the profile is gone"), "{log}");
+        ensure!(log.contains("the profile was deleted"), "{log}");
         anyhow::Ok(())
     })
     .await?;
@@ -190,7 +190,7 @@ async fn a_lost_kind_is_no_lost_profile() -> anyhow::Result<()> {
     cluster.node.set_sysctl(SOMAXCONN, "77")?;
     cluster.holds("5000").await?;
     let log = cluster.agent.process().log();
-    ensure!(!log.contains("the profile is gone"), "{log}");
+    ensure!(!log.contains("the profile was deleted"), "{log}");
 
     cluster.control_plane.install_crds().await?;
     cluster.create("5001").await?;

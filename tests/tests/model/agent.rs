@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use nettune_agent::api::merge_patch::difference;
 use nettune_agent::kernel::facts::Identity;
 use nettune_agent::pressure::conditions::PressureCondition;
-use nettune_agent::pressure::monitor;
+use nettune_agent::pressure::monitor::TableConditions;
 use nettune_agent::status::NodeReport;
 use nettune_crds::{NodeNetworkProfileStatus, ProfileFacts};
 use nettune_reconcile::desired::{DesiredState, Revision, Source, Task};
@@ -201,15 +201,15 @@ impl Hosts {
             .get(&(process, host.kernel.boot), |(process, boot)| {
                 let (profile, rested) = (process.profile.as_ref()?, process.rested.as_ref()?);
                 let source = process.source.as_ref()?;
-                let findings = findings(rested, *boot);
-                let about = findings.speaks_of().map(|revision| &revision.uid);
+                let report = node_report(rested, *boot);
+                let about = report.reported_revision().map(|revision| &revision.uid);
                 let name = source.revision.uid.rsplit_once('.')?.0;
                 if about != Some(&uid(name, profile.life)) {
                     return None;
                 }
                 let previous: NodeNetworkProfileStatus =
                     serde_json::from_value(profile.status.clone()).unwrap_or_default();
-                let status = json!(findings.status(&previous, Timestamp::UNIX_EPOCH));
+                let status = json!(report.status(&previous, Timestamp::UNIX_EPOCH));
                 difference(&profile.status, &status).map(|_| Arc::new(status))
             })
     }
@@ -258,7 +258,7 @@ fn live(kernel: &Kernel, goal: &DesiredState, memory: &Memory) -> ObservedState 
 pub(crate) const CORES: u32 = 4;
 const RELEASE: &str = "6.1.0";
 
-fn findings(rested: &Rested, boot: u8) -> NodeReport {
+fn node_report(rested: &Rested, boot: u8) -> NodeReport {
     let nothing = || PressureCondition {
         status: Some(false),
         reason: "NoPressure",
@@ -271,7 +271,7 @@ fn findings(rested: &Rested, boot: u8) -> NodeReport {
         released: rested.released,
         malformed: None,
         tables: None,
-        signals: monitor::TableConditions {
+        table_conditions: TableConditions {
             neighbors: nothing(),
             conntrack: nothing(),
         },
