@@ -12,25 +12,26 @@
 
 pub mod conditions;
 mod convert;
-mod labels;
 mod profile;
-mod rollout;
-mod rules;
 mod tuning;
 
-pub use convert::{InvalidProfileSysctl, InvalidTuning};
-pub use labels::{InvalidSelector, NodeLabels};
+pub use convert::error::InvalidTuning;
+pub use convert::node_labels::{InvalidSelector, NodeLabels};
+pub use convert::profile_sysctl::InvalidProfileSysctl;
+pub use convert::rollout::{MaxFailed, Rollout};
 pub use profile::{
     KeyState, NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkProfileStatus, PodLinks,
     ProfileFacts, ProfileSysctl, Rule, SysctlStatus, TableUse, TablesUse,
 };
-pub use rollout::{MaxFailed, Rollout};
-pub use tuning::{
-    ClusterInputs, ConnReuseMode, ConntrackSpec, IpvsSpec, Mode, NeighborsSpec, NodeNetworkTuning,
-    NodeNetworkTuningSpec, NodeNetworkTuningStatus, NodeSelector, NodesCount, PodNetwork,
-    ReleasePolicy, Requirement, ResizeSpec, RolloutSpec, RolloutType, SelectorOperator, SizeGroup,
-    SizeInputs, SysctlEntry, ThresholdsSpec,
+pub use tuning::blocks::{
+    ConnReuseMode, ConntrackSpec, IpvsSpec, NeighborsSpec, PodNetwork, ThresholdsSpec,
 };
+pub use tuning::node_selector::{NodeSelector, Requirement, SelectorOperator};
+pub use tuning::rollout::{ResizeSpec, RolloutSpec, RolloutType};
+pub use tuning::status::{
+    ClusterInputs, NodeNetworkTuningStatus, NodesCount, SizeGroup, SizeInputs,
+};
+pub use tuning::{Mode, NodeNetworkTuning, NodeNetworkTuningSpec, ReleasePolicy, SysctlEntry};
 
 /// The API group of both kinds.
 pub const GROUP: &str = "nettune.dev";

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Mode, ReleasePolicy};
+use crate::tuning::{Mode, ReleasePolicy};
 
 /// What one node shall hold: written by the operator alone.
 #[derive(

@@ -1,6 +1,6 @@
 //! What the model is told about the cluster and about one node.
 
-use crate::KernelVersion;
+use crate::kernel_version::KernelVersion;
 
 /// The cluster as one node sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,6 +1,7 @@
 //! What the administrator wants, in a form that cannot be invalid.
 
-use crate::{SysctlKey, Value};
+use crate::sysctl::key::SysctlKey;
+use crate::sysctl::value::Value;
 
 /// The highest value that the kernel takes for a threshold (`proc_dointvec_minmax` up to
 /// `INT_MAX`, net/core/neighbour.c).

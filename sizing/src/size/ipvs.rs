@@ -4,7 +4,12 @@
 //! when that pod is gone (kubernetes #81775); with 1 kernels without the fix below drop its first
 //! packet, which costs 1 s (kubernetes #70747, #93297).
 
-use crate::{ConnReuseMode, DesiredValue, IpvsPolicy, KernelVersion, NodeFacts, Sizes, keys};
+use crate::facts::NodeFacts;
+use crate::kernel_version::KernelVersion;
+use crate::policy::{ConnReuseMode, IpvsPolicy};
+use crate::sizes::Sizes;
+use crate::sysctl::desired_value::DesiredValue;
+use crate::sysctl::keys;
 
 /// The sysctl exists from here on (d752c3645717 "ipvs: allow rescheduling of new connections when
 /// port reuse is detected"; kube-proxy: `connReuseMinSupportedKernelVersion`).

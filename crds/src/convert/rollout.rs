@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::convert::in_range;
-use crate::{InvalidTuning, NodeNetworkTuningSpec, ResizeSpec, RolloutSpec, RolloutType};
+use crate::convert::error::{InvalidTuning, in_range};
+use crate::tuning::NodeNetworkTuningSpec;
+use crate::tuning::rollout::{ResizeSpec, RolloutSpec, RolloutType};
 
 /// How changes reach the nodes of a tuning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

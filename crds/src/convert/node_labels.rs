@@ -2,7 +2,7 @@
 
 use kube::core::Expression;
 
-use crate::{NodeSelector, Requirement, SelectorOperator};
+use crate::tuning::node_selector::{NodeSelector, Requirement, SelectorOperator};
 
 /// A node selector that is known to be valid.
 #[derive(Debug, Clone, PartialEq)]

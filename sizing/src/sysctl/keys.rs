@@ -1,7 +1,7 @@
 //! The sysctls that the blocks of a tuning manage, by name.
 
-use crate::SysctlKey;
-use crate::allow_list::{Listed, listed};
+use crate::sysctl::allow_list::{Listed, listed};
+use crate::sysctl::key::SysctlKey;
 
 macro_rules! keys {
     ($($(#[$doc:meta])* $key:ident = $name:literal;)*) => {$(
@@ -41,7 +41,7 @@ keys! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::allow_list;
+    use crate::sysctl::allow_list::allow_list;
 
     #[test]
     fn every_key_of_a_block_has_a_name_here() {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use crate::allow_list::{self, Block, InterfaceFamily, Listed, Scope};
+use crate::sysctl::allow_list::{self, Block, InterfaceFamily, Listed, Scope};
 
 /// A sysctl that nettune may write. It can only be had from the compiled-in allow-list, so code
 /// that holds one cannot leave it, whatever the API said.
@@ -79,7 +79,7 @@ impl SysctlKey {
             .ok_or_else(|| InvalidKey::NotAllowed { name: name.into() })
     }
 
-    /// A key whose name is written in this crate's source; see [`crate::keys`].
+    /// A key whose name is written in this crate's source; see [`crate::sysctl::keys`].
     pub(crate) const fn of(listed: &'static Listed) -> Self {
         Self(Repr::Listed(listed))
     }

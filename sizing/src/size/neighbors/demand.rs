@@ -5,11 +5,10 @@
 
 use std::fmt::Write as _;
 
-use crate::amount::Factor;
-use crate::{
-    ClusterFacts, Factors, KernelVersion, NeighborPolicy, NodeFacts, PodLinks, PodNetwork,
-    PodNetworkChoice,
-};
+use crate::facts::{ClusterFacts, NodeFacts, PodLinks, PodNetwork};
+use crate::kernel_version::KernelVersion;
+use crate::policy::{Factors, NeighborPolicy, PodNetworkChoice};
+use crate::size::units::Factor;
 
 /// Entries on the nodes' own network that are no nodes: gateways, the load balancer, the API
 /// server's address, storage.

@@ -1,11 +1,15 @@
 //! Neighbour tables: gc_thresh1, 2 and 3 of both families.
 
-use crate::amount::Bytes;
-use crate::demand::{self, Demand};
-use crate::{
-    ClusterFacts, DesiredValue, Factors, NeighborPolicy, NodeFacts, PodNetwork, Sizes, SysctlKey,
-    Thresholds, Warning, keys,
-};
+mod demand;
+
+use crate::facts::{ClusterFacts, NodeFacts, PodNetwork};
+use crate::policy::{Factors, NeighborPolicy, Thresholds};
+use crate::size::units::Bytes;
+use crate::sizes::{Sizes, Warning};
+use crate::sysctl::desired_value::DesiredValue;
+use crate::sysctl::key::SysctlKey;
+use crate::sysctl::keys;
+use demand::Demand;
 
 /// gc_thresh2 of the smallest cluster. The kernel's own gc_thresh3 of 1024 overflows with 110 pods
 /// on one bridge and no traffic between nodes; a table costs nothing until it is used.

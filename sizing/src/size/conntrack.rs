@@ -2,8 +2,12 @@
 
 use std::fmt::Write as _;
 
-use crate::amount::Bytes;
-use crate::{ConntrackPolicy, DesiredValue, NodeFacts, Sizes, Warning, keys};
+use crate::facts::NodeFacts;
+use crate::policy::ConntrackPolicy;
+use crate::size::units::Bytes;
+use crate::sizes::{Sizes, Warning};
+use crate::sysctl::desired_value::DesiredValue;
+use crate::sysctl::keys;
 
 /// What a node gets that has memory for it: what kube-proxy sets at the least
 /// (`--conntrack-min`).

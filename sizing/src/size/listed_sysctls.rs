@@ -2,7 +2,12 @@
 
 use std::ops::RangeInclusive;
 
-use crate::{DesiredValue, Policy, Scope, Sizes, SysctlKey, Value, Warning};
+use crate::policy::Policy;
+use crate::sizes::{Sizes, Warning};
+use crate::sysctl::allow_list::Scope;
+use crate::sysctl::desired_value::DesiredValue;
+use crate::sysctl::key::SysctlKey;
+use crate::sysctl::value::Value;
 
 /// The service node ports that kube-apiserver hands out unless told otherwise
 /// (`--service-node-port-range`).

@@ -1,6 +1,6 @@
 //! What a node's kernel should hold for one sysctl, and how strictly.
 
-use crate::Value;
+use crate::sysctl::value::Value;
 
 /// The rule and the value wanted for one sysctl.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
