@@ -1,16 +1,14 @@
-//! The operator: fills the planner's world from watches, and performs its writes.
+//! The operator: fills the planner's cache from watches, and performs the planner's writes.
 
-mod agents;
-mod body;
+mod apply;
+mod controller;
+mod error;
 mod events;
-mod lease;
+mod leader;
 mod metrics;
-mod run;
-mod send;
 mod watch;
-mod write;
 
-pub use agents::{AgentSelector, InvalidSelector};
-pub use lease::{Candidate, LEASE_NAME, LeaseLost, MayWrite};
+pub use controller::{Clients, Settings, run};
+pub use leader::lease::Candidate;
 pub use metrics::Metrics;
-pub use run::{Clients, RunError, Settings, run};
+pub use watch::AgentSelector;

@@ -15,45 +15,43 @@ use nettune_runtime::{api, logging, metrics::register_build_info, shutdown, tls}
 use prometheus_client::registry::Registry;
 use tracing::{error, info};
 
-/// Sizes the kernel network tables of every node that a NodeNetworkTuning selects, and writes a
-/// NodeNetworkProfile for each, which the node's agent applies.
+/// Sizes the kernel network tables of every node that a NodeNetworkTuning selects. Writes one
+/// NodeNetworkProfile per node, which the node's agent applies.
 ///
-/// Logs go to stderr (RUST_LOG sets the level). Ends within two seconds on SIGTERM.
+/// Logs go to stderr (RUST_LOG sets the level). Exits within two seconds after SIGTERM.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where metrics and health are served; port 0 takes a free one and logs it
+    /// Address for metrics and health checks; port 0 picks a free port and logs it
     #[arg(long, default_value = "0.0.0.0:9465", value_name = "ADDRESS")]
     listen: SocketAddr,
 
-    /// A kubeconfig; left out, the pod's service account
+    /// Path of a kubeconfig [default: the pod's service account]
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// Of several operators only the one writes that holds the Lease nettune-operator; false where it
-    /// is certain that there is one at most
+    /// Elect a leader with the Lease nettune-operator, so that only one of several operators writes. Set
+    /// false only if there is never more than one
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     leader_elect: bool,
 
-    /// Namespace of the Lease; left out, that of the pod, or the kubeconfig's
+    /// Namespace of the Lease [default: the namespace of the pod or the kubeconfig]
     #[arg(long, value_name = "NAMESPACE")]
     lease_namespace: Option<String>,
 
-    /// After this long without a renewal another operator takes over; the one that cannot renew stops
-    /// writing and ends after two thirds of it
+    /// Lease duration: another operator takes over when the leader has not renewed for this long. A leader
+    /// that cannot renew stops writing and exits after two thirds of it
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=600), value_name = "SECONDS")]
     lease_seconds: u16,
 
-    /// Take the taint nettune.dev/not-ready off a Node when its profile is first Ready, or a minute
-    /// after the Node was seen with it. Whoever creates Nodes sets it (the kubelet's
-    /// --register-with-taints)
+    /// Remove the taint nettune.dev/not-ready from a Node once its profile is Ready, or after a minute.
+    /// Set the taint when Nodes are created, for example with the kubelet's --register-with-taints
     #[arg(long)]
     startup_taint: bool,
 
-    /// The agents' Pods, by namespace and labels, for example
-    /// nettune/app.kubernetes.io/name=nettune-agent: one that is not ready for
-    /// rollout.nodeDeadlineSeconds counts as unresponsive. Needs the right to list and watch Pods there. Left
-    /// out, agents are judged by their Nodes and profiles alone
+    /// Watch the agents' Pods, for example nettune/app.kubernetes.io/name=nettune-agent. An agent whose Pod is
+    /// not ready for rollout.nodeDeadlineSeconds is unresponsive. Requires permission to list and watch
+    /// Pods in that namespace
     #[arg(long, value_name = "NAMESPACE/LABELS")]
     agent_selector: Option<AgentSelector>,
 }
@@ -63,7 +61,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tls::install();
     logging::init();
-    match operate(arguments).await {
+    match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{failure:#}");
@@ -72,7 +70,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn operate(arguments: Arguments) -> anyhow::Result<()> {
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let shutdown = shutdown::signal()?;
     let mut registry = Registry::default();
     register_build_info(&mut registry, "nettune-operator", env!("CARGO_PKG_VERSION"));
@@ -87,31 +85,32 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         not_before,
     };
     let endpoint = Endpoint::bind(arguments.listen)?;
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        "nettune-operator starts"
-    );
+    info!(version = env!("CARGO_PKG_VERSION"), "starting");
     let served = endpoint.run(Arc::new(registry), health.clone(), shutdown.clone());
     let candidate = arguments.leader_elect.then(|| {
         let own = client.default_namespace().to_owned();
         let namespace = arguments.lease_namespace.unwrap_or(own);
-        let good_for = Duration::from_secs(arguments.lease_seconds.into());
-        Candidate::new(client.clone(), &namespace, identity(), good_for)
+        let duration = Duration::from_secs(arguments.lease_seconds.into());
+        Candidate::new(client.clone(), &namespace, identity(), duration)
     });
     let settings = Settings {
         startup_taint: arguments.startup_taint,
         agents: arguments.agent_selector,
     };
     let operated = nettune_operator::run(clients, candidate, settings, metrics, health, shutdown);
-    // Both end when shutdown is asked for; the first that fails ends the other.
+    // Both end on shutdown. The first that fails ends the other.
     tokio::try_join!(
-        async { served.await.context("serving metrics and health") },
-        async { operated.await.context("operating") },
+        async {
+            served
+                .await
+                .context("cannot serve metrics and health checks")
+        },
+        async { operated.await.context("the operator stopped") },
     )?;
     Ok(())
 }
 
-/// The host's name, for people, and what no other process has: pods on the host's network share its name.
+/// The host name, and a random part: pods on the host network share the host name.
 fn identity() -> String {
     let host = rustix::system::uname()
         .nodename()

@@ -1,99 +1,32 @@
 //! The operator's metrics: bounded labels, per tuning and never per node.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nettune_crds::NodesCount;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// How a write ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum WriteResult {
-    Ok,
-    /// The object has changed since; decided again.
-    Conflict,
-    /// The API server has asked for a pause.
-    Throttled,
-    Failed,
-}
-
-/// What a write does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Verb {
-    /// A new profile.
-    Create,
-    /// Another spec.
-    Update,
-    /// Originals are asked back.
-    Release,
-    /// A profile goes.
-    Delete,
-    /// A tuning's status.
-    Status,
-    /// An agent is called unresponsive.
-    MarkUnresponsive,
-    /// A Node loses the startup taint.
-    RemoveTaint,
-}
-
-impl EncodeLabelValue for WriteResult {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        encoder.write_str(match self {
-            Self::Ok => "ok",
-            Self::Conflict => "conflict",
-            Self::Throttled => "throttled",
-            Self::Failed => "failed",
-        })
-    }
-}
-
-impl EncodeLabelValue for Verb {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        encoder.write_str(match self {
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Release => "release",
-            Self::Delete => "delete",
-            Self::Status => "status",
-            Self::MarkUnresponsive => "mark_unresponsive",
-            Self::RemoveTaint => "remove_taint",
-        })
-    }
-}
-
-/// The nodes of a tuning that are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum State {
-    Selected,
-    Ready,
-    Drifted,
-    Failed,
-    Unresponsive,
-    Releasing,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabels {
-    verb: Verb,
-    result: WriteResult,
+    verb: &'static str,
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerbLabels {
-    verb: Verb,
+    verb: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodesLabels {
     tuning: String,
-    state: State,
+    state: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -107,18 +40,15 @@ struct PressureLabels {
     condition: &'static str,
 }
 
-/// Handles to all of them; cloning shares them.
+/// Clones share the metrics.
 #[derive(Clone)]
 pub struct Metrics {
     writes: Family<WriteLabels, Counter>,
     write: Family<VerbLabels, Histogram>,
     queue: Gauge,
     in_flight: Gauge,
-    /// 1 where this process holds the Lease, or is the only operator.
     pub(crate) leader: Gauge,
-    /// Nodes in the world.
     pub(crate) nodes: Gauge,
-    /// Tunings in the world.
     pub(crate) known_tunings: Gauge,
     tuning_nodes: Family<NodesLabels, Gauge>,
     rollout_stopped: Family<TuningLabels, Gauge>,
@@ -127,11 +57,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes all of them and registers each.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             writes: Family::default(),
-            // 5 ms, doubled eleven times: 10 s, after which it has failed.
+            // From 5 ms to 10 s, the deadline of a write.
             write: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.005, 2.0, 12))
             }),
@@ -148,59 +77,59 @@ impl Metrics {
         let m = metrics.clone();
         registry.register(
             "nettune_operator_writes",
-            "Writes to the API, by what they do and how they ended",
+            "Writes to the API server, by verb and result",
             m.writes,
         );
         registry.register(
             "nettune_operator_write_duration_seconds",
-            "Time from sending a write to its answer, whatever that was",
+            "Time from sending a write to its answer",
             m.write,
         );
         registry.register(
             "nettune_operator_writes_in_flight",
-            "Writes that were sent and are not answered yet",
+            "Writes that wait for an answer",
             m.in_flight,
         );
         registry.register(
             "nettune_operator_tuning_nodes",
-            "Nodes of a tuning, by state; also of one that is gone while its nodes are released",
+            "Nodes of a tuning, by state; also of a deleted tuning until its nodes are released",
             m.tuning_nodes,
         );
         registry.register(
             "nettune_operator_rollout_stopped",
-            "Whether too many nodes of a tuning failed, so that its rollout or the release of its nodes stopped",
+            "Whether the rollout of a tuning, or the release of its nodes, stopped because too many nodes failed",
             m.rollout_stopped,
         );
         registry.register(
             "nettune_operator_writes_queued",
-            "Writes that are not started yet",
+            "Writes that wait to be sent",
             m.queue,
         );
         registry.register(
             "nettune_operator_leader",
-            "Whether this operator decides and writes (1), or stands by (0)",
+            "Whether this operator leads (1) or stands by (0)",
             m.leader,
         );
-        registry.register("nettune_operator_nodes", "Nodes that are known", m.nodes);
+        registry.register("nettune_operator_nodes", "Nodes in the cluster", m.nodes);
         registry.register(
             "nettune_operator_tunings",
-            "Tunings that are known",
+            "Tunings in the cluster",
             m.known_tunings,
         );
         registry.register(
             "nettune_operator_nodes_under_pressure",
-            "Nodes whose tables suffer, by tuning and condition",
+            "Nodes whose tables are under pressure, by tuning and condition",
             m.under_pressure,
         );
         registry.register(
             "nettune_operator_decide_duration_seconds",
-            "Time that one decision over the whole cluster took",
+            "Time to decide for the whole cluster",
             m.decide,
         );
         metrics
     }
 
-    pub(crate) fn written(&self, verb: Verb, result: WriteResult, took: Duration) {
+    pub(crate) fn written(&self, verb: &'static str, result: &'static str, took: Duration) {
         let labels = WriteLabels { verb, result };
         self.writes.get_or_create(&labels).inc();
         let labels = VerbLabels { verb };
@@ -215,7 +144,7 @@ impl Metrics {
         self.in_flight.set(number(in_flight));
     }
 
-    /// The nodes of each tuning, and whether it goes no further. Tunings that are gone are forgotten.
+    /// Sets the node counts of each tuning, and whether it has stopped. Drops deleted tunings.
     pub(crate) fn tunings<'a>(&self, tunings: impl Iterator<Item = (&'a str, NodesCount, bool)>) {
         self.tuning_nodes.clear();
         self.rollout_stopped.clear();
@@ -229,12 +158,12 @@ impl Metrics {
                 releasing,
             } = count;
             for (state, nodes) in [
-                (State::Selected, selected),
-                (State::Ready, ready),
-                (State::Drifted, drifted),
-                (State::Failed, failed),
-                (State::Unresponsive, unresponsive),
-                (State::Releasing, releasing),
+                ("Selected", selected),
+                ("Ready", ready),
+                ("Drifted", drifted),
+                ("Failed", failed),
+                ("Unresponsive", unresponsive),
+                ("Releasing", releasing),
             ] {
                 let tuning = tuning.to_owned();
                 let labels = NodesLabels { tuning, state };
@@ -249,7 +178,6 @@ impl Metrics {
         }
     }
 
-    /// Tunings that are gone are forgotten.
     pub(crate) fn under_pressure(&self, counts: &BTreeMap<(Arc<str>, &'static str), i64>) {
         self.under_pressure.clear();
         for ((tuning, condition), count) in counts {

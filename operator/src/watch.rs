@@ -1,5 +1,6 @@
-//! The watches, as one stream of changes.
+//! The watches, as one stream of changes, and what they put into the cache.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use futures::future;
@@ -13,31 +14,54 @@ use nettune_crds::{
 };
 use nettune_planner::{Cache, Kind, ObservedNode, ObservedPod, PlannedProfile, PlannedTuning};
 use nettune_runtime::api::in_words;
-use nettune_runtime::patience::patiently;
+use nettune_runtime::backoff::with_backoff;
 use serde_json::Value;
 use tracing::{info, warn};
 
-use crate::agents::AgentSelector;
+/// Where the agents' Pods are: a namespace and a label selector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentSelector {
+    namespace: String,
+    labels: String,
+}
 
-/// What one watch has brought. Tunings and profiles come as they are: spec and status are parsed
-/// each on its own, so that one that cannot be read does not take the other with it.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "a change lives until it is taken; boxing each would only cost"
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected NAMESPACE/LABELS, for example nettune/app.kubernetes.io/name=nettune-agent, found {0:?}"
 )]
+pub struct InvalidSelector(String);
+
+impl FromStr for AgentSelector {
+    type Err = InvalidSelector;
+
+    /// The first slash ends the namespace: labels may have more.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((namespace, labels)) if !namespace.is_empty() && !labels.is_empty() => Ok(Self {
+                namespace: namespace.to_owned(),
+                labels: labels.to_owned(),
+            }),
+            _ => Err(InvalidSelector(text.to_owned())),
+        }
+    }
+}
+
+/// A change from one watch. Tunings and profiles are not parsed yet: spec and status are parsed separately, so
+/// that one that is malformed does not hide the other.
+#[allow(clippy::large_enum_variant, reason = "each change is handled at once")]
 pub(crate) enum Change {
     Node(Event<ObservedNode>),
     Tuning(Event<DynamicObject>),
     Profile(Event<DynamicObject>),
     Agent(Event<ObservedPod>),
-    /// A watch failed and is tried again with back-off.
+    /// A watch failed and is retried.
     Failed(Kind, watcher::Error),
-    /// A watch has ended, which it never should.
+    /// A watch ended, which it never should.
     Ended(Kind),
 }
 
-/// All changes of Nodes, tunings and profiles, and of the agents' Pods where those are known by a
-/// selector; from complete lists on.
+/// All changes of Nodes, tunings, profiles, and of the agents' Pods if there is a selector. Each watch
+/// starts with a complete list.
 pub(crate) fn changes(
     client: &Client,
     agents: Option<&AgentSelector>,
@@ -56,7 +80,6 @@ pub(crate) fn changes(
     stream::select_all(others.into_iter().chain(agents))
 }
 
-/// The tunings as they are.
 pub(crate) fn tunings(client: &Client) -> Api<DynamicObject> {
     Api::all_with(
         client.clone(),
@@ -64,7 +87,6 @@ pub(crate) fn tunings(client: &Client) -> Api<DynamicObject> {
     )
 }
 
-/// The profiles as they are.
 pub(crate) fn profiles(client: &Client) -> Api<DynamicObject> {
     Api::all_with(
         client.clone(),
@@ -82,7 +104,7 @@ where
     K: Resource + Clone + std::fmt::Debug + Send + 'static,
     K: for<'de> k8s_openapi::serde::Deserialize<'de>,
 {
-    patiently(watch(api, config), LONGEST_PAUSE)
+    with_backoff(watch(api, config), LONGEST_PAUSE)
         .map(move |event| match event {
             Ok(event) => change(event),
             Err(error) => Change::Failed(kind, error),
@@ -91,55 +113,52 @@ where
         .boxed()
 }
 
-/// The longest pause before a watch is tried again: an operator that is blind for longer is worse than
-/// one request in ten seconds.
+/// The longest pause before a watch is retried. Old data is worse than a request every 10 s.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Takes changes into the world, and says once when a watch fails, when it fails in another way, and
-/// when it works again.
+/// Puts changes into the cache. Logs when a watch fails, when it fails in another way, and when it recovers.
 #[derive(Default)]
-pub(crate) struct Intake {
-    pub(crate) watched: Cache,
+pub(crate) struct WatchHandler {
+    pub(crate) cache: Cache,
     failing: [Option<Failure>; 4],
-    /// The last tuning went by the watch: until a list confirms that there is none, this is not known.
-    pub(crate) doubts_tunings: bool,
+    /// The watch has deleted the last tuning, and no list has confirmed it.
+    pub(crate) is_last_deletion_unconfirmed: bool,
 }
 
-/// What kind of failure was last said: the API server's status code, or that it was not reached.
+/// The last failure that was logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failure {
-    Refused(u16),
-    NotReached,
+    /// With the status code.
+    Rejected(u16),
+    Unreachable,
 }
 
-impl Intake {
-    /// Takes one change.
-    ///
+impl WatchHandler {
     /// # Errors
-    /// The kind whose watch has ended.
+    /// The kind whose watch ended.
     pub(crate) fn take(&mut self, change: Change) -> Result<(), Kind> {
         match change {
-            Change::Node(event) => self.event(Kind::Node, event, |watched, node| {
-                watched.node(&node);
+            Change::Node(event) => self.event(Kind::Node, event, |cache, node| {
+                cache.node(&node);
             }),
             Change::Tuning(event) => {
-                let is_end = matches!(event, Event::Delete(_));
-                self.event(Kind::Tuning, event, |watched, object| {
-                    watched.tuning(&object.name_any(), tuning(&object));
+                let is_deletion = matches!(event, Event::Delete(_));
+                self.event(Kind::Tuning, event, |cache, object| {
+                    cache.tuning(&object.name_any(), tuning(&object));
                 });
-                self.doubt(is_end);
+                self.check_last_deletion(is_deletion);
             }
-            Change::Profile(event) => self.event(Kind::Profile, event, |watched, object| {
-                watched.profile(&object.name_any(), profile(&object));
+            Change::Profile(event) => self.event(Kind::Profile, event, |cache, object| {
+                cache.profile(&object.name_any(), profile(&object));
             }),
-            Change::Agent(event) => self.event(Kind::Agent, event, |watched, pod| {
-                watched.agent(&pod);
+            Change::Agent(event) => self.event(Kind::Agent, event, |cache, pod| {
+                cache.agent(&pod);
             }),
             Change::Failed(kind, error) => {
                 let (failure, hint) = explain(kind, &error);
                 if self.failing(kind).replace(failure) != Some(failure) {
                     let error = in_words(&error);
-                    warn!(?kind, error, "cannot watch{hint}; trying again");
+                    warn!(?kind, error, "cannot watch{hint}; retrying");
                 }
             }
             Change::Ended(kind) => return Err(kind),
@@ -147,22 +166,21 @@ impl Intake {
         Ok(())
     }
 
-    /// A CRD that is deleted takes its objects with it, one DELETED event each: that is no administrator
-    /// who wants nothing tuned any more. So the end of the last tuning is doubted until a list confirms
-    /// it; a tuning that comes, or a list of the watch's own, ends the doubt as well.
-    fn doubt(&mut self, is_end: bool) {
-        if is_end && self.watched.has_lost_the_last_tuning() {
-            self.doubts_tunings = true;
-            self.watched.list_begins(Kind::Tuning);
-        } else if !is_end && self.watched.has_tunings() {
-            self.no_tuning_is_confirmed();
+    /// Deleting a CRD sends a DELETED event for each object too, but must not release all nodes. So the
+    /// deletion of the last tuning waits until a list confirms it, or another tuning or list arrives.
+    fn check_last_deletion(&mut self, is_deletion: bool) {
+        if is_deletion && self.cache.has_lost_the_last_tuning() {
+            self.is_last_deletion_unconfirmed = true;
+            self.cache.list_begins(Kind::Tuning);
+        } else if !is_deletion && self.cache.has_tunings() {
+            self.confirm_last_deletion();
         }
     }
 
-    /// The doubt is over: what the watch has brought is all there is.
-    pub(crate) fn no_tuning_is_confirmed(&mut self) {
-        if std::mem::take(&mut self.doubts_tunings) {
-            self.watched.list_ends(Kind::Tuning);
+    /// What the watch has brought is complete.
+    pub(crate) fn confirm_last_deletion(&mut self) {
+        if std::mem::take(&mut self.is_last_deletion_unconfirmed) {
+            self.cache.list_ends(Kind::Tuning);
         }
     }
 
@@ -172,23 +190,23 @@ impl Intake {
         event: Event<K>,
         take: impl FnOnce(&mut Cache, K),
     ) {
-        // `Init` tells of a try, not of a success.
+        // `Init` is an attempt, not a success.
         if !matches!(event, Event::Init) && self.failing(kind).take().is_some() {
-            info!(?kind, "watching again");
+            info!(?kind, "watch recovered");
         }
         match event {
             Event::Init => self.list_begins(kind),
-            Event::InitApply(object) | Event::Apply(object) => take(&mut self.watched, object),
-            Event::InitDone => self.watched.list_ends(kind),
-            Event::Delete(object) => self.watched.gone(kind, object.meta()),
+            Event::InitApply(object) | Event::Apply(object) => take(&mut self.cache, object),
+            Event::InitDone => self.cache.list_ends(kind),
+            Event::Delete(object) => self.cache.gone(kind, object.meta()),
         }
     }
 
     fn list_begins(&mut self, kind: Kind) {
         if kind == Kind::Tuning {
-            self.doubts_tunings = false;
+            self.is_last_deletion_unconfirmed = false;
         }
-        self.watched.list_begins(kind);
+        self.cache.list_begins(kind);
     }
 
     fn failing(&mut self, kind: Kind) -> &mut Option<Failure> {
@@ -202,7 +220,6 @@ impl Intake {
     }
 }
 
-/// What of a tuning can be read.
 pub(crate) fn tuning(object: &DynamicObject) -> PlannedTuning {
     let status = part(object, "status").unwrap_or_default();
     match part(object, "spec") {
@@ -215,7 +232,6 @@ pub(crate) fn tuning(object: &DynamicObject) -> PlannedTuning {
     }
 }
 
-/// What of a profile can be read.
 pub(crate) fn profile(object: &DynamicObject) -> PlannedProfile {
     let spec: Option<NodeNetworkProfileSpec> = part(object, "spec").ok();
     let status: Option<NodeNetworkProfileStatus> = part(object, "status").ok();
@@ -230,22 +246,42 @@ fn part<T: serde::de::DeserializeOwned>(
     T::deserialize(value)
 }
 
-/// Which failure it is, and what to do about those that an administrator can mend.
+/// The kind of failure, and a hint for those that an administrator can fix.
 fn explain(kind: Kind, error: &watcher::Error) -> (Failure, &'static str) {
     let status = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status))
         | watcher::Error::WatchError(status) => status,
-        _ => return (Failure::NotReached, ""),
+        _ => return (Failure::Unreachable, ""),
     };
     let hint = match status.code {
         403 if kind == Kind::Agent => {
-            " (a Role has to let it list and watch pods in the namespace of --agent-selector)"
+            " (the operator needs a Role to list and watch pods in the namespace of --agent-selector)"
         }
         404 => " (the CRDs are not installed: kubectl apply -f crds/manifests)",
-        403 => " (the operator's ClusterRole does not let it)",
+        403 => " (the operator's ClusterRole does not allow it)",
         _ => "",
     };
-    (Failure::Refused(status.code), hint)
+    (Failure::Rejected(status.code), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_slash_ends_the_namespace() {
+        let selector: AgentSelector = "nettune/app.kubernetes.io/name=agent,x!=y".parse().unwrap();
+        assert_eq!(selector.namespace, "nettune");
+        assert_eq!(selector.labels, "app.kubernetes.io/name=agent,x!=y");
+    }
+
+    #[test]
+    fn namespace_and_labels_are_required() {
+        for text in ["app=agent", "/app=agent", "nettune/", ""] {
+            let error = text.parse::<AgentSelector>().unwrap_err();
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+        }
+    }
 }

@@ -84,7 +84,7 @@ pub fn in_words(error: &(dyn Error + 'static)) -> String {
     let mut cause = Some(error);
     while let Some(source) = cause {
         if let Some(kube::Error::Api(status)) = source.downcast_ref() {
-            return format!("it answers {}: {}", status.code, status.message);
+            return format!("API server answered {}: {}", status.code, status.message);
         }
         cause = source.source();
     }
@@ -106,7 +106,7 @@ mod tests {
 
         let status = kube::core::Status::failure("not you", "Forbidden").with_code(403);
         let error = Outer(kube::Error::Api(status.boxed()));
-        assert_eq!(in_words(&error), "it answers 403: not you");
+        assert_eq!(in_words(&error), "API server answered 403: not you");
     }
 
     /// A client of a server that throttles all requests, and how many it got.

@@ -4,19 +4,18 @@ use std::error::Error;
 
 /// `what failed: why: why that`, for a log line or a condition's message.
 ///
-/// A cause that an error has already repeated in its own text is not said twice: not every library
-/// leaves its causes to `source`.
+/// A cause that an error repeats in its own text is not added again.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let said = source.to_string();
-        if !text.contains(&said) {
+    let mut next = error.source();
+    while let Some(source) = next {
+        let cause = source.to_string();
+        if !text.contains(&cause) {
             text.push_str(": ");
-            text.push_str(&said);
+            text.push_str(&cause);
         }
-        cause = source.source();
+        next = source.source();
     }
     text
 }
@@ -34,7 +33,7 @@ mod tests {
     struct Middle(#[source] std::io::Error);
 
     #[test]
-    fn causes_follow_in_one_line_and_none_is_said_twice() {
+    fn causes_follow_in_one_line_without_repetition() {
         let error = Outer(Middle(std::io::Error::other("disk on fire")));
         assert_eq!(
             chain(&error),

@@ -6,16 +6,15 @@ use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Layer, fmt};
 
-/// The environment variable with the filter: levels, and `target=level`, with commas between them.
+/// The environment variable with the filter: comma-separated levels and `target=level` pairs.
 ///
 /// Filters by spans and fields, which `EnvFilter` has too, would cost each daemon a megabyte of
 /// memory for a regular-expression engine.
 const VARIABLE: &str = "RUST_LOG";
 
-/// What is logged unless `RUST_LOG` says otherwise.
+/// The filter without `RUST_LOG`.
 ///
-/// The client libraries log each failed request of an outage, at every retry; the daemons say once that
-/// it began and once that it is over.
+/// The client libraries log each failed request of an outage. The daemons log its start and its end.
 const DEFAULT_FILTER: &str = "info,kube_client=error,kube_client::client::builder=off,\
      kube_runtime=error,hyper=error,hyper_util=error,tower=error,rustls=error";
 
@@ -38,7 +37,7 @@ pub fn init() {
     if started.is_ok()
         && let Some(error) = refused
     {
-        tracing::warn!(%error, "RUST_LOG is not a filter; the default is used");
+        tracing::warn!(%error, "RUST_LOG is not a valid filter; using the default");
     }
 }
 
@@ -56,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn by_default_the_client_libraries_are_quiet() {
+    fn client_libraries_are_quiet_by_default() {
         let filter = filter("").unwrap();
         assert!(filter.would_enable("nettune_agent::agent", &Level::INFO));
         assert!(!filter.would_enable("nettune_agent::agent", &Level::DEBUG));
@@ -65,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_from_the_environment_replaces_the_default() {
+    fn filter_of_the_environment_replaces_the_default() {
         let filter = filter("warn,kube_client=debug").unwrap();
         assert!(filter.would_enable("kube_client::client::builder", &Level::DEBUG));
         assert!(!filter.would_enable("nettune_agent::agent", &Level::INFO));

@@ -1,9 +1,9 @@
-//! Metrics that both daemons have.
+//! Metrics of both daemons.
 
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-/// Registers `nettune_build_info`, whose labels say what runs.
+/// Registers `nettune_build_info`, with the component and its version as labels.
 pub fn register_build_info(
     registry: &mut Registry,
     component: &'static str,
@@ -11,7 +11,7 @@ pub fn register_build_info(
 ) {
     registry.register(
         "nettune_build",
-        "What runs here",
+        "Component and version of this process",
         Info::new([("component", component), ("version", version)]),
     );
 }
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_a_label() {
+    fn version_is_a_label() {
         let mut registry = Registry::default();
         register_build_info(&mut registry, "nettune-agent", "1.2.3");
         let mut text = String::new();

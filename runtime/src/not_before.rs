@@ -1,4 +1,4 @@
-//! When a throttling API server accepts requests again.
+//! A pause of all requests to an API server that throttles.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{Response, StatusCode, header};
 use tokio::time::Instant;
 
-/// The pause after a throttled request whose answer has no usable Retry-After.
+/// The pause without a usable Retry-After.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause, whatever Retry-After says.
@@ -38,7 +38,7 @@ impl NotBefore {
     }
 }
 
-/// The pause that an answer asks for: 429 and 503, and 504 with a Retry-After in seconds.
+/// The pause after a response: for 429 and 503, and for 504 with a Retry-After in seconds.
 pub(crate) fn throttle_pause<T>(response: &Response<T>) -> Option<Duration> {
     let seconds = response
         .headers()

@@ -1,4 +1,4 @@
-//! The HTTP endpoint of a daemon: `/metrics`, `/healthz` and `/readyz`.
+//! The HTTP endpoint: `/metrics`, `/healthz` and `/readyz`.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -14,48 +14,38 @@ use prometheus_client::registry::Registry;
 
 use crate::shutdown::Shutdown;
 
-/// How long a main loop may be unresponsive before `/healthz` says that it hangs.
+/// How long a main loop may take before `/healthz` reports that it hangs.
 const STALE_AFTER: Duration = Duration::from_secs(30);
 
-/// The content type of the OpenMetrics text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// An address that is listened on.
 #[derive(Debug)]
 pub struct Endpoint {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-/// Why nothing is served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The address could not be taken.
-    #[error("cannot listen on {address}, take another one with --listen")]
+    #[error("cannot listen on {address}; choose another address with --listen")]
     Bind {
-        /// The address that was asked for.
         address: SocketAddr,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },
-    /// Serving ended.
     #[error("cannot serve on {address}")]
     Serve {
-        /// The address.
         address: SocketAddr,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl Endpoint {
-    /// Listens on an address; port 0 takes a free one. The address taken is logged in the field
-    /// `listen`.
+    /// Listens on an address; port 0 picks a free port. Logs the address in the field `listen`.
     ///
     /// # Errors
-    /// When the address cannot be taken.
+    /// When the address is in use or not allowed.
     pub fn bind(address: SocketAddr) -> Result<Self, ServeError> {
         let failed = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).map_err(failed)?;
@@ -65,13 +55,12 @@ impl Endpoint {
         Ok(Self { listener, address })
     }
 
-    /// The address that was taken.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until the end is asked for; requests that are under way then are dropped.
+    /// Serves until shutdown. Drops requests in progress.
     ///
     /// # Errors
     /// When the listener fails.
@@ -104,20 +93,22 @@ async fn metrics(State(registry): State<Arc<Registry>>) -> Response {
 }
 
 async fn healthz(State(health): State<Health>) -> Response {
-    match health.is_alive() {
-        true => (StatusCode::OK, "ok\n").into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "the main loop hangs\n").into_response(),
-    }
+    status(health.is_alive(), "the main loop hangs\n")
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
-    match health.is_ready() {
-        true => (StatusCode::OK, "ok\n").into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready yet\n").into_response(),
+    status(health.is_ready(), "not ready yet\n")
+}
+
+fn status(is_ok: bool, problem: &'static str) -> Response {
+    if is_ok {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, problem).into_response()
     }
 }
 
-/// What `/healthz` and `/readyz` answer from; clones share it.
+/// What `/healthz` and `/readyz` report. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Health(Arc<Inner>);
 
@@ -125,7 +116,7 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     started: Instant,
     stale_after: Duration,
-    /// Milliseconds from `started` to the last beat.
+    /// In milliseconds since `started`.
     last_beat: AtomicU64,
     ready: AtomicBool,
 }
@@ -143,7 +134,7 @@ impl Health {
         Self::stale_after(STALE_AFTER)
     }
 
-    /// With another time after which a main loop without a beat counts as hanging.
+    /// With another time after which a main loop counts as hanging.
     #[must_use]
     pub fn stale_after(stale_after: Duration) -> Self {
         Self(Arc::new(Inner {
@@ -154,29 +145,25 @@ impl Health {
         }))
     }
 
-    /// The main loop says that it goes round.
+    /// The main loop calls this in each round.
     pub fn beat(&self) {
         self.0.last_beat.store(self.elapsed(), Ordering::Relaxed);
     }
 
-    /// Sets what `/readyz` answers.
     pub fn set_ready(&self, ready: bool) {
         self.0.ready.store(ready, Ordering::Relaxed);
     }
 
-    /// Whether `/readyz` answers 200.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.0.ready.load(Ordering::Relaxed)
     }
 
-    /// Whether the last beat is recent.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        let unresponsive = self
-            .elapsed()
-            .saturating_sub(self.0.last_beat.load(Ordering::Relaxed));
-        u128::from(unresponsive) <= self.0.stale_after.as_millis()
+        let last_beat = self.0.last_beat.load(Ordering::Relaxed);
+        let since = self.elapsed().saturating_sub(last_beat);
+        u128::from(since) <= self.0.stale_after.as_millis()
     }
 
     fn elapsed(&self) -> u64 {
@@ -201,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_health_and_readiness_are_served_until_the_end() {
+    async fn metrics_health_and_readiness_are_served_until_shutdown() {
         let mut registry = Registry::default();
         register_build_info(&mut registry, "test", "0");
         let endpoint = Endpoint::bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -227,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_main_loop_without_a_beat_is_not_alive() {
+    fn main_loop_without_a_beat_is_not_alive() {
         let health = Health::stale_after(Duration::from_millis(20));
         assert!(health.is_alive());
         std::thread::sleep(Duration::from_millis(60));
@@ -237,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_taken_is_named() {
+    fn address_in_use_is_named() {
         let first = Endpoint::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let error = Endpoint::bind(first.address()).unwrap_err();
         assert!(error.to_string().contains(&first.address().to_string()));

@@ -1,34 +1,32 @@
-//! The end of the process, asked for by SIGTERM or SIGINT.
+//! Shutdown on SIGTERM or SIGINT.
 
 use std::time::Duration;
 
 use tokio::signal::unix::{self, Signal, SignalKind};
 use tokio::sync::watch;
 
-/// How long parts have to finish by themselves before the process ends without them. Together with
-/// what comes before and after it stays below the two seconds that are promised.
+/// How long tasks have to finish before the process exits without them. The documented limit is two seconds in
+/// total.
 const GRACE: Duration = Duration::from_millis(1500);
 
-/// A handle that every part of the process holds, and that says when to end.
+/// Tells tasks when to end. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
     requested: watch::Receiver<bool>,
 }
 
-/// The signals cannot be listened to.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen to {signal}")]
+#[error("cannot handle {signal}")]
 pub struct ShutdownError {
     signal: &'static str,
     #[source]
     source: std::io::Error,
 }
 
-/// Listens to SIGTERM and SIGINT from now on. When one comes, every clone of the handle says so,
-/// and 1.5 s later the process ends with code 0 whatever its parts still do.
+/// Requests shutdown on SIGTERM or SIGINT. 1.5 s later the process exits with code 0, whatever still runs.
 ///
 /// # Errors
-/// When a signal cannot be listened to.
+/// When a signal handler cannot be installed.
 pub fn signal() -> Result<Shutdown, ShutdownError> {
     let listen = |kind, name| {
         unix::signal(kind).map_err(|source| ShutdownError {
@@ -48,11 +46,11 @@ async fn wait(mut terminate: Signal, mut interrupt: Signal, request: watch::Send
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
-    tracing::info!(signal, "ending");
-    // A thread, since a part that hangs may hang the runtime.
+    tracing::info!(signal, "shutting down");
+    // A thread, since a task that hangs may block the runtime.
     std::thread::spawn(|| {
         std::thread::sleep(GRACE);
-        tracing::warn!("some parts did not end in time; ending without them");
+        tracing::warn!("some tasks did not finish in time; exiting");
         std::process::exit(0);
     });
     request.send_replace(true);
@@ -60,20 +58,19 @@ async fn wait(mut terminate: Signal, mut interrupt: Signal, request: watch::Send
 }
 
 impl Shutdown {
-    /// Waits until the end is asked for; at once where it already was.
+    /// Waits until shutdown is requested.
     pub async fn requested(&mut self) {
-        // The sender lives until the request; a lost one can only mean that the runtime ends.
+        // The sender lives until the request. Without it the runtime ends.
         let _ended = self.requested.wait_for(|requested| *requested).await;
     }
 
-    /// Whether the end was asked for.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         *self.requested.borrow()
     }
 
-    /// A handle and what asks for the end through it, for a process that has other reasons to end
-    /// than signals, and for tests.
+    /// A handle and the sender that requests its shutdown, for tests and for processes that end without a
+    /// signal.
     #[must_use]
     pub fn manual() -> (watch::Sender<bool>, Self) {
         let (request, requested) = watch::channel(false);
@@ -86,7 +83,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn every_clone_hears_of_the_end_also_when_it_asks_late() {
+    async fn every_clone_sees_the_request_even_late() {
         let (request, mut one) = Shutdown::manual();
         let mut other = one.clone();
         assert!(!one.is_requested());

@@ -1,8 +1,8 @@
 //! The process-wide TLS provider.
 
-/// Makes ring the process's TLS provider; `main` calls it before any client is made. Without it
-/// rustls guesses from its own cargo features and panics as soon as a dependency adds a second one.
+/// Makes ring the TLS provider. `main` calls it before any client is built. Without it rustls guesses from
+/// its cargo features, and panics once a dependency adds a second provider.
 pub fn install() {
-    // The only error is that a provider has been installed already, which is what is wanted.
-    let _installed_before = rustls::crypto::ring::default_provider().install_default();
+    // Fails only if a provider is already installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject};
 use kube::runtime::watcher;
-use nettune_runtime::patience::{LONGEST_PAUSE, patiently, pauses};
+use nettune_runtime::backoff::{LONGEST_PAUSE, pauses, with_backoff};
 use nettune_runtime::shutdown::Shutdown;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -139,7 +139,10 @@ struct Check {
 impl Session {
     async fn run(mut self, mut shutdown: Shutdown) -> Result<(), WatchEnded> {
         let config = profiles::watch_of(&self.watch.node);
-        let mut events = pin!(patiently(watcher(self.api.clone(), config), LONGEST_PAUSE));
+        let mut events = pin!(with_backoff(
+            watcher(self.api.clone(), config),
+            LONGEST_PAUSE
+        ));
         loop {
             tokio::select! {
                 () = shutdown.requested() => return Ok(()),

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use nettune_crds::NodeNetworkProfileStatus;
-use nettune_runtime::patience::pauses;
+use nettune_runtime::backoff::pauses;
 use nettune_sizing::Mono;
 use serde_json::{Value, json};
 use tokio::sync::watch;

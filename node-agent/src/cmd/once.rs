@@ -12,7 +12,7 @@ use nettune_agent::standalone::policy_watch::PolicyMetrics;
 use nettune_agent::status::NodeReport;
 use nettune_crds::KeyState;
 use nettune_runtime::api::in_words;
-use nettune_runtime::patience::pauses;
+use nettune_runtime::backoff::pauses;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};

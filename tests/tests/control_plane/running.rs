@@ -252,10 +252,7 @@ async fn without_the_right_to_see_pods_all_else_goes_on() -> anyhow::Result<()> 
     count(&client, 1).await?;
     eventually("a hint at the missing Role", SOON, || async {
         let log = operator.process().log();
-        ensure!(
-            log.contains("a Role has to let it list and watch pods"),
-            "{log}"
-        );
+        ensure!(log.contains("needs a Role to list and watch pods"), "{log}");
         anyhow::Ok(())
     })
     .await?;

@@ -109,7 +109,7 @@ async fn a_definition_that_keeps_less_is_not_written_to_again_and_again() -> any
         tokio::time::sleep(Duration::from_secs(10)).await;
         let why =
             "Progressing=False WritesRejected: the API server does not take 3 of the profiles";
-        let kept_other = "keeps something else than was written";
+        let kept_other = "stored a different spec than was written";
         fault
             .comes_to_say(&[why, kept_other, "Ready=False NodesNotReady"])
             .await?;

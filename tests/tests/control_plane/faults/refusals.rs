@@ -141,7 +141,7 @@ async fn rights_that_are_taken_away_move_no_value_and_are_used_again_when_they_a
         fault.is_unanswered().await?;
         let told = fault.cluster.operators.iter().filter(|operator| {
             let log = operator.log();
-            log.contains("cannot watch (the operator's ClusterRole does not let it)")
+            log.contains("cannot watch (the operator's ClusterRole does not allow it)")
         });
         ensure!(told.count() == 2, "no operator says what it may not");
         has_kept_small(&values)?;

@@ -1,4 +1,4 @@
-//! What the operator's writes say, built fresh each time.
+//! The bodies of the operator's writes.
 
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference};
@@ -9,7 +9,7 @@ use nettune_crds::{
 };
 use serde_json::{Value, json};
 
-/// A node's first profile, owned by its Node: it goes when the Node goes.
+/// A node's first profile, owned by its Node, so that it is deleted with the Node.
 pub(crate) fn new_profile(
     node: &str,
     node_uid: &str,
@@ -21,9 +21,8 @@ pub(crate) fn new_profile(
     profile
 }
 
-/// A merge patch of a profile's spec. It carries uid and resourceVersion, so that the API server
-/// refuses it where the profile is another one by now. Every field of the spec is in it, also the
-/// ones at their default: what a merge patch leaves out stays.
+/// A merge patch of a profile's spec. With uid and resourceVersion, the API server rejects it if the
+/// profile has changed. It has every field of the spec: a merge patch keeps what it omits.
 pub(crate) fn changed_profile(
     node: &str,
     node_uid: &str,
@@ -48,7 +47,7 @@ pub(crate) fn changed_profile(
     })
 }
 
-/// A merge patch that asks for a release and leaves the rest of the spec as it is.
+/// A merge patch that requests a release and keeps the rest of the spec.
 pub(crate) fn released_profile(uid: &str, seen: &str, canary: bool) -> Value {
     json!({
         "metadata": {"uid": uid, "resourceVersion": seen},
@@ -56,9 +55,9 @@ pub(crate) fn released_profile(uid: &str, seen: &str, canary: bool) -> Value {
     })
 }
 
-/// The one condition of a profile's status that the operator may write, to be applied: conditions are
-/// a map by their type, so that the agent's others stay.
-pub(crate) fn silent_agent(node: &str, uid: &str, seen: &str, ready: &Condition) -> Value {
+/// The only condition of a profile's status that the operator writes, for server-side apply: conditions
+/// are a map by type, so the agent's others stay.
+pub(crate) fn unresponsive_agent(node: &str, uid: &str, seen: &str, ready: &Condition) -> Value {
     json!({
         "apiVersion": NodeNetworkProfile::api_version(&()),
         "kind": NodeNetworkProfile::kind(&()),
@@ -67,7 +66,7 @@ pub(crate) fn silent_agent(node: &str, uid: &str, seen: &str, ready: &Condition)
     })
 }
 
-/// A merge patch of a Node's taints, which are one list as a whole.
+/// A merge patch of a Node's taints: it replaces the whole list.
 pub(crate) fn taints(uid: &str, seen: &str, taints: &[Taint]) -> Value {
     json!({
         "metadata": {"uid": uid, "resourceVersion": seen},
@@ -75,7 +74,6 @@ pub(crate) fn taints(uid: &str, seen: &str, taints: &[Taint]) -> Value {
     })
 }
 
-/// A tuning's whole status.
 pub(crate) fn tuning_status(
     tuning: &str,
     uid: &str,
@@ -105,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patch_names_every_field_of_the_spec() {
+    fn patch_has_every_field_of_the_spec() {
         let full = NodeNetworkProfileSpec {
             release: true,
             canary: true,
@@ -116,7 +114,7 @@ mod tests {
         for field in fields.as_object().unwrap().keys() {
             assert!(
                 patch["spec"].get(field).is_some(),
-                "{field} would stay as it was"
+                "{field} would keep its old value"
             );
         }
     }

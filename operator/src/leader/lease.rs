@@ -1,15 +1,15 @@
-//! Which of several operators writes: the one that holds a Lease.
+//! Leader election by a Lease.
 //!
-//! The protocol is that of client-go's `leaderelection`: the holder renews the Lease, and another one
-//! takes it when it was not renewed for as long as it is good for. Times are this process's monotonic
-//! clock: a candidate counts from when it saw the last renewal, never from what another machine's
-//! clock has written into it. Each write carries the resourceVersion that it was decided on, so that
-//! of two candidates one is refused, and so is one whose watch is late.
+//! The protocol is that of client-go's `leaderelection`: the holder renews the Lease, and another candidate
+//! takes it when it has not been renewed for its duration. Times are of this process's monotonic clock: a
+//! candidate counts from when it observed the last renewal, never from a timestamp of another machine.
+//! Each write carries the resourceVersion that it was decided on, so that of two candidates one is
+//! rejected, and so is one with a stale watch.
 //!
-//! A candidate watches the Lease instead of asking for it again and again: one that is given back is
-//! taken at once, and waiting costs no request.
+//! A candidate watches the Lease and does not poll: a released Lease is taken at once, and waiting costs no
+//! requests.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -18,87 +18,78 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Client};
 use nettune_runtime::api::in_words;
-use nettune_runtime::patience::patiently;
+use nettune_runtime::backoff::with_backoff;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::watch::LONGEST_PAUSE;
 
-/// The name of the Lease.
-pub const LEASE_NAME: &str = "nettune-operator";
+const LEASE_NAME: &str = "nettune-operator";
 
-/// How long one request may take: well below the time in which a renewal has to succeed.
-const ONE_REQUEST: Duration = Duration::from_secs(3);
+/// The deadline of one request, well below that of a renewal.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The pause after a request that failed.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a failed request.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why the operator does not hold the Lease any more.
+/// Why the operator no longer holds the Lease.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseLost {
-    /// The API server did not take a renewal in time.
-    #[error("the Lease {LEASE_NAME} could not be renewed for {} s: {last}", within.as_secs())]
+    #[error("the Lease {LEASE_NAME} could not be renewed for {} s: {last_error}", within.as_secs())]
     NotRenewed {
-        /// How long was tried.
         within: Duration,
-        /// What came of the last try.
-        last: String,
+        last_error: String,
     },
-    /// Somebody else holds it.
     #[error("the Lease {LEASE_NAME} was taken by {holder}")]
-    Taken {
-        /// Who.
-        holder: String,
-    },
-    /// It was deleted: whoever makes it anew holds it.
+    Taken { holder: String },
+    /// Whoever creates it again holds it.
     #[error("the Lease {LEASE_NAME} was deleted")]
     Deleted,
-    /// The watch on it ended, which it never should.
-    #[error("the watch of the Lease {LEASE_NAME} has ended")]
+    #[error("the watch of the Lease {LEASE_NAME} ended")]
     WatchEnded,
 }
 
 /// Until when this process may write; `None` while another one does.
-pub type MayWrite = Option<Instant>;
+pub(crate) type WriteDeadline = Option<Instant>;
 
-/// One of several operators, of which one at a time writes.
+/// One of several operators, of which one writes at a time.
 pub struct Candidate {
     leases: Api<Lease>,
     identity: String,
-    good_for: Duration,
+    duration: Duration,
 }
 
 impl Candidate {
-    /// A candidate for the Lease in a namespace. `identity` has to be another one for each process.
-    /// A holder that has not renewed the Lease for `good_for` has lost it.
+    /// A candidate for the Lease in a namespace. `identity` is unique to the process. A holder that has not
+    /// renewed the Lease for `duration` has lost it.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, identity: String, good_for: Duration) -> Self {
+    pub fn new(client: Client, namespace: &str, identity: String, duration: Duration) -> Self {
         Self {
             leases: Api::namespaced(client, namespace),
             identity,
-            good_for,
+            duration,
         }
     }
 
-    /// How long the holder tries to renew before it stops writing: two thirds, as client-go has it, so
-    /// that it has stopped when another one may begin.
-    fn renew_within(&self) -> Duration {
-        self.good_for * 2 / 3
+    /// How long the holder tries to renew before it stops writing. Two thirds of the duration, like in
+    /// client-go, so that it has stopped before another one starts.
+    fn renew_deadline(&self) -> Duration {
+        self.duration * 2 / 3
     }
 
-    /// How often the holder renews: client-go's 2 s of 15 s.
-    fn renew_every(&self) -> Duration {
-        self.good_for * 2 / 15
+    /// How often the holder renews. client-go renews a Lease of 15 s every 2 s.
+    fn renew_interval(&self) -> Duration {
+        self.duration * 2 / 15
     }
 
-    /// Waits for the Lease, holds it, and gives it back when `stop` is dropped.
+    /// Waits for the Lease, holds it, and releases it when `stop` is dropped.
     ///
     /// # Errors
-    /// When it was held and is lost: the process has to end, since its writes may still be under way.
+    /// When the Lease is lost. The process has to end, since its writes may still be in flight.
     pub(crate) async fn run(
         self,
-        may_write: watch::Sender<MayWrite>,
+        deadline: watch::Sender<WriteDeadline>,
         mut stop: oneshot::Receiver<()>,
     ) -> Result<(), LeaseLost> {
         let acquired = tokio::select! {
@@ -109,63 +100,63 @@ impl Candidate {
         let (mut lease, sent) = acquired;
         let held = tokio::select! {
             _ = stop => Ok(()),
-            lost = self.hold(&mut lease, sent, &may_write) => Err(lost),
+            lost = self.hold(&mut lease, sent, &deadline) => Err(lost),
         };
-        may_write.send_replace(None);
-        match held {
-            Ok(()) => {
-                self.release(lease).await;
-                Ok(())
-            }
-            Err(lost) => Err(lost),
+        deadline.send_replace(None);
+        if held.is_ok() {
+            self.release(lease).await;
         }
+        held
     }
 
-    /// Waits until the Lease is taken. The instant is from before the request: others count from when
-    /// they saw the Lease change, which may be before the answer is here.
+    /// Waits until the Lease is taken. Returns the time before the request: others count from when they
+    /// observe the change, which may be before the answer arrives.
     async fn acquire(&self) -> Result<(Lease, Instant), LeaseLost> {
-        let watched = patiently(watch_object(self.leases.clone(), LEASE_NAME), LONGEST_PAUSE);
+        let watched = with_backoff(watch_object(self.leases.clone(), LEASE_NAME), LONGEST_PAUSE);
         let mut watched = std::pin::pin!(watched);
-        let mut seen = Seen::Nothing;
+        let mut observed = Observed::Nothing;
         let mut not_before = Instant::now();
-        let mut told = None;
+        let mut logged = None;
         loop {
-            let next = seen.next(&self.identity, self.good_for, Instant::now());
-            if let Some(holder) = seen.holder().filter(|holder| told.as_ref() != Some(holder)) {
+            let next = observed.next(&self.identity, self.duration, Instant::now());
+            if let Some(holder) = observed
+                .holder()
+                .filter(|holder| logged.as_ref() != Some(holder))
+            {
                 info!(holder, "another operator leads; waiting for its Lease");
-                told = Some(holder);
+                logged = Some(holder);
             }
             let take_at = next.map(|at| at.max(not_before));
             tokio::select! {
                 event = futures::StreamExt::next(&mut watched) => match event {
-                    Some(Ok(lease)) => seen.see(lease, Instant::now()),
+                    Some(Ok(lease)) => observed.observe(lease, Instant::now()),
                     Some(Err(error)) => {
-                        warn!(error = in_words(&error), lease = LEASE_NAME, "cannot watch the Lease; trying again");
+                        warn!(error = in_words(&error), lease = LEASE_NAME, "cannot watch the Lease; retrying");
                     }
                     None => return Err(LeaseLost::WatchEnded),
                 },
-                () = sleep_until(take_at.unwrap_or_else(Instant::now).into()), if take_at.is_some() => {
+                () = sleep_until(take_at.unwrap_or_else(Instant::now)), if take_at.is_some() => {
                     let sent = Instant::now();
-                    match timeout(ONE_REQUEST, self.take(&seen)).await {
+                    match timeout(REQUEST_TIMEOUT, self.take(&observed)).await {
                         Ok(Ok(lease)) => return Ok((lease, sent)),
                         Ok(Err(error)) if is_conflict(&error) => {
                             debug!(lease = LEASE_NAME, "another operator was faster");
-                            // The watch may be late; what is there now was seen now.
-                            if let Ok(Ok(lease)) = timeout(ONE_REQUEST, self.leases.get_opt(LEASE_NAME)).await {
-                                seen.see(lease, Instant::now());
+                            // The watch may be late.
+                            if let Ok(Ok(lease)) = timeout(REQUEST_TIMEOUT, self.leases.get_opt(LEASE_NAME)).await {
+                                observed.observe(lease, Instant::now());
                             }
                         }
-                        Ok(Err(error)) => warn!(error = in_words(&error), lease = LEASE_NAME, "cannot take the Lease; trying again"),
-                        Err(_) => warn!(lease = LEASE_NAME, "cannot take the Lease: no answer; trying again"),
+                        Ok(Err(error)) => warn!(error = in_words(&error), lease = LEASE_NAME, "cannot take the Lease; retrying"),
+                        Err(_) => warn!(lease = LEASE_NAME, "cannot take the Lease: no answer; retrying"),
                     }
-                    not_before = Instant::now() + PAUSE;
+                    not_before = Instant::now() + RETRY_PAUSE;
                 }
             }
         }
     }
 
-    async fn take(&self, seen: &Seen) -> kube::Result<Lease> {
-        let Seen::Lease { lease, .. } = seen else {
+    async fn take(&self, observed: &Observed) -> kube::Result<Lease> {
+        let Observed::Lease { lease, .. } = observed else {
             let lease = Lease {
                 metadata: ObjectMeta {
                     name: Some(LEASE_NAME.to_owned()),
@@ -178,26 +169,26 @@ impl Candidate {
         self.write(lease, self.spec(lease.spec.as_ref())).await
     }
 
-    /// Renews until it is lost, and says why.
+    /// Renews the Lease until it is lost.
     async fn hold(
         &self,
         lease: &mut Lease,
         sent: Instant,
-        may_write: &watch::Sender<MayWrite>,
+        deadline: &watch::Sender<WriteDeadline>,
     ) -> LeaseLost {
-        let mut until = sent + self.renew_within();
-        let mut next = sent + self.renew_every();
-        may_write.send_replace(Some(until));
+        let mut until = sent + self.renew_deadline();
+        let mut next = sent + self.renew_interval();
+        deadline.send_replace(Some(until));
         loop {
-            sleep_until(next.min(until).into()).await;
+            sleep_until(next.min(until)).await;
             let sent = Instant::now();
-            let patience = until.saturating_duration_since(sent).min(ONE_REQUEST);
-            let renewed = timeout(patience, self.renew(lease)).await;
-            let last = match renewed {
+            let remaining = until.saturating_duration_since(sent);
+            let renewed = timeout(remaining.min(REQUEST_TIMEOUT), self.renew(lease)).await;
+            let last_error = match renewed {
                 Ok(Ok(())) => {
-                    until = sent + self.renew_within();
-                    next = sent + self.renew_every();
-                    may_write.send_replace(Some(until));
+                    until = sent + self.renew_deadline();
+                    next = sent + self.renew_interval();
+                    deadline.send_replace(Some(until));
                     continue;
                 }
                 Ok(Err(Renewal::Lost(lost))) => return lost,
@@ -205,15 +196,15 @@ impl Candidate {
                 Err(_) => "no answer".to_owned(),
             };
             if Instant::now() >= until {
-                let within = self.renew_within();
-                return LeaseLost::NotRenewed { within, last };
+                let within = self.renew_deadline();
+                return LeaseLost::NotRenewed { within, last_error };
             }
             warn!(
-                error = last,
+                error = last_error,
                 lease = LEASE_NAME,
-                "not renewed; trying again"
+                "cannot renew the Lease; retrying"
             );
-            next = Instant::now() + PAUSE.min(self.renew_every());
+            next = Instant::now() + RETRY_PAUSE.min(self.renew_interval());
         }
     }
 
@@ -224,12 +215,12 @@ impl Candidate {
                     *lease = renewed;
                     return Ok(());
                 }
-                // An earlier renewal whose answer was lost, or somebody put a label on it.
+                // An earlier renewal without an answer, or a change of metadata.
                 Err(error) if is_conflict(&error) => {
-                    let there = self.leases.get_opt(LEASE_NAME).await?;
-                    let there = there.ok_or(Renewal::Lost(LeaseLost::Deleted))?;
-                    match holder(&there) {
-                        Some(holder) if holder == self.identity => *lease = there,
+                    let current = self.leases.get_opt(LEASE_NAME).await?;
+                    let current = current.ok_or(Renewal::Lost(LeaseLost::Deleted))?;
+                    match holder(&current) {
+                        Some(holder) if holder == self.identity => *lease = current,
                         other => {
                             let holder = other.unwrap_or("nobody").to_owned();
                             return Err(Renewal::Lost(LeaseLost::Taken { holder }));
@@ -244,7 +235,7 @@ impl Candidate {
         }
     }
 
-    /// Gives the Lease back, so that the next one need not wait. Best effort: it ends by itself.
+    /// Releases the Lease, so that the next one does not wait. Best effort: it expires anyway.
     async fn release(&self, lease: Lease) {
         let previous = lease.spec.clone().unwrap_or_default();
         let spec = LeaseSpec {
@@ -254,13 +245,10 @@ impl Candidate {
             ..LeaseSpec::default()
         };
         match self.write(&lease, spec).await {
-            Ok(_) => info!("the Lease is given back"),
+            Ok(_) => info!(lease = LEASE_NAME, "released the Lease"),
             Err(error) => {
-                warn!(
-                    error = in_words(&error),
-                    lease = LEASE_NAME,
-                    "the Lease was not given back"
-                );
+                let error = in_words(&error);
+                warn!(error, lease = LEASE_NAME, "cannot release the Lease");
             }
         }
     }
@@ -278,14 +266,14 @@ impl Candidate {
             .await
     }
 
-    /// The spec of a Lease that this candidate holds. The times are for people who look at it.
+    /// The spec of a Lease that this candidate holds. Nothing reads the timestamps but people.
     fn spec(&self, previous: Option<&LeaseSpec>) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
         let ours = previous.filter(|spec| spec.holder_identity.as_ref() == Some(&self.identity));
         let transitions = previous.and_then(|spec| spec.lease_transitions);
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(self.good_for.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
             acquire_time: ours
                 .and_then(|spec| spec.acquire_time.clone())
                 .or_else(|| Some(now.clone())),
@@ -300,7 +288,6 @@ impl Candidate {
     }
 }
 
-/// Why a renewal did not succeed.
 enum Renewal {
     Lost(LeaseLost),
     Failed(kube::Error),
@@ -321,24 +308,23 @@ fn holder(lease: &Lease) -> Option<&str> {
     holder.filter(|holder| !holder.is_empty())
 }
 
-/// What a candidate knows of the Lease.
+/// What a candidate has observed of the Lease.
 #[derive(Debug)]
-enum Seen {
-    /// Nothing yet: not even whether there is one.
+enum Observed {
+    /// Whether there is one is unknown.
     Nothing,
     /// There is none.
     None,
-    /// It is there.
     Lease {
         lease: Box<Lease>,
-        /// When it was first seen like this.
+        /// When this state was first observed.
         since: Instant,
     },
 }
 
-impl Seen {
-    /// Takes a look. One that shows nothing new says nothing about the holder.
-    fn see(&mut self, lease: Option<Lease>, now: Instant) {
+impl Observed {
+    /// An unchanged Lease is no sign of life of its holder.
+    fn observe(&mut self, lease: Option<Lease>, now: Instant) {
         let Some(lease) = lease else {
             *self = Self::None;
             return;
@@ -355,20 +341,20 @@ impl Seen {
         };
     }
 
-    /// From when on the Lease may be taken; `None`: not before something is seen.
-    fn next(&self, identity: &str, good_for: Duration, now: Instant) -> Option<Instant> {
+    /// When the Lease may be taken; `None` until something is observed.
+    fn next(&self, identity: &str, duration: Duration, now: Instant) -> Option<Instant> {
         match self {
             Self::Nothing => None,
             Self::None => Some(now),
             Self::Lease { lease, since } => {
                 let holder = holder(lease).filter(|holder| *holder != identity);
-                // The holder may have been started with another length.
+                // The holder may run with another duration.
                 let theirs = lease
                     .spec
                     .as_ref()
                     .and_then(|spec| spec.lease_duration_seconds);
                 let theirs = u64::try_from(theirs.unwrap_or(0)).unwrap_or(0);
-                let wait = good_for.max(Duration::from_secs(theirs));
+                let wait = duration.max(Duration::from_secs(theirs));
                 Some(holder.map_or(*since, |_| *since + wait))
             }
         }
@@ -386,7 +372,7 @@ impl Seen {
 mod tests {
     use super::*;
 
-    const GOOD_FOR: Duration = Duration::from_secs(15);
+    const DURATION: Duration = Duration::from_secs(15);
 
     fn lease(holder: Option<&str>, seconds: i32, renewed: &str) -> Lease {
         Lease {
@@ -401,54 +387,54 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_taken_before_it_is_known_whether_there_is_a_lease() {
+    fn nothing_is_taken_before_the_first_observation() {
         let start = Instant::now();
-        assert_eq!(Seen::Nothing.next("us", GOOD_FOR, start), None);
-        assert_eq!(Seen::None.next("us", GOOD_FOR, start), Some(start));
+        assert_eq!(Observed::Nothing.next("us", DURATION, start), None);
+        assert_eq!(Observed::None.next("us", DURATION, start), Some(start));
     }
 
     #[test]
-    fn anothers_lease_is_waited_for_from_when_its_last_renewal_was_seen() {
+    fn candidate_waits_from_when_it_observed_the_last_renewal() {
         let start = Instant::now();
-        let mut seen = Seen::Nothing;
-        // By its own clock it has ended an hour ago, or begins in an hour: that is not compared.
+        let mut observed = Observed::Nothing;
+        // The timestamps of another machine are ignored.
         for renewed in ["2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z"] {
-            seen.see(Some(lease(Some("them"), 15, renewed)), start);
-            assert_eq!(seen.next("us", GOOD_FOR, start), Some(start + GOOD_FOR));
+            observed.observe(Some(lease(Some("them"), 15, renewed)), start);
+            assert_eq!(observed.next("us", DURATION, start), Some(start + DURATION));
         }
         let later = start + Duration::from_secs(9);
-        seen.see(Some(lease(Some("them"), 15, "2100-01-01T00:00:00Z")), later);
+        observed.observe(Some(lease(Some("them"), 15, "2100-01-01T00:00:00Z")), later);
         assert_eq!(
-            seen.next("us", GOOD_FOR, start),
-            Some(start + GOOD_FOR),
+            observed.next("us", DURATION, start),
+            Some(start + DURATION),
             "not renewed"
         );
-        seen.see(Some(lease(Some("them"), 15, "2100-01-01T00:00:02Z")), later);
+        observed.observe(Some(lease(Some("them"), 15, "2100-01-01T00:00:02Z")), later);
         assert_eq!(
-            seen.next("us", GOOD_FOR, start),
-            Some(later + GOOD_FOR),
+            observed.next("us", DURATION, start),
+            Some(later + DURATION),
             "renewed"
         );
     }
 
     #[test]
-    fn a_holder_with_a_longer_lease_gets_its_time() {
+    fn longer_duration_of_the_holder_counts() {
         let start = Instant::now();
-        let mut seen = Seen::Nothing;
-        seen.see(Some(lease(Some("them"), 60, "2000-01-01T00:00:00Z")), start);
+        let mut observed = Observed::Nothing;
+        observed.observe(Some(lease(Some("them"), 60, "2000-01-01T00:00:00Z")), start);
         assert_eq!(
-            seen.next("us", GOOD_FOR, start),
+            observed.next("us", DURATION, start),
             Some(start + Duration::from_secs(60))
         );
     }
 
     #[test]
-    fn a_lease_that_was_given_back_is_taken_at_once() {
+    fn released_lease_is_taken_at_once() {
         let start = Instant::now();
         for holder in [None, Some("")] {
-            let mut seen = Seen::Nothing;
-            seen.see(Some(lease(holder, 15, "2000-01-01T00:00:00Z")), start);
-            assert_eq!(seen.next("us", GOOD_FOR, start), Some(start));
+            let mut observed = Observed::Nothing;
+            observed.observe(Some(lease(holder, 15, "2000-01-01T00:00:00Z")), start);
+            assert_eq!(observed.next("us", DURATION, start), Some(start));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One write: what is sent, and what comes back.
+//! One write: the request, and its result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,36 +10,34 @@ use nettune_planner::{Announcement, Object, PlannedProfile, PlannedTuning, Write
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::metrics::{Verb, WriteResult};
-use crate::{body, watch};
+use crate::apply::body;
+use crate::watch;
 
 /// After this long without an answer a write counts as failed.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The field manager that the operator's writes are recorded under.
 const FIELD_MANAGER: &str = "nettune-operator";
 
-/// A write that was answered.
+/// A write that has ended.
 pub(crate) struct Done {
     pub(crate) object: Object,
-    /// The uid that was written to; empty for an object that was to be created.
+    /// The uid of the object; empty for a new one.
     pub(crate) uid: Arc<str>,
-    /// What was tried.
-    pub(crate) verb: Verb,
-    pub(crate) sent: Instant,
-    pub(crate) answered: Instant,
+    /// The label of the metrics.
+    pub(crate) verb: &'static str,
+    pub(crate) took: Duration,
     pub(crate) result: Result<Answer, WriteError>,
-    /// What to tell when it has succeeded.
+    /// Events to publish if it succeeded.
     pub(crate) announcements: Vec<Announcement>,
 }
 
 impl Done {
-    pub(crate) fn write_result(&self) -> WriteResult {
+    pub(crate) fn result_label(&self) -> &'static str {
         match &self.result {
-            Ok(_) => WriteResult::Ok,
-            Err(error) if error.is_conflict() => WriteResult::Conflict,
-            Err(error) if error.is_throttled() => WriteResult::Throttled,
-            Err(_) => WriteResult::Failed,
+            Ok(_) => "ok",
+            Err(error) if error.is_conflict() => "conflict",
+            Err(error) if error.is_throttled() => "throttled",
+            Err(_) => "failed",
         }
     }
 }
@@ -48,7 +46,7 @@ pub(crate) enum Answer {
     Profile(Box<PlannedProfile>),
     Deleted,
     Tuning(Box<PlannedTuning>),
-    /// The watch of Nodes brings it.
+    /// The watch brings the Node.
     Node,
 }
 
@@ -75,12 +73,12 @@ impl WriteError {
         }
     }
 
-    /// The object has changed, or is there or gone already: the watch brings what it is now.
+    /// The object has changed, or exists or is gone already: the watch brings its current state.
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self.code(), 404 | 409)
     }
 
-    /// The API server asked for a pause. That says nothing about the object.
+    /// The API server asked for a pause, whatever the object.
     pub(crate) fn is_throttled(&self) -> bool {
         let Self::Api(kube::Error::Api(status)) = self else {
             return false;
@@ -107,16 +105,17 @@ impl WriteError {
     }
 }
 
-/// Sends a write and waits for its answer, not for ever.
-pub(crate) async fn perform(client: Client, mut write: Write, object: Object) -> Done {
+/// Sends a write and waits for its answer until the deadline.
+pub(crate) async fn perform(client: Client, mut write: Write) -> Done {
+    let object = write.object();
     let (verb, uid) = match &write {
-        Write::CreateProfile { .. } => (Verb::Create, Arc::default()),
-        Write::ReplaceProfile { uid, .. } => (Verb::Update, Arc::clone(uid)),
-        Write::ReleaseProfile { uid, .. } => (Verb::Release, Arc::clone(uid)),
-        Write::DeleteProfile { uid, .. } => (Verb::Delete, Arc::clone(uid)),
-        Write::TuningStatus { uid, .. } => (Verb::Status, Arc::clone(uid)),
-        Write::AgentUnresponsive { uid, .. } => (Verb::MarkUnresponsive, Arc::clone(uid)),
-        Write::Untaint { uid, .. } => (Verb::RemoveTaint, Arc::clone(uid)),
+        Write::CreateProfile { .. } => ("create", Arc::default()),
+        Write::ReplaceProfile { uid, .. } => ("update", Arc::clone(uid)),
+        Write::ReleaseProfile { uid, .. } => ("release", Arc::clone(uid)),
+        Write::DeleteProfile { uid, .. } => ("delete", Arc::clone(uid)),
+        Write::TuningStatus { uid, .. } => ("status", Arc::clone(uid)),
+        Write::AgentUnresponsive { uid, .. } => ("mark_unresponsive", Arc::clone(uid)),
+        Write::Untaint { uid, .. } => ("remove_taint", Arc::clone(uid)),
     };
     let announcements = match &mut write {
         Write::TuningStatus { announcements, .. } => std::mem::take(announcements),
@@ -131,8 +130,7 @@ pub(crate) async fn perform(client: Client, mut write: Write, object: Object) ->
         object,
         uid,
         verb,
-        sent,
-        answered: Instant::now(),
+        took: sent.elapsed(),
         result,
         announcements,
     }
@@ -171,7 +169,7 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
         } => {
             let body = body::released_profile(&uid, &seen, canary);
             let changed = profiles.patch(&node, &patch(), &Patch::Merge(body)).await?;
-            info!(node = &*node, "originals asked back");
+            info!(node = &*node, "release requested");
             Ok(Answer::profile(&changed))
         }
         Write::DeleteProfile { node, uid, seen } => {
@@ -206,7 +204,7 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
             seen,
             ready,
         } => {
-            let body = body::silent_agent(&node, &uid, &seen, &ready);
+            let body = body::unresponsive_agent(&node, &uid, &seen, &ready);
             let changed = profiles
                 .patch_status(&node, &patch().force(), &Patch::Apply(body))
                 .await?;
@@ -228,7 +226,7 @@ async fn send(client: Client, write: Write) -> kube::Result<Answer> {
             nodes
                 .patch_metadata(&node, &patch(), &Patch::Merge(body))
                 .await?;
-            info!(node = &*node, "startup taint taken off");
+            info!(node = &*node, "startup taint removed");
             Ok(Answer::Node)
         }
     }

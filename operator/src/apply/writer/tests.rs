@@ -1,13 +1,15 @@
 use kube::Config;
 use kube::core::Status;
-use nettune_crds::ProfileSysctl;
 use nettune_crds::Rule;
+use nettune_crds::{NodeNetworkProfileSpec, ProfileSysctl};
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::{body, watch};
+use crate::apply::backoff::LONGEST_WAIT;
+use crate::apply::body;
+use crate::watch;
 
-/// A writer whose writes stay under way: nobody asks for their answers, which the tests give.
+/// A writer whose writes stay in flight: the tests give the answers.
 fn writer() -> Writer {
     let nowhere = Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = Client::try_from(nowhere).unwrap();
@@ -39,8 +41,8 @@ fn change(value: &str) -> Write {
     }
 }
 
-/// Plans the write that brings this value until it is begun; how long that took.
-async fn begun(writer: &mut Writer, value: &str) -> Duration {
+/// Plans the write of this value until it starts, and returns how long that took.
+async fn starts(writer: &mut Writer, value: &str) -> Duration {
     let began = Instant::now();
     loop {
         let wake = writer.plan(vec![change(value)], Instant::now());
@@ -51,31 +53,29 @@ async fn begun(writer: &mut Writer, value: &str) -> Duration {
     }
 }
 
-/// The answer to it.
-fn answered(writer: &mut Writer, result: Result<Answer, WriteError>) {
+fn settles(writer: &mut Writer, result: Result<Answer, WriteError>) {
     let done = Done {
         object: Object::Profile("a".into()),
         uid: "of the profile".into(),
-        verb: Verb::Update,
-        sent: Instant::now(),
-        answered: Instant::now(),
+        verb: "update",
+        took: Duration::ZERO,
         result,
         announcements: Vec::new(),
     };
     writer.settle(done, &mut Cache::default());
 }
 
-fn kept(value: &str) -> Result<Answer, WriteError> {
+fn stored(value: &str) -> Result<Answer, WriteError> {
     let profile = body::new_profile("a", "of the node", &spec(value));
     Ok(Answer::Profile(Box::new(watch::profile(&profile))))
 }
 
-fn refused(code: u16) -> Result<Answer, WriteError> {
+fn rejected(code: u16) -> Result<Answer, WriteError> {
     let status = Status::failure("frozen today", "No").with_code(code);
     Err(kube::Error::Api(status.boxed()).into())
 }
 
-/// How long the same write waits each time, in milliseconds, when it is always answered so.
+/// How long the same write waits each time, in milliseconds, if it always gets this answer.
 async fn waits(
     writer: &mut Writer,
     value: &str,
@@ -84,35 +84,38 @@ async fn waits(
 ) -> Vec<u128> {
     let mut waits = Vec::new();
     for _ in 0..times {
-        waits.push(begun(writer, value).await.as_millis());
-        answered(writer, answer());
+        waits.push(starts(writer, value).await.as_millis());
+        settles(writer, answer());
     }
     waits
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_undoes_a_write_again_and_again_is_answered_later_and_later() {
+async fn write_that_is_undone_each_time_waits_longer_each_time() {
     let mut writer = writer();
-    let waited = waits(&mut writer, "1", 13, || kept("1")).await;
+    let waited = waits(&mut writer, "1", 13, || stored("1")).await;
     let first = [0, 0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800];
     assert_eq!(waited[..10], first);
     assert_eq!(waited[10..], [25_600, 51_200, 60_000]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_wish_waits_for_nothing() {
+async fn another_spec_does_not_wait() {
     let mut writer = writer();
-    waits(&mut writer, "1", 8, || kept("1")).await;
-    assert_eq!(waits(&mut writer, "2", 3, || kept("2")).await, [0, 0, 100]);
-    let refusals = waits(&mut writer, "3", 3, || refused(422)).await;
-    assert_eq!(refusals, [0, 100, 200]);
-    assert_eq!(waits(&mut writer, "4", 1, || refused(422)).await, [0]);
+    waits(&mut writer, "1", 8, || stored("1")).await;
+    assert_eq!(
+        waits(&mut writer, "2", 3, || stored("2")).await,
+        [0, 0, 100]
+    );
+    let rejections = waits(&mut writer, "3", 3, || rejected(422)).await;
+    assert_eq!(rejections, [0, 100, 200]);
+    assert_eq!(waits(&mut writer, "4", 1, || rejected(422)).await, [0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_reason_is_no_other_wish() {
+async fn changed_reason_is_not_another_spec() {
     let mut writer = writer();
-    waits(&mut writer, "1", 3, || kept("1")).await;
+    waits(&mut writer, "1", 3, || stored("1")).await;
     let mut reworded = change("1");
     if let Write::ReplaceProfile { spec, .. } = &mut reworded {
         Arc::make_mut(spec).sysctls[0].reason = "in other words".to_owned();
@@ -122,40 +125,40 @@ async fn another_reason_is_no_other_wish() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_left_a_write_alone_for_a_while_is_answered_at_once_again() {
+async fn wait_is_reset_after_a_time_without_writes() {
     let mut writer = writer();
-    waits(&mut writer, "1", 5, || kept("1")).await;
-    tokio::time::sleep(BACK_OFF.1 * 2).await;
-    assert_eq!(waits(&mut writer, "1", 2, || kept("1")).await, [0, 0]);
+    waits(&mut writer, "1", 5, || stored("1")).await;
+    tokio::time::sleep(LONGEST_WAIT * 2).await;
+    assert_eq!(waits(&mut writer, "1", 2, || stored("1")).await, [0, 0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_is_taken_and_changes_nothing_is_hardly_repeated() {
+async fn write_without_effect_is_repeated_rarely() {
     let mut writer = writer();
-    let waited = waits(&mut writer, "1", 6, || kept("other")).await;
+    let waited = waits(&mut writer, "1", 6, || stored("other")).await;
     assert_eq!(waited, [0, 5000, 10_000, 20_000, 40_000, 60_000]);
 }
 
 #[test]
-fn a_refusal_is_told_in_the_api_servers_words_and_not_at_any_length() {
-    let words = "ä".repeat(MOST_WORDS + 1);
-    let told = shortened(words);
-    assert_eq!(told.chars().count(), MOST_WORDS + 1);
-    assert!(told.ends_with("ä…"));
-    assert_eq!(shortened("frozen today".to_owned()), "frozen today");
+fn rejection_is_truncated() {
+    let words = "ä".repeat(REJECTION_MAX + 1);
+    let text = truncated(words);
+    assert_eq!(text.chars().count(), REJECTION_MAX + 1);
+    assert!(text.ends_with("ä…"));
+    assert_eq!(truncated("frozen today".to_owned()), "frozen today");
 }
 
 #[test]
-fn an_answer_that_keeps_another_value_is_told_apart_from_one_in_other_words() {
+fn answer_with_another_value_is_a_mismatch() {
     let answer = |value: &str| {
         let mut profile = body::new_profile("a", "of the node", &spec(value));
         profile.data["spec"]["sysctls"][0]["reason"] = "in other words".into();
         watch::profile(&profile)
     };
-    let wish = Some(spec("1"));
-    assert_eq!(kept_other(&answer("1"), &wish), None);
-    assert!(kept_other(&answer("2"), &wish).is_some());
-    assert_eq!(kept_other(&answer("2"), &None), None);
+    let desired = Some(spec("1"));
+    assert_eq!(mismatch(&answer("1"), &desired), None);
+    assert!(mismatch(&answer("2"), &desired).is_some());
+    assert_eq!(mismatch(&answer("2"), &None), None);
 }
 
 fn changes(nodes: usize) -> Vec<Write> {
@@ -182,7 +185,7 @@ async fn writes_in_flight_are_limited_and_start_in_order() {
     let mut writes = changes(40);
     writes.push(status);
     assert_eq!(writer.plan(writes, Instant::now()), None);
-    assert_eq!(writer.busy.len(), MOST_IN_FLIGHT);
+    assert_eq!(writer.busy.len(), CONCURRENCY);
     assert!(writer.busy.contains_key(&Object::Tuning("default".into())));
     let next = writer.queue.front().map(Write::object);
     assert_eq!(next, Some(Object::Profile("node-31".into())));
@@ -206,9 +209,9 @@ async fn no_write_starts_before_the_shared_instant() {
 async fn throttled_write_does_not_delay_its_object() {
     for code in [429, 503] {
         let mut writer = writer();
-        begun(&mut writer, "1").await;
-        answered(&mut writer, refused(code));
-        assert!(writer.holds.is_empty());
-        assert_eq!(begun(&mut writer, "1").await, Duration::ZERO);
+        starts(&mut writer, "1").await;
+        settles(&mut writer, rejected(code));
+        assert!(writer.backoffs.is_empty());
+        assert_eq!(starts(&mut writer, "1").await, Duration::ZERO);
     }
 }
