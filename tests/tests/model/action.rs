@@ -26,7 +26,7 @@ pub(crate) enum Action {
     WriteIsLost(usize, Object),
     WriteIsSlow(usize, Object),
     AgentDies(usize),
-    Reboots(usize),
+    Reboots(usize, &'static str, &'static str),
     NodeGoes(usize),
     Rival(usize, &'static str, &'static str),
     Fills(usize, u64),
@@ -58,7 +58,7 @@ impl Action {
                 | Self::WriteIsLost(..)
                 | Self::WriteIsSlow(..)
                 | Self::AgentDies(_)
-                | Self::Reboots(_)
+                | Self::Reboots(..)
                 | Self::NodeGoes(_)
                 | Self::Rival(..)
                 | Self::Fills(..)
@@ -109,7 +109,7 @@ impl std::fmt::Debug for Action {
                 )
             }
             Self::AgentDies(node) => write!(f, "FAULT: agent {} dies", NODES[*node]),
-            Self::Reboots(node) => write!(f, "FAULT: node {} boots again", NODES[*node]),
+            Self::Reboots(node, ..) => write!(f, "FAULT: node {} boots again", NODES[*node]),
             Self::NodeGoes(node) => write!(f, "FAULT: node {} is deleted", NODES[*node]),
             Self::Rival(node, key, value) => {
                 write!(

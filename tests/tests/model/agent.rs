@@ -14,7 +14,7 @@ use nettune_crds::{NodeNetworkProfileStatus, ProfileFacts};
 use nettune_reconcile::desired::{DesiredState, Revision, Source, Task};
 use nettune_reconcile::effect::{Effect, Persisted};
 use nettune_reconcile::memory::Memory;
-use nettune_reconcile::observed::{Content, Machine, ObservedState, Seen};
+use nettune_reconcile::observed::{Content, Counts, Machine, ObservedState, Seen};
 use nettune_reconcile::outcome::KeyReport;
 
 use nettune_reconcile::step::{keys_to_look_at, step};
@@ -22,11 +22,11 @@ use nettune_sizing::{KernelVersion, SysctlKey};
 use serde_json::{Value, json};
 
 use crate::api::{Profile, uid};
-use crate::host::{Disk, Host, Hosts, Kernel};
+use crate::host::{Disk, Held, Host, Hosts, Kernel};
 use crate::intern::Interned;
 use crate::leader::{NOW, boot_id, reckon};
 use crate::rules;
-use crate::setup::Planted;
+use crate::setup::Mutation;
 
 /// The agent's process.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -37,8 +37,6 @@ pub(crate) struct Process {
     /// The profile as its watch or the answer to its own write brought it.
     pub(crate) profile: Option<Interned<Profile>>,
     rested: Option<Rested>,
-    /// Only a shell with a planted fault holds back what is to be saved.
-    unsaved: Option<Persisted>,
 }
 
 /// What was found when nothing was left to do.
@@ -56,21 +54,22 @@ const MOST_EFFECTS: usize = 100;
 impl Hosts {
     /// The agent is started: of another boot only the goal counts.
     pub(crate) fn start(&self, host: &mut Host) {
-        let disk = &host.disk;
-        let persisted = if disk.boot == host.kernel.boot {
-            disk.persisted.clone()
-        } else {
-            Persisted {
-                source: disk.persisted.source.clone(),
+        let mut persisted = host.disk.persisted.clone();
+        let keeps = self.mutation == Some(Mutation::RebootedAgentKeepsRecords);
+        if host.disk.boot != host.kernel.boot && !keeps {
+            persisted = Persisted {
+                source: persisted.source,
                 ..Persisted::default()
-            }
-        };
+            };
+        }
+        if self.mutation == Some(Mutation::RestartedAgentForgetsOriginals) {
+            persisted.records.clear();
+        }
         host.process = Some(self.processes.put(Process {
             source: persisted.source.clone(),
             memory: Memory::new(persisted),
             profile: None,
             rested: None,
-            unsaved: None,
         }));
     }
 
@@ -132,12 +131,11 @@ impl Hosts {
         };
         let mut process = Process::clone(process);
         let goal = goal(&process);
-        let live = live(&host.kernel, &goal, &process.memory);
+        let live = self.look(&host.kernel, &goal, &process.memory);
         let step = step(&goal, &live, &process.memory, NOW);
         let is_rest = matches!(step.effect, Effect::Rest { .. });
         match &step.effect {
             Effect::Rest { .. } => {
-                self.save(host, &mut process);
                 process.rested = Some(Rested {
                     revision: goal.revision().cloned(),
                     task: goal.task,
@@ -145,12 +143,7 @@ impl Hosts {
                     released: step.released,
                 });
             }
-            Effect::Persist(persisted) => {
-                process.unsaved = Some(persisted.clone());
-                if self.planted != Some(Planted::SavesAfterWriting) {
-                    self.save(host, &mut process);
-                }
-            }
+            Effect::Persist(persisted) => self.save(host, persisted),
             Effect::Set(key, value) => self.write(host, &goal, key, value.clone().into()),
             Effect::Clear(key) => self.write(host, &goal, key, Content::Empty),
         }
@@ -160,16 +153,42 @@ impl Hosts {
         is_rest
     }
 
-    fn save(&self, host: &mut Host, process: &mut Process) {
-        let Some(mut persisted) = process.unsaved.take() else {
-            return;
+    fn look(&self, kernel: &Kernel, goal: &DesiredState, memory: &Memory) -> ObservedState {
+        let trusts = self.mutation == Some(Mutation::AgentTrustsItsWrites);
+        let content = |held: &Held| match &held.written {
+            Some(written) if trusts => written.clone(),
+            _ => held.content.clone(),
         };
-        if self.planted == Some(Planted::ForgetsOriginals) {
-            persisted
-                .records
-                .values_mut()
-                .for_each(|record| record.original = None);
+        let seen = |key: SysctlKey| {
+            let held = kernel.keys.get(&key);
+            let seen = held.map_or(Seen::Missing, |held| Seen::Content(content(held)));
+            (key, seen)
+        };
+        let mut counts = kernel.counts;
+        if self.mutation == Some(Mutation::AgentTakesTablesForEmpty) {
+            counts = Counts {
+                neighbors_ipv4: Some(0),
+                neighbors_ipv6: Some(0),
+                conntrack: Some(0),
+            };
         }
+        ObservedState {
+            wall: Timestamp::UNIX_EPOCH,
+            initial_namespace: true,
+            keys: keys_to_look_at(goal, memory)
+                .into_iter()
+                .map(seen)
+                .collect(),
+            counts,
+            overflows: kernel.overflows,
+            machine: Machine {
+                cores: CORES,
+                kernel: KernelVersion::parse(RELEASE).ok(),
+            },
+        }
+    }
+
+    fn save(&self, host: &mut Host, persisted: &Persisted) {
         let mut kernel = Kernel::clone(&host.kernel);
         for (key, held) in &mut kernel.keys {
             // What is not on disk any more is over: the next write is a first one.
@@ -180,7 +199,7 @@ impl Hosts {
         host.kernel = self.kernels.put(kernel);
         host.disk = self.disks.put(Disk {
             boot: host.kernel.boot,
-            persisted,
+            persisted: persisted.clone(),
         });
     }
 
@@ -188,7 +207,7 @@ impl Hosts {
         let mut kernel = Kernel::clone(&host.kernel);
         if let Some(held) = kernel.keys.get_mut(key) {
             held.original.get_or_insert_with(|| held.content.clone());
-            (held.content, held.ours) = (to, true);
+            (held.content, held.written) = (to.clone(), Some(to));
         }
         let broken = rules::of_write(goal, key, &host.kernel, &kernel, &host.disk.persisted);
         host.broken = host.broken.or(broken);
@@ -230,28 +249,6 @@ fn goal(process: &Process) -> DesiredState {
     source.map_or_else(DesiredState::default, |source| {
         DesiredState::read(source).expect("a profile of the planner can be read")
     })
-}
-
-fn live(kernel: &Kernel, goal: &DesiredState, memory: &Memory) -> ObservedState {
-    let seen = |key: SysctlKey| {
-        let held = kernel.keys.get(&key);
-        let seen = held.map_or(Seen::Missing, |held| Seen::Content(held.content.clone()));
-        (key, seen)
-    };
-    ObservedState {
-        wall: Timestamp::UNIX_EPOCH,
-        initial_namespace: true,
-        keys: keys_to_look_at(goal, memory)
-            .into_iter()
-            .map(seen)
-            .collect(),
-        counts: kernel.counts,
-        overflows: kernel.overflows,
-        machine: Machine {
-            cores: CORES,
-            kernel: KernelVersion::parse(RELEASE).ok(),
-        },
-    }
 }
 
 /// Of every node.

@@ -63,19 +63,19 @@ pub(crate) struct Pools {
     pub(crate) tunings: Pool<Tuning>,
     pub(crate) profiles: Pool<Profile>,
     changed: Memo<(Interned<Profile>, Interned<Flight>), Found>,
-    told: Memo<(Interned<Profile>, Interned<Process>, u8), Interned<Profile>>,
+    reported: Memo<(Interned<Profile>, Interned<Process>, u8), Interned<Profile>>,
 }
 
 impl Pools {
     /// A profile with the status that an agent in this boot has reported.
-    pub(crate) fn told(
+    pub(crate) fn reported(
         &self,
         profile: &Interned<Profile>,
         (agent, boot): (&Interned<Process>, u8),
         status: &Value,
     ) -> Interned<Profile> {
         let key = (profile.clone(), agent.clone(), boot);
-        self.told.get(&key, |(profile, ..)| {
+        self.reported.get(&key, |(profile, ..)| {
             self.profiles.put(Profile {
                 status: status.clone(),
                 ..Profile::clone(profile)

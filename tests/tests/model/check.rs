@@ -13,7 +13,7 @@ use crate::setup::Setup;
 use crate::state::{State, summary};
 
 /// More states than any model here has.
-const MOST_STATES: usize = 5_000_000;
+const MOST_STATES: usize = 1_000_000;
 
 /// Goes through every state of a model. Returns what does not hold, with the shortest way there.
 pub(crate) fn explore(name: &str, setup: Setup) -> Vec<String> {
@@ -73,7 +73,7 @@ fn circle(model: &Cluster) -> Option<String> {
         if circle.contains(&state.fingerprint()) {
             let around = around(model, &state, &circle);
             return Some(format!(
-                "does not hold: it has an end\n{}\n    and from there round and round:\n{}",
+                "does not hold: every run ends\n{}\n    and from there round and round:\n{}",
                 lines(&path),
                 lines(&around)
             ));

@@ -2,13 +2,13 @@
 
 use std::sync::Mutex;
 
-use nettune_reconcile::observed::{Content, Counts, OverflowCounters};
-use nettune_sizing::{SysctlKey, Value};
+use nettune_reconcile::observed::{Counts, OverflowCounters};
+use nettune_sizing::SysctlKey;
 use stateright::{Model, Property};
 
 use crate::action::Action;
 use crate::api::{Api, Node, Pools, Tuning};
-use crate::host::{Held, Hosts, Kernel};
+use crate::host::{Held, Hosts, Kernel, content};
 use crate::leader::Leaders;
 use crate::liveness::Step;
 use crate::rules;
@@ -16,11 +16,13 @@ use crate::setup::Setup;
 use crate::state::{Reach, State, fingerprint};
 
 mod nodes;
-mod steps;
+pub(crate) mod steps;
 mod time;
 
 /// More generations of a profile than any model here needs.
 const MOST_GENERATIONS: i64 = 10;
+
+const MOST_STEPS_TO_SETTLE: usize = 1000;
 
 /// More profiles of one name than any model here needs.
 const MOST_LIVES: u8 = 6;
@@ -38,8 +40,8 @@ impl Cluster {
     pub(crate) fn new(setup: Setup) -> Self {
         Self {
             pools: Pools::default(),
-            leaders: Leaders::new(&setup.specs, setup.statuses, setup.longest),
-            hosts: Hosts::new(setup.fine, setup.longest, setup.planted),
+            leaders: Leaders::new(&setup),
+            hosts: Hosts::new(&setup),
             calm: Mutex::default(),
             setup,
         }
@@ -50,7 +52,7 @@ impl Cluster {
             let key = SysctlKey::parse(name).expect("a key of the allow-list");
             let held = Held {
                 content: content(value),
-                ours: false,
+                written: None,
                 original: None,
             };
             (key, held)
@@ -105,13 +107,15 @@ impl Cluster {
     }
 
     /// The same cluster when nothing is left to do: the first step that there is, again and again.
+    /// With some mutations there is no end of that.
     fn settled(&self) -> State {
         let mut state = self.untouched();
-        loop {
+        for _ in 0..MOST_STEPS_TO_SETTLE {
             let next = self.calm_steps(&state).next();
-            let Some(next) = next else { return state };
+            let Some(next) = next else { break };
             state = next;
         }
+        state
     }
 
     pub(crate) fn calm_steps<'a>(&'a self, state: &'a State) -> impl Iterator<Item = State> + 'a {
@@ -134,12 +138,9 @@ impl Cluster {
             .by_ref()
             .map(|tuning| &self.setup.specs[tuning.spec]);
         let owner = specs.max_by_key(|spec| spec["priority"].as_i64().unwrap_or(0));
-        let wanted = owner.and_then(|spec| spec["sysctls"].as_array());
         let holds = self.setup.sysctls.iter().all(|(key, booted)| {
-            let mut named = wanted.into_iter().flatten();
-            let wanted = named.find(|named| named["name"] == *key);
-            let wanted = wanted.and_then(|wanted| wanted["value"].as_str());
-            state.holds(at, key) == Some(wanted.unwrap_or(booted))
+            let wanted = owner.and_then(|spec| wanted(spec, key));
+            state.holds(at, key) == Some(wanted.as_deref().unwrap_or(booted))
         });
         let said = profile.is_none_or(|profile| profile.is_ready());
         holds && said && profile.is_some() == owner.is_some()
@@ -150,8 +151,21 @@ impl Cluster {
     }
 }
 
-fn content(value: &str) -> Content {
-    Value::parse(value).map_or(Content::Empty, Content::Value)
+/// What a tuning wants of a key.
+fn wanted(spec: &serde_json::Value, key: &str) -> Option<String> {
+    let thresholds = &spec["neighbors"]["thresholds"];
+    let number = match key.rsplit('.').next()? {
+        "gc_thresh1" => &thresholds["gcThresh1"],
+        "gc_thresh2" => &thresholds["gcThresh2"],
+        "gc_thresh3" => &thresholds["gcThresh3"],
+        "nf_conntrack_max" => &spec["conntrack"]["minEntries"],
+        _ => {
+            let named = spec["sysctls"].as_array()?;
+            let named = named.iter().find(|named| named["name"] == key)?;
+            return named["value"].as_str().map(str::to_owned);
+        }
+    };
+    number.as_u64().map(|number| number.to_string())
 }
 
 impl Model for Cluster {
@@ -159,11 +173,7 @@ impl Model for Cluster {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        // What a planted fault breaks may be broken on the way to rest already.
-        vec![match self.setup.planted {
-            Some(_) => self.untouched(),
-            None => self.settled(),
-        }]
+        vec![self.settled()]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -194,17 +204,12 @@ impl Model for Cluster {
         Some(next)
     }
 
-    fn within_boundary(&self, state: &State) -> bool {
-        let mut profiles = state.api.profiles.iter().flatten();
-        profiles.all(|profile| profile.generation <= self.setup.most_generations)
-    }
-
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("the rules are kept", |_, state: &State| {
                 state.broken.is_none()
             }),
-            Property::always("statuses tell the truth", |_, state: &State| {
+            Property::always("statuses are true", |_, state: &State| {
                 let mut profiles = state.api.profiles.iter().flatten();
                 profiles.all(|profile| rules::tells_the_truth(profile))
             }),

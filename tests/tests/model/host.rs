@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nettune_reconcile::effect::Persisted;
 use nettune_reconcile::observed::{Content, Counts, OverflowCounters};
-use nettune_sizing::SysctlKey;
+use nettune_sizing::{SysctlKey, Value as SysctlValue};
 use serde_json::Value;
 
 use crate::agent::Process;
@@ -15,7 +15,7 @@ use crate::api::Found;
 use crate::intern::{Interned, Memo, Pool};
 use crate::leader::{NOW, reckon};
 use crate::rules;
-use crate::setup::Planted;
+use crate::setup::{Mutation, Setup};
 
 /// The sysctls of one boot.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -30,10 +30,30 @@ pub(crate) struct Kernel {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Held {
     pub(crate) content: Content,
-    /// Whether the agent wrote it.
-    pub(crate) ours: bool,
+    /// What the agent wrote last.
+    pub(crate) written: Option<Content>,
     /// What it held before the agent wrote it for the first time.
     pub(crate) original: Option<Content>,
+}
+
+impl Kernel {
+    /// Another program than the agent has set a key.
+    pub(crate) fn hold(&mut self, name: &str, value: &str) {
+        let held = self.keys.iter_mut().find(|(key, _)| key.name() == name);
+        if let Some((_, held)) = held {
+            held.content = content(value);
+        }
+    }
+}
+
+pub(crate) fn content(value: &str) -> Content {
+    SysctlValue::parse(value).map_or(Content::Empty, Content::Value)
+}
+
+impl Held {
+    pub(crate) fn is_ours(&self) -> bool {
+        self.written.as_ref() == Some(&self.content)
+    }
 }
 
 /// What the agent has saved.
@@ -66,7 +86,7 @@ pub(crate) struct Hosts {
     /// One effect is one action; else all effects up to a rest are.
     pub(crate) fine: bool,
     pub(crate) longest: Duration,
-    pub(crate) planted: Option<Planted>,
+    pub(crate) mutation: Option<Mutation>,
     pub(crate) kernels: Pool<Kernel>,
     pub(crate) disks: Pool<Disk>,
     pub(crate) processes: Pool<Process>,
@@ -79,11 +99,11 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    pub(crate) fn new(fine: bool, longest: Duration, planted: Option<Planted>) -> Self {
+    pub(crate) fn new(setup: &Setup) -> Self {
         Self {
-            fine,
-            longest,
-            planted,
+            fine: setup.fine,
+            longest: setup.longest,
+            mutation: setup.mutation,
             kernels: Pool::default(),
             disks: Pool::default(),
             processes: Pool::default(),

@@ -8,11 +8,13 @@ use nettune_crds::{NodeNetworkProfile, NodeNetworkTuning, NodeNetworkTuningSpec}
 use nettune_planner::{
     Cache, Kind, Memory, Mono, Now, ObservedNode, PlannedProfile, PlannedTuning, decide,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::api::{Api, NODES, Node, Profile, TUNINGS, Tuning, uid};
+use crate::cluster::steps::MINUTE;
 use crate::flight::{Flight, Object};
 use crate::intern::{Interned, Memo, Pool};
+use crate::setup::{Mutation, Setup};
 
 /// The present of every process: what it remembers is reckoned from here.
 pub(crate) const NOW: Mono = Mono::at(Duration::from_secs(1_000_000));
@@ -52,6 +54,7 @@ pub(crate) struct Leaders {
     specs: Vec<NodeNetworkTuningSpec>,
     /// Whether the status of tunings is written too.
     statuses: bool,
+    mutation: Option<Mutation>,
     /// No longer ago than this is told apart.
     longest: Duration,
     memories: Pool<Memory>,
@@ -61,14 +64,15 @@ pub(crate) struct Leaders {
 }
 
 impl Leaders {
-    pub(crate) fn new(specs: &[Value], statuses: bool, longest: Duration) -> Self {
-        let specs = specs.iter().cloned();
+    pub(crate) fn new(setup: &Setup) -> Self {
+        let specs = setup.specs.iter().cloned();
         Self {
             specs: specs
                 .map(|spec| serde_json::from_value(spec).expect("a tuning's spec"))
                 .collect(),
-            statuses,
-            longest,
+            statuses: setup.statuses,
+            mutation: setup.mutation,
+            longest: setup.longest,
             memories: Pool::default(),
             flights: Pool::default(),
             decided: Memo::default(),
@@ -113,8 +117,20 @@ impl Leaders {
             wall: Timestamp::UNIX_EPOCH,
         };
         let mut decision = decide(world, memory, now);
-        reckon(decision.memory.moments_mut(), Duration::ZERO, self.longest);
-        let wanted = |flight: &Flight| self.statuses || matches!(flight.object, Object::Profile(_));
+        let is_new = *memory == Memory::default();
+        let passed = match self.mutation {
+            Some(Mutation::NewLeaderAssumesAllPassed) if is_new => MINUTE,
+            _ => Duration::ZERO,
+        };
+        reckon(decision.memory.moments_mut(), passed, self.longest);
+        let once = self.mutation == Some(Mutation::WritesTuningStatusOnce);
+        let wanted = |flight: &Flight| match flight.object {
+            Object::Profile(_) => true,
+            Object::Tuning(at) => {
+                let tuning = view.tunings[at].as_ref();
+                self.statuses && (!once || tuning.is_some_and(|tuning| tuning.status.is_null()))
+            }
+        };
         let flights = decision
             .writes
             .into_iter()
@@ -155,7 +171,10 @@ impl Leaders {
     }
 
     fn tuning(&self, name: &str, tuning: &Interned<Tuning>) -> NodeNetworkTuning {
-        let spec = self.specs.get(tuning.spec).cloned().unwrap_or_default();
+        let mut spec = self.specs.get(tuning.spec).cloned().unwrap_or_default();
+        if self.mutation == Some(Mutation::IgnoresPriority) {
+            spec.priority = 0;
+        }
         let mut object = NodeNetworkTuning::new(name, spec);
         object.metadata.uid = Some(uid(name, tuning.life));
         object.metadata.generation = i64::try_from(tuning.spec).ok();

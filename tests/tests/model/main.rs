@@ -18,18 +18,7 @@ mod host;
 mod intern;
 mod leader;
 mod liveness;
+mod models;
 mod rules;
 mod setup;
-mod specs;
 mod state;
-
-/// What is gone through.
-mod models {
-    mod kernel;
-    mod leaders;
-    mod nodes;
-    mod planted;
-    mod release;
-    mod rollout;
-    mod watches;
-}

@@ -58,7 +58,10 @@ pub(crate) fn of_write(
         return Some("no limit is lowered below twice what its table holds");
     }
     let held = before.keys.get(key)?;
-    if is_lowered && matches!(goal.values.get(key), Some(DesiredValue::AtLeast(_))) && !held.ours {
+    if is_lowered
+        && matches!(goal.values.get(key), Some(DesiredValue::AtLeast(_)))
+        && !held.is_ours()
+    {
         return Some("under AtLeast only what nettune wrote is lowered");
     }
     let original = held.original.as_ref().unwrap_or(&held.content);
@@ -71,7 +74,7 @@ pub(crate) fn of_write(
     let is_of_table = IPV4.contains(&key);
     if goes_back && !is_of_table {
         let after = &after.keys.get(key)?.content;
-        if !held.ours {
+        if !held.is_ours() {
             return Some("only nettune's own value is replaced by the original");
         }
         if *after != least(key, original) {

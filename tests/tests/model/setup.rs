@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::check::explore;
 use crate::cluster::Cluster;
 use crate::state::State;
 
@@ -37,18 +36,15 @@ pub(crate) struct Setup {
     /// may be slow for as long as it likes.
     pub(crate) prompt: bool,
     /// A value that cuts a node off.
-    pub(crate) deadly: Option<(&'static str, &'static str)>,
+    pub(crate) harmful: Option<(&'static str, &'static str)>,
     /// On how many nodes that value may ever be.
     pub(crate) most_cut_off: usize,
     /// No longer ago than this is told apart: as long as the longest that is waited for.
     pub(crate) longest: Duration,
-    /// Runs are followed up to this generation of a profile. Leaders that see a change one after the
-    /// other write over each other for as long as the slower one does not get to see it.
-    pub(crate) most_generations: i64,
     /// Whether everything is as it should be once nothing is left to do.
     pub(crate) right: fn(&Cluster, &State) -> bool,
-    /// A fault of the shell that must be found.
-    pub(crate) planted: Option<Planted>,
+    /// A bug of the shell that must be found.
+    pub(crate) mutation: Option<Mutation>,
 }
 
 impl Default for Setup {
@@ -67,12 +63,11 @@ impl Default for Setup {
             statuses: false,
             late_answers: false,
             prompt: false,
-            deadly: None,
+            harmful: None,
             most_cut_off: 0,
             longest: Duration::from_secs(60),
-            most_generations: i64::MAX,
             right: Cluster::holds_what_is_wanted,
-            planted: None,
+            mutation: None,
         }
     }
 }
@@ -97,21 +92,6 @@ impl Setup {
             most_faults,
             ..self
         }
-    }
-
-    /// Goes through every state, in which nothing may be found.
-    pub(crate) fn holds(self, name: &str) {
-        let violations = explore(name, self);
-        assert!(violations.is_empty(), "{}", violations.join("\n\n"));
-    }
-
-    /// Goes through a model with a planted fault, which must be found as a breach of this rule.
-    pub(crate) fn breaks(self, name: &str, rule: &str) {
-        let found = explore(name, self).join("\n\n");
-        assert!(
-            found.contains(rule),
-            "{name}: the planted fault was not found: {found}"
-        );
     }
 }
 
@@ -140,8 +120,8 @@ pub(crate) enum Fault {
     WriteIsSlow,
     /// An agent is killed; the next one begins.
     AgentDies,
-    /// A machine boots again.
-    Reboot,
+    /// A machine boots again, and with this value.
+    Reboot(&'static str, &'static str),
     /// A Node is deleted.
     NodeGoes,
     /// Somebody else sets a sysctl.
@@ -150,15 +130,23 @@ pub(crate) enum Fault {
     Fills(u64),
 }
 
-/// A fault that is planted in the shell around the product's functions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Planted {
-    /// Leaders do not say which version their writes were decided on.
-    LeadersWriteWithoutVersion,
-    /// Nor do agents say which one they report on.
-    AgentsWriteWithoutVersion,
-    /// What is saved holds no originals.
-    ForgetsOriginals,
-    /// What is to be saved is saved when nothing is left to do: after the writes.
-    SavesAfterWriting,
+/// A bug in the shell around the product's functions, which the checker must find.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Mutation {
+    RestartedAgentForgetsOriginals,
+    RebootedAgentKeepsRecords,
+    AgentTakesTablesForEmpty,
+    /// It does not read again what it has written.
+    AgentTrustsItsWrites,
+    ReportsWithoutVersion,
+    ReplacesWithoutVersion,
+    ReleasesWithoutVersion,
+    LostWriteIsNotRetried,
+    /// A new leader believes that everything has been for a minute as it finds it.
+    NewLeaderAssumesAllPassed,
+    /// Each time that a leader decides, a minute has passed for it.
+    CountsDecisionsAsTime,
+    RelistKeepsDeletedProfiles,
+    IgnoresPriority,
+    WritesTuningStatusOnce,
 }

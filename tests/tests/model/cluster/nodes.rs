@@ -6,8 +6,8 @@ use nettune_reconcile::observed::Counts;
 
 use crate::action::Action;
 use crate::api::{NODES, Node};
-use crate::cluster::{Cluster, content};
-use crate::setup::Planted;
+use crate::cluster::Cluster;
+use crate::setup::Mutation;
 use crate::state::{Reach, State};
 
 /// After at most this long a node that is cut off is not Ready any more: the node controller's grace
@@ -38,15 +38,18 @@ impl Cluster {
             Action::AgentReports(_) => {
                 let status = self.hosts.report(host).filter(|_| is_reached)?;
                 let process = host.process.as_ref()?;
-                let is_conditional = self.setup.planted != Some(Planted::AgentsWriteWithoutVersion);
-                if is_conditional && process.profile != *profile {
+                let is_conditional = self.setup.mutation != Some(Mutation::ReportsWithoutVersion);
+                let is_current = process.profile == *profile;
+                if is_conditional && !is_current {
                     // Refused; the watch brings what there is.
                     return None;
                 }
                 let by = (process, host.kernel.boot);
-                let told = self.pools.told(profile.as_ref()?, by, &status);
-                *profile = Some(told.clone());
-                self.hosts.answer(host, &told);
+                let reported = self.pools.reported(profile.as_ref()?, by, &status);
+                *profile = Some(reported.clone());
+                if is_current {
+                    self.hosts.answer(host, &reported);
+                }
             }
             Action::ProfileIsCollected(_) => {
                 let owner = profile.as_ref()?.owner;
@@ -69,10 +72,11 @@ impl Cluster {
                 next.reach[at] = Reach::Reached;
             }
             Action::AgentDies(_) => self.hosts.start(host),
-            Action::Reboots(_) => {
+            Action::Reboots(_, key, value) => {
                 let node = next.api.nodes[at].as_mut()?;
                 node.boot += 1;
-                let kernel = self.kernel(node.boot);
+                let mut kernel = self.kernel(node.boot);
+                kernel.hold(key, value);
                 self.hosts.reboot(host, kernel);
             }
             Action::NodeGoes(_) => {
@@ -80,13 +84,7 @@ impl Cluster {
                 next.api.nodes[at].take()?;
             }
             Action::Rival(_, key, value) => {
-                self.hosts.disturb(host, |kernel| {
-                    for (own, held) in &mut kernel.keys {
-                        if own.name() == key {
-                            (held.content, held.ours) = (content(value), false);
-                        }
-                    }
-                });
+                self.hosts.disturb(host, |kernel| kernel.hold(key, value));
                 self.strike(next, at);
             }
             Action::Fills(_, count) => {
@@ -103,13 +101,13 @@ impl Cluster {
         Some(())
     }
 
-    /// Where the deadly value is, a node is soon not reached any more.
+    /// Where the harmful value is, a node is soon not reached any more.
     fn strike(&self, next: &mut State, at: usize) {
-        let Some((key, value)) = self.setup.deadly else {
+        let Some((key, value)) = self.setup.harmful else {
             return;
         };
-        let is_deadly = next.holds(at, key) == Some(value);
-        match (is_deadly, next.reach[at]) {
+        let is_harmful = next.holds(at, key) == Some(value);
+        match (is_harmful, next.reach[at]) {
             (true, Reach::Reached) => {
                 next.struck[at] = true;
                 next.reach[at] = Reach::Fading(GRACE);

@@ -1,12 +1,17 @@
 //! What can happen in a state, and where it leads.
 
+use std::time::Duration;
+
 use crate::action::{Action, Answer, Kind};
 use crate::api::Tuning;
 use crate::cluster::Cluster;
-use crate::flight::{Flight, Object};
+use crate::flight::{Change, Flight, Object};
 use crate::intern::Interned;
-use crate::setup::{Fault, Input, Planted};
+use crate::setup::{Fault, Input, Mutation};
 use crate::state::{Reach, State};
+
+/// How long a node must be Ready in these models.
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 impl Cluster {
     /// What happens by itself.
@@ -65,7 +70,9 @@ impl Cluster {
                     actions.extend(state.in_flight().map(slow));
                 }
                 Fault::AgentDies => actions.extend(nodes.clone().map(Action::AgentDies)),
-                Fault::Reboot => actions.extend(nodes.clone().map(Action::Reboots)),
+                Fault::Reboot(key, value) => {
+                    actions.extend(nodes.clone().map(|node| Action::Reboots(node, key, value)));
+                }
                 Fault::NodeGoes => actions.extend(nodes.clone().map(Action::NodeGoes)),
                 Fault::Rival(key, value) => {
                     actions.extend(nodes.clone().map(|node| Action::Rival(node, key, value)));
@@ -119,7 +126,17 @@ impl Cluster {
             next.faults_left = state.faults_left.checked_sub(1)?;
         }
         match *action {
-            Action::LeaderSees(leader, kind) => next.leader_sees(leader, kind),
+            Action::LeaderSees(leader, kind) => {
+                let keeps = self.setup.mutation == Some(Mutation::RelistKeepsDeletedProfiles);
+                let known = next.leaders[leader].view.profiles.clone();
+                next.leader_sees(leader, kind);
+                if keeps && kind == Kind::Profiles {
+                    let view = &mut next.leaders[leader].view.profiles;
+                    for (profile, known) in view.iter_mut().zip(known) {
+                        *profile = profile.take().or(known);
+                    }
+                }
+            }
             Action::LeaderDecides(leader) => {
                 let leader = &mut next.leaders[leader];
                 // Only one whose view is whole knows what people have done.
@@ -148,9 +165,17 @@ impl Cluster {
                 next.leaders.insert(at, self.leaders.begin(&next.api));
             }
             Action::SecondLeader => next.leaders.push(self.leaders.begin(&next.api)),
-            Action::LeaderIsWoken(leader) => next.leaders[leader].due = true,
+            Action::LeaderIsWoken(leader) => {
+                let leader = &mut next.leaders[leader];
+                leader.due = true;
+                if self.setup.mutation == Some(Mutation::CountsDecisionsAsTime) {
+                    self.leaders.pass(leader, MINUTE);
+                }
+            }
             Action::WriteIsLost(leader, object) => {
-                next.leaders[leader].give_up(object)?;
+                let leader = &mut next.leaders[leader];
+                leader.give_up(object)?;
+                leader.due = self.setup.mutation != Some(Mutation::LostWriteIsNotRetried);
             }
             Action::WriteIsSlow(leader, object) => {
                 let flight = next.leaders[leader].give_up(object)?;
@@ -163,7 +188,7 @@ impl Cluster {
             | Action::NodeIsCutOff(node)
             | Action::NodeComesBack(node)
             | Action::AgentDies(node)
-            | Action::Reboots(node)
+            | Action::Reboots(node, ..)
             | Action::NodeGoes(node)
             | Action::Rival(node, ..)
             | Action::Fills(node, _) => self.on_node(&mut next, node, action)?,
@@ -182,7 +207,13 @@ impl Cluster {
     }
 
     fn land(&self, next: &mut State, flight: &Interned<Flight>) -> bool {
-        let conditional = self.setup.planted != Some(Planted::LeadersWriteWithoutVersion);
+        let conditional = match flight.change {
+            Change::Replace { .. } => self.setup.mutation != Some(Mutation::ReplacesWithoutVersion),
+            Change::Release { .. } | Change::Delete => {
+                self.setup.mutation != Some(Mutation::ReleasesWithoutVersion)
+            }
+            _ => true,
+        };
         let life = next.unused_life(flight);
         let before = next.version_of_spec(flight.object);
         let is_done = next.api.land(flight, life, &self.pools, conditional);
@@ -191,7 +222,7 @@ impl Cluster {
         {
             // A profile that is made takes nothing's place.
             let is_behind = before.is_some() && flight.after < next.written_after[at];
-            let broken = is_behind.then_some("no write undoes what was decided later");
+            let broken = is_behind.then_some("no write undoes a later decision");
             next.broken = next.broken.or(broken);
             next.written_after[at] = flight.after;
         }

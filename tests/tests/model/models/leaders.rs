@@ -1,79 +1,58 @@
-//! Leaders that die, two at a time, and writes that are lost, slow or held back.
+//! Leaders that die, two at a time, whose watches lag, and writes that are lost or arrive late.
 
-use crate::setup::{Fault, Input, Setup};
-use crate::specs::waves;
+use super::{ENDS, RIGHT, STALE, check, waves};
+use crate::setup::{Fault, Input, Mutation, Setup};
 
-/// One change of a value on two nodes.
-fn change() -> Setup {
-    Setup::new([waves("1024"), waves("4096")], [Input::Tunes(0, 1)])
-}
-
-/// The only tuning is deleted.
-fn deletion() -> Setup {
-    Setup::new([waves("1024")], [Input::Deletes(0)])
-}
-
-/// The only tuning of one node is deleted, and another one comes in its place.
-fn return_of_a_tuning() -> Setup {
-    let inputs = [Input::Deletes(0), Input::Tunes(0, 1)];
-    Setup {
+#[test]
+fn writes_of_an_earlier_change_arrive_late() {
+    let model = || Setup {
         nodes: 1,
-        ..Setup::new([waves("1024"), waves("4096")], inputs)
-    }
-}
-
-#[test]
-fn leaders_die_at_any_step_and_answers_come_late() {
-    Setup {
-        late_answers: true,
-        ..change().with(2, [Fault::LeaderDies, Fault::WriteIsLost])
-    }
-    .holds("rollout; leaders die, writes are lost");
-}
-
-#[test]
-fn two_leaders_for_a_while() {
-    let model = change().with(1, [Fault::SecondLeader]);
-    model.holds("rollout; two leaders");
-}
-
-#[test]
-fn two_leaders_and_another_change() {
-    let inputs = [Input::Tunes(0, 1), Input::Tunes(0, 2)];
-    Setup {
-        nodes: 1,
-        ..Setup::new([waves("1024"), waves("4096"), waves("8192")], inputs)
-            .with(1, [Fault::SecondLeader])
-    }
-    .holds("rollout; another change, two leaders");
-}
-
-#[test]
-fn two_leaders_while_a_tuning_goes() {
-    let model = deletion().with(1, [Fault::SecondLeader]);
-    model.holds("release; two leaders");
-}
-
-#[test]
-fn two_leaders_while_a_tuning_goes_and_comes_back() {
-    let model = return_of_a_tuning().with(1, [Fault::SecondLeader]);
-    model.holds("release; the tuning comes back, two leaders");
-}
-
-#[test]
-fn writes_arrive_that_their_leader_waits_for_no_longer() {
-    let model = change().with(2, [Fault::WriteIsSlow]);
-    model.holds("rollout; writes are slow");
-}
-
-#[test]
-fn writes_of_a_release_arrive_late() {
-    let model = deletion().with(2, [Fault::WriteIsSlow]);
-    model.holds("release; writes are slow");
+        ..Setup::new(
+            [waves("1024"), waves("4096"), waves("8192")],
+            [Input::Tunes(0, 1), Input::Tunes(0, 2)],
+        )
+        .with(1, [Fault::SecondLeader])
+    };
+    let mutation = Mutation::ReplacesWithoutVersion;
+    check("two leaders", model, mutation, STALE);
 }
 
 #[test]
 fn writes_of_a_release_arrive_when_the_tuning_is_back() {
-    let model = return_of_a_tuning().with(2, [Fault::WriteIsSlow]);
-    model.holds("release; the tuning comes back, writes are slow");
+    let model = || Setup {
+        nodes: 1,
+        ..Setup::new(
+            [waves("1024"), waves("4096")],
+            [Input::Deletes(0), Input::Tunes(0, 1)],
+        )
+        .with(2, [Fault::WriteIsSlow])
+    };
+    let mutation = Mutation::ReleasesWithoutVersion;
+    check("a tuning comes back", model, mutation, STALE);
+}
+
+#[test]
+fn watches_lag_while_a_tuning_goes_and_comes_back() {
+    let model = || Setup {
+        nodes: 1,
+        lag: true,
+        late_answers: true,
+        ..Setup::new(
+            [waves("1024"), waves("4096")],
+            [Input::Deletes(0), Input::Tunes(0, 1)],
+        )
+        .with(1, [Fault::LeaderDies])
+    };
+    let mutation = Mutation::RelistKeepsDeletedProfiles;
+    check("watches lag", model, mutation, ENDS);
+}
+
+#[test]
+fn leaders_die_and_writes_are_lost() {
+    let model = || {
+        let change = Setup::new([waves("1024"), waves("4096")], [Input::Tunes(0, 1)]);
+        change.with(2, [Fault::LeaderDies, Fault::WriteIsLost])
+    };
+    let mutation = Mutation::LostWriteIsNotRetried;
+    check("leaders die, writes are lost", model, mutation, RIGHT);
 }

@@ -1,61 +1,31 @@
-//! Nodes that go, come back under their name, or are cut off by a value.
+//! Nodes that are deleted and come back under their name, or are cut off by a value.
 
 use serde_json::json;
 
+use super::{DAMAGE, TRUTH, check, waves};
 use crate::cluster::Cluster;
-use crate::setup::{Fault, Input, SOMAXCONN, Setup};
-use crate::specs::waves;
+use crate::setup::{Fault, Input, Mutation, SOMAXCONN, Setup};
 use crate::state::State;
 
 #[test]
 fn a_node_is_deleted_and_comes_back() {
-    let change = Setup::new([waves("1024"), waves("4096")], [Input::Tunes(0, 1)]);
-    let model = change.with(1, [Fault::NodeGoes]);
-    model.holds("a node is deleted and comes back");
+    let model = || {
+        let change = Setup::new([waves("1024"), waves("4096")], [Input::Tunes(0, 1)]);
+        change.with(1, [Fault::NodeGoes])
+    };
+    let mutation = Mutation::ReportsWithoutVersion;
+    check("a node comes back", model, mutation, TRUTH);
 }
 
-#[test]
-fn a_node_is_deleted_while_a_tuning_goes() {
-    Setup {
-        right: is_released,
-        ..Setup::new([waves("1024")], [Input::Deletes(0)]).with(1, [Fault::NodeGoes])
-    }
-    .holds("a node is deleted during a release");
-}
-
-/// Originals are back; but a node that came back while the profile of the one before was not
-/// collected yet may have applied it, and a profile that is merely gone is no release.
-fn is_released(model: &Cluster, state: &State) -> bool {
-    (0..model.setup.nodes).all(|at| {
-        let is_new = state.api.nodes[at].is_some_and(|node| node.life > 1);
-        let holds = state.holds(at, SOMAXCONN);
-        if !state.api.tunings.iter().all(Option::is_none) {
-            return model.is_right_on(state, at);
-        }
-        state.api.profiles[at].is_none()
-            && (holds == Some("128") || (is_new && holds == Some("1024")))
-    })
-}
-
-/// Three nodes, and a value that cuts each off that holds it.
-fn deadly() -> Setup {
+/// Three nodes, and a value that cuts off each node that holds it.
+fn harmful() -> Setup {
     Setup {
         nodes: 3,
-        deadly: Some((SOMAXCONN, "1")),
+        harmful: Some((SOMAXCONN, "1")),
         most_cut_off: 1,
         prompt: true,
         right: is_stopped,
         ..Setup::new([waves("1024"), waves("1")], [Input::Tunes(0, 1)])
-    }
-}
-
-/// The same where one may fail: that one and a wave may be cut off.
-fn deadly_where_one_may_fail() -> Setup {
-    let mut model = deadly();
-    model.specs[1]["rollout"]["maxFailed"] = json!(1);
-    Setup {
-        most_cut_off: 2,
-        ..model
     }
 }
 
@@ -66,43 +36,23 @@ fn is_stopped(model: &Cluster, state: &State) -> bool {
 }
 
 #[test]
-fn a_value_that_cuts_nodes_off_stops_at_the_first_wave() {
-    let model = deadly().with(2, [Fault::LeaderDies, Fault::WriteIsLost]);
-    model.holds("a value cuts nodes off; leaders die");
+fn a_harmful_value_stops_at_the_first_node_however_often_the_leader_decides() {
+    let model = || Setup {
+        repeats: true,
+        ..harmful().with(1, [Fault::WriteIsSlow])
+    };
+    let mutation = Mutation::CountsDecisionsAsTime;
+    check("a harmful value", model, mutation, DAMAGE);
 }
 
 #[test]
-fn a_value_that_cuts_nodes_off_stops_also_where_agents_die() {
-    let model = deadly().with(2, [Fault::AgentDies]);
-    model.holds("a value cuts nodes off; agents die");
-}
-
-#[test]
-fn a_value_that_cuts_nodes_off_stops_also_with_two_leaders() {
-    let model = deadly().with(1, [Fault::SecondLeader]);
-    model.holds("a value cuts nodes off; two leaders");
-}
-
-#[test]
-fn one_node_may_fail_and_leaders_die() {
-    let model = deadly_where_one_may_fail().with(2, [Fault::LeaderDies, Fault::WriteIsLost]);
-    model.holds("a value cuts nodes off, one may fail; leaders die");
-}
-
-#[test]
-fn one_node_may_fail_and_agents_die() {
-    let model = deadly_where_one_may_fail().with(2, [Fault::AgentDies]);
-    model.holds("a value cuts nodes off, one may fail; agents die");
-}
-
-#[test]
-fn one_node_may_fail_with_two_leaders() {
-    let model = deadly_where_one_may_fail().with(1, [Fault::SecondLeader]);
-    model.holds("a value cuts nodes off, one may fail; two leaders");
-}
-
-#[test]
-fn a_value_that_cuts_nodes_off_stops_also_where_writes_are_slow() {
-    let model = deadly().with(2, [Fault::WriteIsSlow]);
-    model.holds("a value cuts nodes off; writes are slow");
+fn a_harmful_value_stops_where_one_node_may_fail_and_leaders_die() {
+    let model = || {
+        let mut model = harmful();
+        model.specs[1]["rollout"]["maxFailed"] = json!(1);
+        model.most_cut_off = 2;
+        model.with(2, [Fault::LeaderDies, Fault::SecondLeader])
+    };
+    let mutation = Mutation::NewLeaderAssumesAllPassed;
+    check("a harmful value, leaders die", model, mutation, DAMAGE);
 }
