@@ -12,26 +12,27 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use tokio::time::sleep;
 
-use crate::audit::{Audit, Mark, Request};
+use crate::control_plane::audit::{Audit, Mark, Request};
+use crate::control_plane::proxy::Proxy;
 use crate::control_plane::{
     ControlPlane, ControlPlaneConfig, ControlPlaneError, KubectlError, StaticToken,
 };
 use crate::nodes::{self, NodeSpec};
 use crate::process::ProcessError;
 use crate::programs::Program;
-use crate::proxy::Proxy;
 use crate::workspace::MissingBinary;
 use nettune_test_support::{FakeNode, FakeNodeError};
 
+mod assertions;
+pub mod chaos;
 mod member;
 mod rights;
-mod truth;
-mod values;
+mod sampler;
 
+pub use assertions::DesiredValue;
 pub use member::Member;
 pub use rights::{AGENT, BINDINGS, OPERATOR};
-pub use truth::DesiredValue;
-pub use values::Values;
+pub use sampler::Sampler;
 
 const OPERATORS: usize = 2;
 /// How much of each log goes into an error.

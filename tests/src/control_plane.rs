@@ -8,16 +8,18 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
+use crate::artifacts::tools::{Tools, ToolsError};
 use crate::net::free_port;
 use crate::process::{Process, ProcessError};
-use crate::tools::{Tools, ToolsError};
 use crate::wait::{TimedOut, eventually};
 
+pub mod audit;
 mod client;
 mod credentials;
 mod etcd;
 mod kubeconfig;
 mod kubectl;
+pub mod proxy;
 mod servers;
 
 use client::{client_of, is_ready, probing_client};
@@ -25,6 +27,8 @@ use credentials::Credentials;
 pub use credentials::{CredentialsError, StaticToken};
 pub use kubectl::KubectlError;
 
+/// Where a guest finds the API server of the host.
+pub(crate) const ADDRESS_IN_GUEST: &str = "10.0.2.100";
 const ADMIN_TOKEN: &str = "admin-of-the-tests";
 /// Measured 3 s alone; a busy machine takes its time.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -211,7 +215,7 @@ impl ControlPlane {
         self.kubeconfig_through(self.port, name, token)
     }
 
-    /// The same for a client that goes through a [`Proxy`](crate::Proxy) on this port of loopback.
+    /// The same for a client that goes through a [`Proxy`](proxy::Proxy) on this port of loopback.
     ///
     /// # Errors
     ///

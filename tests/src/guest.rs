@@ -10,9 +10,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use crate::control_plane::ControlPlane;
-use crate::debian::DebianError;
-use crate::debian::packages::Package;
+use crate::artifacts::debian::DebianError;
+use crate::artifacts::debian::packages::Package;
+use crate::control_plane::{ADDRESS_IN_GUEST, ControlPlane};
 use crate::process::{Process, ProcessError};
 use crate::workspace::{self, MissingBinary};
 
@@ -26,11 +26,9 @@ mod qemu;
 
 use console::Console;
 pub use console::{CommandOutput, ConsoleError};
-pub use image::ImageError;
 pub use modules::ModulesError;
+pub use programs::ImageError;
 
-/// Where a guest finds the API server of the host.
-pub const API_SERVER_ADDRESS: &str = "10.0.2.100";
 const API_SERVER_PORT: u16 = 6443;
 /// Measured 3–5 s alone; a busy machine takes its time.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
@@ -84,7 +82,7 @@ impl GuestConfig {
     ///
     /// When the agent is not built.
     pub fn joining(control_plane: &ControlPlane) -> Result<Self, MissingBinary> {
-        let server = format!("{API_SERVER_ADDRESS}:{API_SERVER_PORT}");
+        let server = format!("{ADDRESS_IN_GUEST}:{API_SERVER_PORT}");
         Ok(Self {
             api_server_port: Some(control_plane.port()),
             programs: vec![workspace::binary("nettune-agent")?],
@@ -172,7 +170,7 @@ pub struct Guest {
     // The process goes first, then the folder with its kernel log.
     qemu: Process,
     console: Mutex<Console>,
-    load_order: qemu::LoadOrder,
+    load_order: modules::LoadOrder,
     dir: TempDir,
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use nettune_tests::cache::{self, CacheError};
+use nettune_tests::artifacts::cache::{self, CacheError};
 use nettune_tests::process::{command, output_of};
 use nettune_tests::progress::Progress;
 use nettune_tests::workspace;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
-use nettune_tests::storm::{self, Storm};
+use nettune_tests::cluster::chaos::{self, Chaos};
 use nettune_tests::workspace::BIN_DIR_VARIABLE;
 use tempfile::TempDir;
 
@@ -29,14 +29,14 @@ pub(crate) struct Args {
     seed: Option<u64>,
 
     /// How many processes are killed at random moments
-    #[arg(long, default_value_t = storm::KILLS)]
+    #[arg(long, default_value_t = chaos::KILLS)]
     kills: u32,
 }
 
 impl Args {
-    fn storm(&self) -> Storm {
-        let new = Storm::new();
-        Storm {
+    fn chaos(&self) -> Chaos {
+        let new = Chaos::new();
+        Chaos {
             seed: self.seed.unwrap_or(new.seed),
             kills: self.kills,
         }
@@ -47,7 +47,7 @@ impl Args {
 const AFTER_A_KILL: Duration = Duration::from_millis(300);
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let count = run_tiers(&args.tier, args.storm()).await?;
+    let count = run_tiers(&args.tier, args.chaos()).await?;
     println!("{count}");
     Ok(if count.failed == 0 {
         ExitCode::SUCCESS
@@ -58,16 +58,16 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// All tiers, for `cargo xtask ci`.
 pub(crate) async fn run_all() -> anyhow::Result<Count> {
-    run_tiers(&Tier::ALL, Storm::new()).await
+    run_tiers(&Tier::ALL, Chaos::new()).await
 }
 
-async fn run_tiers(tiers: &[Tier], storm: Storm) -> anyhow::Result<Count> {
+async fn run_tiers(tiers: &[Tier], chaos: Chaos) -> anyhow::Result<Count> {
     let folder = TemporaryFolder::new()?;
     let binaries = binaries::build().await?;
     let mut total = Count::default();
     for tier in Tier::ALL.into_iter().filter(|tier| tiers.contains(tier)) {
         let started = Instant::now();
-        let count = run_tier(tier, &binaries, &folder, storm).await?;
+        let count = run_tier(tier, &binaries, &folder, chaos).await?;
         println!(
             "{tier}: {count} in {:.1} s",
             started.elapsed().as_secs_f32()
@@ -81,7 +81,7 @@ async fn run_tier(
     tier: Tier,
     binaries: &[TestBinary],
     folder: &TemporaryFolder,
-    storm: Storm,
+    chaos: Chaos,
 ) -> anyhow::Result<Count> {
     let of_tier: Vec<_> = binaries
         .iter()
@@ -91,14 +91,14 @@ async fn run_tier(
         return cannot_run(tier, &reason, &of_tier).await;
     }
     if tier == Tier::ControlPlane {
-        println!("{tier}: {storm}");
+        println!("{tier}: {chaos}");
     }
     let mut counts: Vec<BoxFuture<'_, anyhow::Result<Count>>> = Vec::new();
     if tier == Tier::Pure {
         counts.push(run_doc_tests().boxed());
     }
     for binary in of_tier {
-        counts.push(run_binary(binary, folder, storm).boxed());
+        counts.push(run_binary(binary, folder, chaos).boxed());
     }
     let running = stream::iter(counts).buffer_unordered(tier.binaries_at_a_time());
     running
@@ -137,12 +137,12 @@ async fn cannot_run(
 async fn run_binary(
     binary: &TestBinary,
     folder: &TemporaryFolder,
-    storm: Storm,
+    chaos: Chaos,
 ) -> anyhow::Result<Count> {
     let mut command = binary.command();
     command
         .args(binary.tier.arguments())
-        .envs(storm.environment())
+        .envs(chaos.environment())
         .env("TMPDIR", folder.path())
         .env(BIN_DIR_VARIABLE, binaries::bin_dir(binary));
     let finished = finish(command, |_| ()).await?;

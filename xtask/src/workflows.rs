@@ -1,7 +1,8 @@
 //! actionlint: mistakes in `.github/workflows` that would only show once they are pushed.
 
+use nettune_tests::artifacts::tools;
 use nettune_tests::process::command;
-use nettune_tests::{tools, workspace};
+use nettune_tests::workspace;
 
 use crate::cargo::finish;
 

@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus, Output};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::cache::{self, CacheError};
+use crate::artifacts::cache::{self, CacheError};
 use crate::process::{command, command_line, output_of};
 use crate::progress::Progress;
 

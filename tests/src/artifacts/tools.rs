@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use crate::cache::CacheError;
+use crate::artifacts::cache::CacheError;
 
 mod go;
 

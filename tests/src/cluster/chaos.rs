@@ -11,17 +11,17 @@ pub const KILLS_VARIABLE: &str = "NETTUNE_KILLS";
 /// Kills that CI has time for.
 pub const KILLS: u32 = 200;
 
-/// What a storm is made of. The same one kills the same processes after the same pauses, and changes the same things in
+/// What a chaos is made of. The same one kills the same processes after the same pauses, and changes the same things in
 /// between; what these are doing at that moment is up to the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Storm {
+pub struct Chaos {
     /// Of the random numbers.
     pub seed: u64,
     /// How many.
     pub kills: u32,
 }
 
-impl Storm {
+impl Chaos {
     /// One that nobody has seen yet.
     #[must_use]
     pub fn new() -> Self {
@@ -56,13 +56,13 @@ impl Storm {
     }
 }
 
-impl Default for Storm {
+impl Default for Chaos {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Display for Storm {
+impl fmt::Display for Chaos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, kills } = self;
         write!(

@@ -17,13 +17,13 @@ type Seen = BTreeMap<(String, String), BTreeSet<String>>;
 
 /// Looks at sysctls all the time, until it is dropped.
 #[derive(Debug)]
-pub struct Values {
+pub struct Sampler {
     seen: Arc<Mutex<Seen>>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Values {
+impl Sampler {
     /// Looks at these sysctls of all nodes from now on.
     #[must_use]
     pub fn of(cluster: &Cluster, names: &[&str]) -> Self {
@@ -72,7 +72,7 @@ impl Values {
     }
 }
 
-impl Drop for Values {
+impl Drop for Sampler {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

@@ -12,7 +12,7 @@ const SERVER_NAMES: [&str; 5] = [
     "localhost",
     "kubernetes.default.svc",
     "10.0.0.1",
-    crate::guest::API_SERVER_ADDRESS,
+    super::ADDRESS_IN_GUEST,
 ];
 
 /// A bearer token that the API server knows from its start.

@@ -127,7 +127,7 @@ impl ControlPlane {
 
     /// Established is said before the resource is in discovery, which `kubectl get nnt` needs.
     async fn wait_until_served(&self) -> Result<(), ControlPlaneError> {
-        let served = crate::eventually(
+        let served = crate::wait::eventually(
             "nettune.dev in the API server's discovery",
             CRD_DEADLINE,
             || async {

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::ControlPlane;
+use crate::artifacts::tools::Tools;
 use crate::process::command;
-use crate::tools::Tools;
 
 impl ControlPlane {
     pub(super) fn api_server_command(&self) -> Command {

@@ -2,14 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::GuestConfig;
 use super::archive::Archive;
-use super::modules::{Module, Modules, ModulesError};
-use super::programs::{self, Entries, Entry, MERGED, in_usr};
-use super::qemu::LoadOrder;
-use crate::debian::{DebianError, Kernel};
+use super::modules::{LoadOrder, Module, Modules, ModulesError};
+use super::programs::{self, Entries, Entry, ImageError, MERGED, in_usr};
+use crate::artifacts::debian::Kernel;
 
 const INIT: &str = include_str!("init.sh");
 /// The console's driver, and the bus it is found on.
@@ -27,44 +26,6 @@ const FOLDERS: [&str; 9] = [
     "/etc/nettune",
     "/modules",
 ];
-
-/// Why an initramfs could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// A module cannot go in.
-    #[error(transparent)]
-    Modules(#[from] ModulesError),
-    /// A package is not to be had.
-    #[error(transparent)]
-    Debian(#[from] DebianError),
-    /// A package does not have what it should.
-    #[error("package {package} has no {path}")]
-    NotInPackage {
-        /// The package.
-        package: &'static str,
-        /// What was looked for.
-        path: &'static str,
-    },
-    /// A program or library of the host cannot be read.
-    #[error("cannot {attempt} {}", path.display())]
-    Io {
-        /// What was tried.
-        attempt: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// A library that a program needs is not on the host.
-    #[error("{} needs {library}, which is not there", program.display())]
-    NoLibrary {
-        /// The program.
-        program: PathBuf,
-        /// The library.
-        library: String,
-    },
-}
 
 /// Writes the initramfs to `path`; returns what to insert for each module that can be loaded later.
 pub(super) fn write(

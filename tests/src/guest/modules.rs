@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::debian::find_program;
+use crate::artifacts::debian::find_program;
 use crate::process::{command, output_of};
 
 /// Why a module cannot go into the image.
@@ -42,6 +42,9 @@ pub enum ModulesError {
         source: io::Error,
     },
 }
+
+/// What to insert, in this order, for each module that can be loaded later.
+pub(super) type LoadOrder = Vec<(String, Vec<String>)>;
 
 /// A module that can be inserted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,13 +4,11 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{
-    API_SERVER_ADDRESS, API_SERVER_PORT, GuestConfig, GuestError, KERNEL_LOG, QEMU_LOG, image,
-};
-use crate::debian;
+use super::modules::LoadOrder;
+use super::{API_SERVER_PORT, GuestConfig, GuestError, KERNEL_LOG, QEMU_LOG, image};
+use crate::artifacts::debian;
+use crate::control_plane::ADDRESS_IN_GUEST;
 use crate::process::command;
-
-pub(super) type LoadOrder = Vec<(String, Vec<String>)>;
 
 /// Gets everything that a boot needs: the command, and what to insert for each module that can be loaded later.
 pub(super) fn prepare(
@@ -77,7 +75,7 @@ pub(super) fn prepare(
 /// No network but one address, behind which QEMU runs a netcat to the API server for each connection.
 fn network(port: u16, busybox: &Path) -> [String; 4] {
     let forward = format!(
-        "tcp:{API_SERVER_ADDRESS}:{API_SERVER_PORT}-cmd:{} nc 127.0.0.1 {port}",
+        "tcp:{ADDRESS_IN_GUEST}:{API_SERVER_PORT}-cmd:{} nc 127.0.0.1 {port}",
         busybox.display()
     );
     [

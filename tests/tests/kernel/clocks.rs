@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use k8s_openapi::jiff::Timestamp;
+use nettune_tests::artifacts::debian::packages::{LIBFAKETIME, root_of};
 use nettune_tests::cluster::{DesiredValue, Member, OPERATOR};
-use nettune_tests::debian::packages::{LIBFAKETIME, root_of};
 use nettune_tests::{Cluster, ClusterConfig, nodes};
 use serde_json::Value;
 

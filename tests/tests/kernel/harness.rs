@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nettune_tests::debian::packages;
+use nettune_tests::artifacts::debian::packages;
 use nettune_tests::{ControlPlane, Guest, GuestConfig};
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use nettune_tests::debian::packages::IPROUTE2;
+use nettune_tests::artifacts::debian::packages::IPROUTE2;
 use nettune_tests::{
     ControlPlane, ControlPlaneConfig, Guest, GuestConfig, eventually, nodes, workspace,
 };

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use nettune_tests::debian::packages;
-use nettune_tests::{ControlPlane, Guest, GuestConfig, eventually, nodes, tools, workspace};
+use nettune_tests::artifacts::debian::packages;
+use nettune_tests::artifacts::tools;
+use nettune_tests::{ControlPlane, Guest, GuestConfig, eventually, nodes, workspace};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 /// A writer that rings no bell is found by the next look, which comes every 100 ms; the rest is the writer's own start.

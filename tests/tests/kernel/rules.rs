@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use crate::main_job::{Cluster, NODE};
+use crate::e2e::{Cluster, NODE};
 
 const THRESHOLDS: [&str; 3] = [
     "net.ipv4.neigh.default.gc_thresh1",

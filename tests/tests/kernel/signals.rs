@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use nettune_tests::debian::packages::{IPROUTE2, Package};
+use nettune_tests::artifacts::debian::packages::{IPROUTE2, Package};
 use nettune_tests::{Guest, GuestConfig, eventually, workspace};
 
 const DEADLINE: Duration = Duration::from_secs(25);

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Instant;
 
-use nettune_tests::tools::Tools;
+use nettune_tests::artifacts::debian;
+use nettune_tests::artifacts::tools::Tools;
 use nettune_tests::{
-    ControlPlane, ControlPlaneConfig, FakeNode, Guest, GuestConfig, NodeSpec, Program, debian,
-    nodes,
+    ControlPlane, ControlPlaneConfig, FakeNode, Guest, GuestConfig, NodeSpec, Program, nodes,
 };
 
 use super::show::{self, heading, note};

@@ -4,8 +4,8 @@ use std::fmt;
 use std::num::NonZeroUsize;
 
 use clap::ValueEnum;
-use nettune_tests::debian::{self, packages};
-use nettune_tests::tools::{self, Tools};
+use nettune_tests::artifacts::debian::{self, packages};
+use nettune_tests::artifacts::tools::{self, Tools};
 
 /// A tier of tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{DebianError, command, files_in, run, run_in, unpack, update_lists_if_missing};
-use crate::cache;
+use crate::artifacts::cache;
 
 /// What of a package goes into a guest. Paths are absolute, below `/usr` (as systems with one `/usr` have them), and a
 /// `*` at the end stands for the rest of a name.

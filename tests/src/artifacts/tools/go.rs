@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use crate::cache::{self, CacheError};
+use crate::artifacts::cache::{self, CacheError};
 use crate::process::{command, command_line, spawn};
 use crate::progress::Progress;
 use crate::workspace;

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use nettune_crds::NodeNetworkTuning;
 use nettune_tests::cluster::Machine;
-use nettune_tests::storm::Storm;
+use nettune_tests::cluster::chaos::Chaos;
 use nettune_tests::{Cluster, ClusterConfig};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -29,12 +29,12 @@ const CALM: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn processes_that_are_killed_at_random_moments_lose_nothing() -> anyhow::Result<()> {
-    let storm = Storm::from_environment()?;
-    eprintln!("{storm}");
-    run(storm).await.with_context(|| storm.to_string())
+    let chaos = Chaos::from_environment()?;
+    eprintln!("{chaos}");
+    run(chaos).await.with_context(|| chaos.to_string())
 }
 
-async fn run(storm: Storm) -> anyhow::Result<()> {
+async fn run(chaos: Chaos) -> anyhow::Result<()> {
     let mut cluster = Cluster::start(ClusterConfig {
         nodes: NODES,
         lease_seconds: 3,
@@ -46,9 +46,9 @@ async fn run(storm: Storm) -> anyhow::Result<()> {
     let began = cluster.audit.mark();
     let tunings = ApiResource::erase::<NodeNetworkTuning>(&());
     let tunings = Api::<DynamicObject>::all_with(client.clone(), &tunings);
-    let mut random = Rng::with_seed(storm.seed);
+    let mut random = Rng::with_seed(chaos.seed);
     let mut changes = 0;
-    for _ in 0..storm.kills {
+    for _ in 0..chaos.kills {
         sleep(Duration::from_millis(random.u64(0..PAUSE_MS))).await;
         if random.usize(0..OPERATORS) == 0 {
             let killed = random.usize(0..cluster.operators.len());
@@ -85,7 +85,7 @@ async fn run(storm: Storm) -> anyhow::Result<()> {
     let writes = Writes::of(cluster.writes(began)?);
     eprintln!(
         "{} kills, {changes} changes: right {took:.1?} later; {:?}",
-        storm.kills,
+        chaos.kills,
         writes.counted()
     );
     // One for what may go out at once, one for what waits for its turn, and one that was overtaken by the next change.

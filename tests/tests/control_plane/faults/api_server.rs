@@ -8,7 +8,7 @@ use kube::api::ListParams;
 use nettune_crds::NodeNetworkProfile;
 use nettune_tests::Proxy;
 use nettune_tests::cluster::AGENT;
-use nettune_tests::proxy::{Cut, Cutting};
+use nettune_tests::control_plane::proxy::{Cut, Cutting};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::pool::with_cluster;

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use nettune_crds::NodeNetworkProfile;
-use nettune_tests::cluster::{Machine, Values};
+use nettune_tests::cluster::{Machine, Sampler};
 use nettune_tests::{Cluster, eventually, nodes};
 
 use super::pool::{Fault, with_cluster};
@@ -56,7 +56,7 @@ async fn a_profile_that_is_edited_by_hand_is_put_right() -> anyhow::Result<()> {
 #[tokio::test]
 async fn profiles_that_are_deleted_come_back_and_no_value_moves() -> anyhow::Result<()> {
     with_cluster(async |fault| {
-        let values = Values::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
+        let values = Sampler::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
         let said = fault.listen();
         fault.kubectl(&["delete", "nnp", "--all"]).await?;
         let writes = fault
@@ -96,7 +96,7 @@ fn one_profile_was_made_anew(writes: &Writes) -> anyhow::Result<()> {
 async fn a_node_that_is_deleted_and_back_in_a_second_gets_a_profile_of_its_own()
 -> anyhow::Result<()> {
     with_cluster(async |fault| {
-        let values = Values::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
+        let values = Sampler::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
         let said = fault.listen();
         a_node_comes_back(fault).await?;
         let writes = fault
@@ -114,7 +114,7 @@ async fn a_node_that_is_deleted_and_back_in_a_second_gets_a_profile_of_its_own()
 async fn a_node_that_is_replaced_while_no_operator_runs_gets_a_profile_of_its_own()
 -> anyhow::Result<()> {
     with_cluster(async |fault| {
-        let values = Values::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
+        let values = Sampler::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
         for operator in &mut fault.cluster.operators {
             operator.kill()?;
         }
@@ -154,7 +154,7 @@ async fn a_tuning_that_is_deleted_in_the_middle_of_a_rollout_moves_no_value() ->
 {
     with_cluster(async |fault| {
         let first = first_of_a_rollout(fault, "Retain").await?;
-        let values = Values::of(&fault.cluster, &[SOMAXCONN]);
+        let values = Sampler::of(&fault.cluster, &[SOMAXCONN]);
         fault.kubectl(&["delete", "nnt", "default"]).await?;
         let profiles = Api::<NodeNetworkProfile>::all(fault.client.clone());
         eventually("the profiles to go", SOON, || async {

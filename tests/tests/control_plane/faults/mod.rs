@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use nettune_tests::cluster::{DesiredValue, Values};
+use nettune_tests::cluster::{DesiredValue, Sampler};
 
 // It takes the longest, and tests begin in the order of the alphabet.
 mod abrupt_ends;
@@ -15,8 +15,8 @@ mod by_hand;
 mod definitions;
 mod pool;
 mod refusals;
-mod said;
 mod stale;
+mod status_log;
 mod writes;
 
 use writes::Writes;
@@ -83,7 +83,7 @@ fn wanted<'a>(values: &'a [(&'a str, &'a str)]) -> DesiredValue<'a> {
 }
 
 /// Fails where a node has held, for a moment, anything but SMALL's gc_thresh3 and somaxconn.
-fn has_kept_small(values: &Values) -> anyhow::Result<()> {
+fn has_kept_small(values: &Sampler) -> anyhow::Result<()> {
     let moved = values.other_than(&[SMALL.somaxconn]);
     ensure!(moved.is_empty(), "{moved:?}");
     Ok(())

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
-use nettune_tests::audit::Mark;
+use nettune_tests::control_plane::audit::Mark;
 use nettune_tests::{Cluster, ClusterConfig};
 
 use super::{SMALL, SOON, THRESH3, Writes, wanted};

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use base64::Engine as _;
 
 use nettune_tests::Proxy;
-use nettune_tests::cluster::{BINDINGS, Values};
+use nettune_tests::cluster::{BINDINGS, Sampler};
 
 use super::pool::{Fault, with_cluster};
 use super::writes::{PROFILE_DELETED, SPEC_CHANGED};
@@ -56,7 +56,7 @@ async fn is_refused(fault: &mut Fault, words: &str) -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_policy_that_denies_writes_is_told_and_outlasted() -> anyhow::Result<()> {
     with_cluster(async |fault| {
-        let values = Values::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
+        let values = Sampler::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
         fault.apply(POLICY).await?;
         is_refused(fault, "frozen today").await?;
         fault.apply(&LARGE.at_once()).await?;
@@ -125,7 +125,7 @@ async fn a_webhook_that_never_answers_is_told_and_outlasted() -> anyhow::Result<
 async fn rights_that_are_taken_away_move_no_value_and_are_used_again_when_they_are_back()
 -> anyhow::Result<()> {
     with_cluster(async |fault| {
-        let values = Values::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
+        let values = Sampler::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
         for binding in ["nettune-operator", "nettune-agent"] {
             fault
                 .kubectl(&["delete", "clusterrolebinding", binding])

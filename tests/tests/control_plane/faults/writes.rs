@@ -5,8 +5,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use anyhow::ensure;
-use nettune_tests::audit::Request;
 use nettune_tests::cluster::AGENT;
+use nettune_tests::control_plane::audit::Request;
 
 pub(super) const SPEC_CHANGED: &str = "operator: patch nodenetworkprofiles";
 pub(super) const PROFILE_CREATED: &str = "operator: create nodenetworkprofiles";

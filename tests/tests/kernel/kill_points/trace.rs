@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
-use nettune_tests::debian::find_program;
+use nettune_tests::artifacts::debian::find_program;
 use nettune_tests::process::command;
 
 /// A call at which the process can be killed: the `nth` of this name on these paths.
