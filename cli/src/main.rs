@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, error)) => {
-            eprintln!("error: {}", chain(&*error));
+            eprintln!("{}", nettune_offline::error::text(&*error));
             ExitCode::from(code)
         }
     }
@@ -45,19 +45,4 @@ fn print(output: Output, plan: &report::Plan) -> Result<(), Box<dyn Error>> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
-}
-
-/// An error with its causes, on one line, none of them twice.
-fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let told = error.to_string();
-        if !line.ends_with(&told) {
-            line += ": ";
-            line += &told;
-        }
-        cause = error.source();
-    }
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }

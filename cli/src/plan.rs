@@ -16,15 +16,15 @@ use crate::report::{Facts, Group, Plan};
 pub(crate) enum PlanError {
     #[error(transparent)]
     Input(#[from] InputError),
-    #[error("-f and --nodes-from cannot both be read from stdin; give one of them a file")]
+    #[error("-f and --nodes-from cannot both read from stdin; use a file for one of them")]
     StdinTwice,
     #[error(
-        "the file of -f holds {tunings} tunings; with one of them, or with --nodes-from to choose by labels, there is a plan"
+        "the file given with -f contains {tunings} tunings; use a file with 1 tuning, or add --nodes-from to select nodes by labels"
     )]
     SeveralTunings { tunings: usize },
-    #[error("--size-for-nodes needs the block `neighbors` in the tuning {tuning}")]
+    #[error("--size-for-nodes needs `spec.neighbors` in tuning {tuning}")]
     NoNeighbors { tuning: String },
-    #[error("the tuning {tuning}")]
+    #[error("tuning {tuning} is invalid")]
     Tuning {
         tuning: String,
         source: InvalidTuning,

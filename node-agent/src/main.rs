@@ -28,11 +28,13 @@ fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     logging::init();
-    let ended = match arguments.command {
-        Some(Command::Check(arguments)) => cmd::check::run(&arguments),
-        None => block_on(arguments.run),
-    };
-    ended.unwrap_or_else(|failure| {
+    if let Some(Command::Check(arguments)) = arguments.command {
+        return cmd::check::run(&arguments).unwrap_or_else(|failure| {
+            eprintln!("{}", nettune_offline::error::text(failure.as_ref()));
+            ExitCode::FAILURE
+        });
+    }
+    block_on(arguments.run).unwrap_or_else(|failure| {
         tracing::error!(error = error::chain(failure.as_ref()), "ending");
         ExitCode::FAILURE
     })

@@ -89,6 +89,27 @@ fn check_says_what_would_change_in_its_order_and_writes_nothing() {
 }
 
 #[test]
+fn check_prints_errors_as_text_with_each_cause_on_its_own_line() {
+    let node = Node::new();
+    let path = replace(&node, &policy("{conntrak: {}, mode: Enforced}"));
+    let (code, table, error) = run(&node, &["check", "--policy", &path]);
+    assert_eq!((code, table.as_str()), (1, ""));
+    let lines: Vec<_> = error.lines().collect();
+    let [what, cause] = lines[..] else {
+        panic!("two lines: {error}")
+    };
+    assert_eq!(
+        what,
+        format!("error: {path}: NodeNetworkTuning host is invalid")
+    );
+    assert!(
+        cause.starts_with("  caused by: spec.conntrak is not a known field"),
+        "{error}"
+    );
+    assert!(cause.contains("; spec.mode is \"Enforced\""), "{error}");
+}
+
+#[test]
 fn check_takes_into_account_what_was_written_before() {
     let node = Node::new();
     let large = replace(

@@ -32,7 +32,7 @@ pub enum ManifestError {
     },
     #[error("{file} contains no {kind}")]
     Empty { file: String, kind: &'static str },
-    #[error("{file}, {object}")]
+    #[error("{file}: {object} is invalid")]
     Object {
         file: String,
         /// Kind and name.

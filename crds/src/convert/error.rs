@@ -4,61 +4,29 @@ use nettune_sizing::{InvalidKey, InvalidPolicy, InvalidValue};
 
 use crate::convert::node_labels::InvalidSelector;
 
-/// Why a tuning that was let in by an older schema cannot be used.
+/// Why a tuning cannot be used that was made under an older schema, or read from a file. The text
+/// has the path of the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTuning {
-    /// A number that is out of its range.
-    #[error("spec.{field} is {value}; write {least} to {most}")]
+    #[error("spec.{field} is {value}; must be from {least} to {most}")]
     OutOfRange {
-        /// Its path in the spec.
         field: &'static str,
-        /// As given.
         value: i64,
-        /// The least.
         least: i64,
-        /// The most.
         most: i64,
     },
-    /// A number of nodes that is none.
     #[error(
-        "spec.rollout.maxFailed is {value:?}; write a number of nodes like 3, or a share of those written like 5%"
+        "spec.rollout.maxFailed is {value:?}; must be a number of nodes such as 3 or a percentage such as 5%"
     )]
-    MaxFailed {
-        /// As given.
-        value: String,
-    },
-    /// A sysctl's name.
-    #[error("spec.sysctls")]
+    MaxFailed { value: String },
+    #[error("spec.sysctls: {0}")]
     Key(#[from] InvalidKey),
-    /// A sysctl's value.
-    #[error("spec.sysctls: {name}")]
-    Value {
-        /// The sysctl's name.
-        name: String,
-        /// What is wrong with it.
-        source: InvalidValue,
-    },
-    /// Values that do not go together.
-    #[error("spec")]
+    #[error("spec.sysctls: {name}: {source}")]
+    Value { name: String, source: InvalidValue },
+    #[error("spec: {0}")]
     Policy(#[from] InvalidPolicy),
-    /// The node selector.
-    #[error("spec.nodeSelector")]
+    #[error("spec.nodeSelector: {0}")]
     Selector(#[from] InvalidSelector),
-}
-
-impl InvalidTuning {
-    /// The error with its causes in one sentence, for a condition's message.
-    #[must_use]
-    pub fn sentence(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(source) = cause {
-            text.push_str(": ");
-            text.push_str(&source.to_string());
-            cause = source.source();
-        }
-        text
-    }
 }
 
 pub(crate) fn in_range(

@@ -120,8 +120,8 @@ mod tests {
         };
         let error = Policy::try_from(&spec).unwrap_err();
         assert_eq!(
-            error.sentence(),
-            "spec.neighbors.thresholds.gcThresh1 is -1; write 0 to 2147483647"
+            error.to_string(),
+            "spec.neighbors.thresholds.gcThresh1 is -1; must be from 0 to 2147483647"
         );
     }
 
@@ -134,7 +134,7 @@ mod tests {
             ],
             ..NodeNetworkTuningSpec::default()
         };
-        let error = Policy::try_from(&spec).unwrap_err().sentence();
+        let error = Policy::try_from(&spec).unwrap_err().to_string();
         assert!(error.starts_with("spec.sysctls: "), "{error}");
         assert!(error.contains("kernel.panic"), "{error}");
     }

@@ -156,14 +156,14 @@ mod tests {
         for (value, sentence) in [
             (
                 IntOrString::Int(-1),
-                "spec.rollout.maxFailed is -1; write 0 to 100000",
+                "spec.rollout.maxFailed is -1; must be from 0 to 100000",
             ),
             (
                 IntOrString::String("101%".into()),
-                "spec.rollout.maxFailed is \"101%\"; write a number of nodes like 3, or a share of those written like 5%",
+                "spec.rollout.maxFailed is \"101%\"; must be a number of nodes such as 3 or a percentage such as 5%",
             ),
         ] {
-            assert_eq!(with(value).unwrap_err().sentence(), sentence);
+            assert_eq!(with(value).unwrap_err().to_string(), sentence);
         }
         let share = with(IntOrString::String("7%".into())).unwrap();
         assert_eq!(share.max_failed, MaxFailed::Percent(7));

@@ -72,7 +72,7 @@ pub enum PolicyError {
         tunings: usize,
     },
     /// Its values do not go together.
-    #[error("the policy {}", path.display())]
+    #[error("policy {} is invalid", path.display())]
     Tuning {
         /// Its path.
         path: PathBuf,

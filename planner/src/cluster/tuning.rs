@@ -53,7 +53,7 @@ impl PlannedTuning {
         let content = match usable(&tuning.spec) {
             Ok(content) => TuningContent::Usable(Box::new(content)),
             Err(error) => TuningContent::Unusable {
-                error: error.sentence(),
+                error: error.to_string(),
                 claim: NodeLabels::try_from(&tuning.spec.node_selector)
                     .ok()
                     .map(|labels| (labels, tuning.spec.priority)),
