@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use nettune_runtime::error::chain;
 use nettune_runtime::serve::Health;
-use nettune_runtime::shutdown::Shutdown;
 use nettune_sizing::{Mono, SysctlKey};
 use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::kernel::facts::{self, Identity};
@@ -143,7 +143,7 @@ impl Agent {
         mut self,
         mut updates: watch::Receiver<Option<ProfileUpdate>>,
         health: Health,
-        mut shutdown: Shutdown,
+        shutdown: CancellationToken,
     ) -> std::io::Result<()> {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -154,7 +154,7 @@ impl Agent {
             health.beat();
             health.set_ready(true);
             tokio::select! {
-                () = shutdown.requested() => return Ok(()),
+                () = shutdown.cancelled() => return Ok(()),
                 update = updates.changed(), if is_open => {
                     is_open = update.is_ok();
                     let update = updates.borrow_and_update().clone();

@@ -62,7 +62,7 @@ fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(arguments: RunArguments, sandbox: &Sandbox) -> anyhow::Result<()> {
-    let shutdown = shutdown::signal()?;
+    let shutdown = shutdown::on_signal()?;
     let hangups = signal(SignalKind::hangup()).context("cannot listen to SIGHUP")?;
     let env = HostEnv::of(&arguments.host, arguments.node_name)?;
     let mut registry = Registry::default();

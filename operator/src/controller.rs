@@ -12,8 +12,8 @@ use nettune_planner::{Leaving, Memory, Mono, Now, decide};
 use nettune_runtime::api::in_words;
 use nettune_runtime::not_before::NotBefore;
 use nettune_runtime::serve::Health;
-use nettune_runtime::shutdown::Shutdown;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::apply::request::Done;
@@ -77,7 +77,7 @@ pub async fn run(
     settings: Settings,
     metrics: Metrics,
     health: Health,
-    mut shutdown: Shutdown,
+    shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let mut leadership = Leadership::new(candidate);
     let client = clients.others.clone();
@@ -95,7 +95,7 @@ pub async fn run(
         let beat = Instant::now() + BEAT;
         let wake = operator.due.map_or(beat, |due| due.min(beat));
         tokio::select! {
-            () = shutdown.requested() => break,
+            () = shutdown.cancelled() => break,
             change = incoming.next() => {
                 operator.take(change.ok_or(RunError::WatchesEnded)?)?;
                 // All changes that have arrived belong to the same decision.

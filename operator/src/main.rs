@@ -71,7 +71,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let shutdown = shutdown::signal()?;
+    let shutdown = shutdown::on_signal()?;
     let mut registry = Registry::default();
     register_build_info(&mut registry, "nettune-operator", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::register(&mut registry);

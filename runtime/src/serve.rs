@@ -11,8 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 use prometheus_client::registry::Registry;
-
-use crate::shutdown::Shutdown;
+use tokio_util::sync::CancellationToken;
 
 /// How long a main loop may take before `/healthz` reports that it hangs.
 const STALE_AFTER: Duration = Duration::from_secs(30);
@@ -68,7 +67,7 @@ impl Endpoint {
         self,
         registry: Arc<Registry>,
         health: Health,
-        mut shutdown: Shutdown,
+        shutdown: CancellationToken,
     ) -> Result<(), ServeError> {
         let address = self.address;
         let failed = |source| ServeError::Serve { address, source };
@@ -79,7 +78,7 @@ impl Endpoint {
             .route("/readyz", get(readyz).with_state(health));
         tokio::select! {
             served = axum::serve(listener, router) => served.map_err(failed),
-            () = shutdown.requested() => Ok(()),
+            () = shutdown.cancelled() => Ok(()),
         }
     }
 }
@@ -195,8 +194,9 @@ mod tests {
         let address = endpoint.address();
         assert_ne!(address.port(), 0);
         let health = Health::new();
-        let (end, shutdown) = Shutdown::manual();
-        let served = tokio::spawn(endpoint.run(Arc::new(registry), health.clone(), shutdown));
+        let shutdown = CancellationToken::new();
+        let served =
+            tokio::spawn(endpoint.run(Arc::new(registry), health.clone(), shutdown.clone()));
 
         let metrics = get(address, "/metrics").await;
         assert!(
@@ -209,7 +209,7 @@ mod tests {
         health.set_ready(true);
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
 
-        end.send_replace(true);
+        shutdown.cancel();
         served.await.unwrap().unwrap();
     }
 

@@ -12,9 +12,9 @@ use kube::ResourceExt;
 use kube::api::{Api, DynamicObject};
 use kube::runtime::watcher;
 use nettune_runtime::backoff::{LONGEST_PAUSE, pauses, with_backoff};
-use nettune_runtime::shutdown::Shutdown;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::agent::ProfileUpdate;
 use crate::api::connectivity::Connectivity;
@@ -69,9 +69,9 @@ impl ProfileWatch {
     ///
     /// # Errors
     /// When the watch ends, which it never should: it restarts by itself.
-    pub async fn run(mut self, mut shutdown: Shutdown) -> Result<(), WatchEnded> {
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), WatchEnded> {
         let api = tokio::select! {
-            () = shutdown.requested() => return Ok(()),
+            () = shutdown.cancelled() => return Ok(()),
             api = self.connect() => api,
         };
         let session = Session {
@@ -137,7 +137,7 @@ struct Check {
 }
 
 impl Session {
-    async fn run(mut self, mut shutdown: Shutdown) -> Result<(), WatchEnded> {
+    async fn run(mut self, shutdown: CancellationToken) -> Result<(), WatchEnded> {
         let config = profiles::watch_of(&self.watch.node);
         let mut events = pin!(with_backoff(
             watcher(self.api.clone(), config),
@@ -145,7 +145,7 @@ impl Session {
         ));
         loop {
             tokio::select! {
-                () = shutdown.requested() => return Ok(()),
+                () = shutdown.cancelled() => return Ok(()),
                 event = events.next() => match event {
                     Some(event) => self.handle(event),
                     None => return Err(WatchEnded { node: self.watch.node }),
@@ -281,13 +281,13 @@ mod tests {
         let metrics = Metrics::register(&mut Registry::default());
         let (updates, reports) = (watch::channel(None).0, watch::channel(None).1);
         let watch = ProfileWatch::new(Some(path.clone()), "n1", updates, reports, metrics);
-        let (end, shutdown) = Shutdown::manual();
-        let running = tokio::spawn(watch.run(shutdown));
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(watch.run(shutdown.clone()));
         sleep(Duration::from_secs(10)).await;
         names(&address.to_string());
         let renewed = timeout(LONGEST_PAUSE * 4, server.accept()).await;
         renewed.unwrap().unwrap();
-        end.send_replace(true);
+        shutdown.cancel();
         running.await.unwrap().unwrap();
     }
 }

@@ -13,7 +13,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use nettune_crds::conditions::{READY, RELEASED};
 use nettune_crds::{NodeNetworkProfileStatus, PodLinks};
 use nettune_runtime::error::chain;
-use nettune_runtime::shutdown::Shutdown;
 use nettune_sizing::Mono;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -23,6 +22,7 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::agent::ProfileUpdate;
 use crate::api::rate_limit::RateLimiter;
@@ -203,14 +203,14 @@ impl PolicyWatch {
         mut self,
         updates: watch::Sender<Option<ProfileUpdate>>,
         mut hangups: Signal,
-        mut shutdown: Shutdown,
+        shutdown: CancellationToken,
     ) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sized = Instant::now();
         loop {
             let asked = tokio::select! {
-                () = shutdown.requested() => return,
+                () = shutdown.cancelled() => return,
                 _ = hangups.recv() => true,
                 _ = looks.tick() => false,
             };
@@ -270,7 +270,7 @@ impl PolicyWatch {
 pub async fn report(
     mut reports: watch::Receiver<Option<Arc<NodeReport>>>,
     node: String,
-    mut shutdown: Shutdown,
+    shutdown: CancellationToken,
 ) {
     let mut previous = NodeNetworkProfileStatus::default();
     let started = Instant::now();
@@ -282,7 +282,7 @@ pub async fn report(
             reports.changed().await
         };
         tokio::select! {
-            () = shutdown.requested() => return,
+            () = shutdown.cancelled() => return,
             found = changed => if found.is_err() { return },
         }
         let Some(found) = reports.borrow_and_update().clone() else {

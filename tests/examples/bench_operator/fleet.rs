@@ -22,19 +22,18 @@ use nettune_reconcile::observed::{
 };
 
 use nettune_reconcile::step::{keys_to_look_at, step};
-use nettune_runtime::shutdown::Shutdown;
 use nettune_sizing::Mono;
 use nettune_sizing::SysctlKey;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 
 /// Agents that run until it is dropped.
 pub(crate) struct Fleet {
     tasks: JoinSet<()>,
-    _end: watch::Sender<bool>,
 }
 
 impl Fleet {
@@ -42,22 +41,20 @@ impl Fleet {
     pub(crate) fn start(kubeconfig: &Path, nodes: u16) -> Self {
         let mut tasks = JoinSet::new();
         let metrics = Metrics::register(&mut Registry::default());
-        let (end, shutdown) = Shutdown::manual();
         for index in 0..nodes {
             let node = cluster::name(index);
             let (update, updates) = watch::channel(None);
             let (report, reports) = watch::channel(None);
             let kubeconfig = Some(kubeconfig.to_owned());
             let watch = ProfileWatch::new(kubeconfig, &node, update, reports, metrics.clone());
-            let shutdown = shutdown.clone();
             tasks.spawn(async move {
-                if let Err(error) = watch.run(shutdown).await {
+                if let Err(error) = watch.run(CancellationToken::new()).await {
                     eprintln!("an agent has ended: {error}");
                 }
             });
             tasks.spawn(Agent::new(&cluster::boot_id(index)).run(updates, report));
         }
-        Self { tasks, _end: end }
+        Self { tasks }
     }
 
     /// How many parts of agents run; all of them, or something is wrong.
