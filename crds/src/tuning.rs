@@ -1,4 +1,4 @@
-//! `NodeNetworkTuning`: what the administrator wants.
+//! `NodeNetworkTuning`: what an administrator wants for a set of nodes.
 
 pub(crate) mod blocks;
 pub(crate) mod node_selector;
@@ -15,8 +15,8 @@ use node_selector::NodeSelector;
 use rollout::{ResizeSpec, RolloutSpec};
 use status::NodeNetworkTuningStatus;
 
-/// What the kernel network tables of a set of nodes shall hold. The operator sizes each selected
-/// node and writes a NodeNetworkProfile for it; the node's agent applies that and keeps it.
+/// The desired kernel network tables of a set of nodes. The operator sizes each selected node and
+/// writes a NodeNetworkProfile for it; the agent on the node applies the profile.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "nettune.dev",
@@ -27,7 +27,7 @@ use status::NodeNetworkTuningStatus;
     category = "nettune",
     status = "NodeNetworkTuningStatus",
     derive = "PartialEq",
-    doc = "Sizes the kernel network tables (neighbour thresholds, conntrack, IPVS) of the nodes that it selects, from the size of the cluster, and keeps them that way.",
+    doc = "Sizes the kernel network tables (neighbor thresholds, conntrack, IPVS) of the selected nodes according to the size of the cluster, and keeps the values in place.",
     selectable = ".spec.mode",
     printcolumn(
         name = "Mode",
@@ -39,43 +39,43 @@ use status::NodeNetworkTuningStatus;
         name = "Nodes",
         type_ = "integer",
         json_path = ".status.nodes.selected",
-        description = "nodes that this tuning selects"
+        description = "Nodes that this tuning applies to"
     ),
     printcolumn(
         name = "Ready",
         type_ = "integer",
         json_path = ".status.nodes.ready",
-        description = "nodes whose kernel holds what is wanted"
+        description = "Nodes that have the desired values"
     ),
     printcolumn(
         name = "Drifted",
         type_ = "integer",
         json_path = ".status.nodes.drifted",
-        description = "nodes where a value differs now"
+        description = "Nodes with a value that differs from the desired one"
     ),
     printcolumn(
         name = "Failed",
         type_ = "integer",
         json_path = ".status.nodes.failed",
-        description = "nodes where a value could not be written"
+        description = "Nodes with a value that could not be written"
     ),
     printcolumn(
         name = "GC-Thresh3",
         type_ = "string",
         json_path = ".status.gcThresh3",
-        description = "net.ipv4.neigh.default.gc_thresh3 of the nodes, or its range"
+        description = "Desired net.ipv4.neigh.default.gc_thresh3, or its range"
     ),
     printcolumn(
         name = "Conntrack-Max",
         type_ = "string",
         json_path = ".status.conntrackMax",
-        description = "net.netfilter.nf_conntrack_max of the nodes, or its range"
+        description = "Desired net.netfilter.nf_conntrack_max, or its range"
     ),
     printcolumn(
         name = "Status",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
-        description = "reason of the condition Ready"
+        description = "Reason of the Ready condition"
     ),
     printcolumn(
         name = "Age",
@@ -85,50 +85,51 @@ use status::NodeNetworkTuningStatus;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NodeNetworkTuningSpec {
-    /// Which nodes. Empty: every Linux node.
+    /// The nodes to tune. Default: all Linux nodes.
     #[serde(default)]
     pub node_selector: NodeSelector,
-    /// Where several tunings select one node, the one with the highest priority has it alone; on a
-    /// tie the older, then the one with the smaller uid. -1000000 to 1000000, default 0.
+    /// If several tunings select the same node, only the one with the highest priority applies to
+    /// it. If priorities are equal, the older tuning applies, then the one with the smaller uid.
+    /// -1000000 to 1000000. Default 0.
     #[serde(default)]
     #[schemars(range(min = -1_000_000, max = 1_000_000))]
     pub priority: i32,
-    /// Enforce (default): apply, and undo drift. ApplyOnce: apply, then report drift and leave it.
-    /// Observe: size and report, write nothing to any kernel.
+    /// Enforce (default): apply values and revert drift. ApplyOnce: apply values once, then only
+    /// report drift. Observe: compute and report values without writing them.
     #[serde(default)]
     pub mode: Mode,
-    /// Sizes of the neighbour tables (ARP and NDP). Left out: not managed.
+    /// Sizes of the neighbor tables (ARP and NDP). Omit to leave unmanaged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub neighbors: Option<NeighborsSpec>,
-    /// Sizes of connection tracking. Left out: not managed.
+    /// Size of the connection tracking table. Omit to leave unmanaged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conntrack: Option<ConntrackSpec>,
-    /// Behaviour of IPVS, for clusters whose services use it. Left out: not managed.
+    /// IPVS behavior, for clusters whose Services use IPVS. Omit to leave unmanaged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipvs: Option<IpvsSpec>,
-    /// Other sysctls of the allow-list, each held at exactly its value; never one that a block can
-    /// manage. At most 64. Many hold for the host's network namespace alone and do not reach pods:
-    /// the allow-list in docs/api.md says which.
+    /// Additional sysctls from the allow-list, each set to exactly this value. Sysctls that belong
+    /// to neighbors, conntrack or ipvs are rejected. At most 64. Many apply only to the host
+    /// network namespace and do not affect pods; docs/api.md lists the scope of each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub sysctls: Vec<SysctlEntry>,
-    /// What happens to a node that this tuning does not select any more and no other tuning has, or
-    /// when the tuning is deleted. Retain (default): values stay, enforcing stops. Restore: the
-    /// original values go back where the live one is still the one that nettune wrote. So does
-    /// that of a sysctl which merely leaves the tuning.
+    /// What happens to a node when this tuning is deleted or no longer selects the node, and no
+    /// other tuning does. Retain (default): values stay, but are no longer enforced. Restore:
+    /// original values are restored, except where another process has changed the value since.
+    /// Restore also applies to a single sysctl that is removed from the tuning.
     #[serde(default)]
     pub release_policy: ReleasePolicy,
-    /// How changes that could do harm reach the nodes. A limit that is raised goes to all of them at
-    /// once, and so does everything to a node that is not Ready yet.
+    /// How potentially disruptive changes reach the nodes. Raised limits are applied to all nodes
+    /// at once, and so are all changes on nodes that are not Ready.
     #[serde(default)]
     pub rollout: RolloutSpec,
-    /// How patiently limits follow a cluster that has become smaller.
+    /// When limits are lowered after the cluster has become smaller.
     #[serde(default)]
     pub resize: ResizeSpec,
 }
 
-/// How strictly values are kept.
+/// How values are enforced.
 #[derive(
     Clone,
     Copy,
@@ -144,16 +145,16 @@ pub struct NodeNetworkTuningSpec {
     JsonSchema,
 )]
 pub enum Mode {
-    /// Apply, and undo drift.
+    /// Apply values and revert drift.
     #[default]
     Enforce,
-    /// Apply, then report drift and leave it.
+    /// Apply values once, then only report drift.
     ApplyOnce,
     /// Report; write nothing.
     Observe,
 }
 
-/// What becomes of the values on a node that is not selected any more.
+/// What happens to the values on a node that is no longer selected.
 #[derive(
     Clone,
     Copy,
@@ -169,27 +170,28 @@ pub enum Mode {
     JsonSchema,
 )]
 pub enum ReleasePolicy {
-    /// They stay; enforcing stops.
+    /// Values stay, but are no longer enforced.
     #[default]
     Retain,
-    /// The originals go back where the live value is still the one that nettune wrote.
+    /// Original values are restored, except where another process has changed the value since.
     Restore,
 }
 
-/// One sysctl of the allow-list.
+/// A sysctl from the allow-list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
     validation = Rule::new(rules::name_is_allowed()).message(Message::Expression(rules::NAME_NOT_ALLOWED.to_owned())),
     validation = Rule::new(rules::name_is_free()).message(Message::Expression(rules::NAME_OF_A_BLOCK.to_owned())),
-    validation = Rule::new("self.value.matches('[^ \\t]')").message("value is empty: write what the kernel shall hold, in quotes, like \"4096\""),
+    validation = Rule::new("self.value.matches('[^ \\t]')").message("value must not be empty; write a quoted string such as \"4096\""),
     validation = Rule::new("self.value.matches('^[ -~\\t]*$')").message("value must be one line of printable ASCII")
 )]
 pub struct SysctlEntry {
-    /// Its name with dots, as sysctl(8) prints it. For one interface, with the interface's own dots
-    /// as they are: net.ipv4.neigh.eth0.100.gc_stale_time.
+    /// Name of the sysctl with dots, as printed by sysctl(8). Dots in the name of an interface are
+    /// kept: net.ipv4.neigh.eth0.100.gc_stale_time. At most 128 characters.
     #[schemars(length(max = 128))]
     pub name: String,
-    /// Its value as text, in quotes; several numbers with single spaces between them.
+    /// Value as a quoted string. Separate multiple numbers with single spaces. At most 1024
+    /// characters.
     #[schemars(length(max = 1024))]
     pub value: String,
 }

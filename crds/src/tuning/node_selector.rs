@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tuning::rules;
 
-/// Which nodes: all labels and all requirements must match, as in a Kubernetes label selector.
+/// A label selector for nodes. All labels and all requirements must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -20,27 +20,27 @@ pub struct NodeSelector {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "rules::labels_schema")]
     pub match_labels: BTreeMap<String, String>,
-    /// Requirements that a node's labels must meet. At most 32.
+    /// Requirements that the labels of a node must meet. At most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub match_expressions: Vec<Requirement>,
 }
 
-/// One requirement on a label.
+/// A requirement on a label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.operator in ['In', 'NotIn'] ? size(self.values) > 0 : size(self.values) == 0")
-        .message("In and NotIn need values, Exists and DoesNotExist take none")
+        .message("In and NotIn require values; Exists and DoesNotExist must not have values")
 )]
 pub struct Requirement {
-    /// The label's key.
+    /// Label key.
     #[schemars(length(min = 1, max = 317))]
     #[x_kube(validation = Rule::new(rules::label_key_is_valid()).message(rules::LABEL_KEY_MESSAGE))]
     pub key: String,
     /// In, NotIn, Exists or DoesNotExist.
     pub operator: SelectorOperator,
-    /// Values for In and NotIn; none for the others. At most 256.
+    /// Values for In and NotIn. Must be empty for Exists and DoesNotExist. At most 256.
     #[serde(default)]
     #[schemars(length(max = 256), inner(length(max = 63), regex(pattern = rules::LABEL_VALUE)))]
     pub values: Vec<String>,
@@ -49,12 +49,12 @@ pub struct Requirement {
 /// How a requirement compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SelectorOperator {
-    /// The label is there with one of the values.
+    /// The label exists with one of the values.
     In,
-    /// The label is not there, or has another value.
+    /// The label does not exist, or has another value.
     NotIn,
-    /// The label is there.
+    /// The label exists.
     Exists,
-    /// The label is not there.
+    /// The label does not exist.
     DoesNotExist,
 }

@@ -1,19 +1,18 @@
-//! The CEL rules of the schema that are made from the allow-list, and their sentences.
+//! CEL rules of the schema and their messages; those on names are generated from the allow-list.
 //!
-//! The API server limits what a rule may cost: lists of names are cheap, regular expressions and
+//! The API server limits the cost of a rule. Lists of names are cheap; regular expressions and
 //! messages that convert numbers are not.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nettune_sizing::{INTERFACE_FAMILIES, allow_list};
 
-/// CEL: a number of nodes, or a share of them.
+/// CEL: a number of nodes or a percentage.
 pub(crate) const MAX_FAILED_IS_VALID: &str =
     "type(self) == int ? self >= 0 && self <= 100000 : self.matches('^(100|[1-9]?[0-9])%$')";
 
-/// Says what `maxFailed` looks like.
-pub(crate) const MAX_FAILED_MESSAGE: &str = "maxFailed is a number of nodes from 0 to 100000, like 3, or a share of the nodes written from 0% to 100%, like 5%";
+pub(crate) const MAX_FAILED_MESSAGE: &str = "maxFailed must be a number from 0 to 100000 such as 3, or a percentage from 0% to 100% such as 5%";
 
-/// A number or a text; the schema of [`IntOrString`] itself would let null in, which is neither.
+/// A number or a string. The schema of [`IntOrString`] itself accepts null, which is neither.
 pub(crate) fn int_or_string_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"x-kubernetes-int-or-string": true})
 }
@@ -34,14 +33,13 @@ pub(crate) fn shrink_after_seconds() -> i64 {
     3600
 }
 
-/// Says how thresholds must be ordered.
-pub(crate) const THRESHOLDS_MESSAGE: &str = "thresholds must ascend, gcThresh1 < gcThresh2 < gcThresh3, or the kernel's garbage collector runs for every packet; write for example {gcThresh1: 2048, gcThresh2: 8192, gcThresh3: 16384}";
+pub(crate) const THRESHOLDS_MESSAGE: &str = "thresholds must be in ascending order (gcThresh1 < gcThresh2 < gcThresh3), for example {gcThresh1: 2048, gcThresh2: 8192, gcThresh3: 16384}; otherwise the kernel runs its garbage collector for each packet";
 
-/// CEL: a name that no list holds.
-pub(crate) const NAME_NOT_ALLOWED: &str = "'the sysctl ' + self.name + ' is not on the allow-list; write a name that docs/api.md lists, with dots, like net.core.somaxconn'";
+/// CEL: the message for a name that is not on the allow-list.
+pub(crate) const NAME_NOT_ALLOWED: &str = "'sysctl ' + self.name + ' is not on the allow-list; use a name from docs/api.md, with dots, such as net.core.somaxconn'";
 
-/// CEL: a name that belongs to a block.
-pub(crate) const NAME_OF_A_BLOCK: &str = "'the sysctl ' + self.name + ' is managed by a block; set it with ' + (self.name.startsWith('net.netfilter.') ? 'spec.conntrack.minEntries and maxEntries' : self.name.startsWith('net.ipv4.vs.') ? 'spec.ipvs' : 'spec.neighbors.thresholds') + ' instead'";
+/// CEL: the message for a name that a block manages.
+pub(crate) const NAME_OF_A_BLOCK: &str = "'sysctl ' + self.name + ' is managed by another field; set ' + (self.name.startsWith('net.netfilter.') ? 'spec.conntrack.minEntries and maxEntries' : self.name.startsWith('net.ipv4.vs.') ? 'spec.ipvs' : 'spec.neighbors.thresholds') + ' instead'";
 
 pub(crate) fn connections_per_pod() -> i64 {
     nettune_sizing::ConntrackPolicy::default()
@@ -49,12 +47,12 @@ pub(crate) fn connections_per_pod() -> i64 {
         .into()
 }
 
-/// CEL: the name is listed, or that of an interface's sysctl.
+/// CEL: the name is on the allow-list, or is a sysctl of an interface.
 pub(crate) fn name_is_allowed() -> String {
     let interfaces: Vec<String> = INTERFACE_FAMILIES
         .iter()
         .map(|family| {
-            // 15 bytes is the longest name of an interface; `all` and `default` are listed by
+            // The name of an interface has at most 15 bytes; `all` and `default` are listed by
             // their full names.
             let prefix = family.prefix.replace('.', "[.]");
             format!(
@@ -66,7 +64,7 @@ pub(crate) fn name_is_allowed() -> String {
     format!("{} || {}", name_in(|_| true), interfaces.join(" || "))
 }
 
-/// CEL: the name belongs to no block, whether or not that block is there.
+/// CEL: no block manages the name, whether or not the tuning has that block.
 pub(crate) fn name_is_free() -> String {
     format!("!({})", name_in(|listed| listed.block.is_some()))
 }
@@ -80,21 +78,19 @@ fn name_in(keep: impl Fn(&nettune_sizing::Listed) -> bool) -> String {
     format!("self.name in [{}]", names.join(", "))
 }
 
-/// A label's value: empty, or letters and digits with `-`, `_` and `.` between them.
+/// A label value: empty, or letters and digits with `-`, `_` and `.` between them.
 pub(crate) const LABEL_VALUE: &str = "^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$";
 
-/// A label's key: a name, before it perhaps a DNS name and a slash.
+/// A label key: a name with an optional DNS name and slash as a prefix.
 const LABEL_KEY: &str =
     "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$";
 
-/// Says what a label's key looks like.
-pub(crate) const LABEL_KEY_MESSAGE: &str = "a label's key is letters and digits with - _ . between them, before them perhaps a domain and a slash, like node.kubernetes.io/instance-type";
+pub(crate) const LABEL_KEY_MESSAGE: &str = "a label key must consist of letters, digits, '-', '_' and '.', with an optional domain and slash as a prefix, such as node.kubernetes.io/instance-type";
 
-/// Says what a label's value looks like.
 pub(crate) const LABEL_VALUE_MESSAGE: &str =
-    "a label's value is at most 63 letters and digits with - _ . between them, or empty";
+    "a label value must be empty or at most 63 letters, digits, '-', '_' and '.'";
 
-/// CEL: the key of one requirement.
+/// CEL: the key of a requirement.
 pub(crate) fn label_key_is_valid() -> String {
     format!("self.matches('{LABEL_KEY}')")
 }
@@ -111,7 +107,7 @@ pub(crate) fn label_values_are_valid() -> String {
     )
 }
 
-/// A map of few and short labels: what a rule over them may cost depends on these bounds.
+/// A bounded map of labels: the cost of a rule over them depends on the bounds.
 pub(crate) fn labels_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",

@@ -5,103 +5,100 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the operator has found and done.
+/// The observed state of the tuning.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeNetworkTuningStatus {
-    /// The generation of the spec that this status speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// How many nodes are in which state.
+    /// Number of nodes by state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodesCount>,
-    /// What the sizes were computed from, for the whole cluster.
+    /// Cluster-wide inputs of the sizes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterInputs>,
-    /// net.ipv4.neigh.default.gc_thresh3 as wanted on the nodes: one value, or the least and the
-    /// greatest.
+    /// Desired net.ipv4.neigh.default.gc_thresh3 of the nodes: 1 value, or minimum and maximum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gc_thresh3: Option<String>,
-    /// net.netfilter.nf_conntrack_max as wanted on the nodes: one value, or the least and the
-    /// greatest.
+    /// Desired net.netfilter.nf_conntrack_max of the nodes: 1 value, or minimum and maximum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conntrack_max: Option<String>,
-    /// Nodes that are sized alike, the largest groups first, at most 16.
+    /// Groups of nodes with equal sizes, the largest first. At most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub groups: Vec<SizeGroup>,
-    /// What the administrator should know: where a cap cut a size, or a value is dangerous. At most
-    /// 16 sentences.
+    /// Sizes that were limited by a cap, and dangerous values. At most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub warnings: Vec<String>,
-    /// Ready: every selected node holds what is wanted. Progressing: changes are under way.
-    /// Overlapping: this tuning hides what a lower one would manage on some nodes.
+    /// Ready: all selected nodes have the desired values. Progressing: changes are in progress.
+    /// Overlapping: this tuning takes precedence over another one on some nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }
 
-/// How many nodes are in which state.
+/// Number of nodes by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodesCount {
-    /// Nodes that this tuning selects and has.
+    /// Nodes that this tuning applies to.
     pub selected: i32,
-    /// Of these, nodes whose kernel holds what is wanted, as their agent says.
+    /// Selected nodes whose kernel has the desired values, as reported by their agents.
     pub ready: i32,
-    /// Nodes where a value differs now.
+    /// Nodes with a value that differs from the desired one.
     pub drifted: i32,
-    /// Nodes where a value could not be written.
+    /// Nodes with a value that could not be written.
     pub failed: i32,
-    /// Nodes whose values are being released and whose agent has not answered yet.
+    /// Nodes whose values are being released and whose agent has not yet reported the result.
     pub releasing: i32,
-    /// Nodes whose agent has been unresponsive for longer than rollout.nodeDeadlineSeconds.
+    /// Nodes whose agent has been unresponsive for more than rollout.nodeDeadlineSeconds.
     #[serde(default)]
     pub unresponsive: i32,
 }
 
-/// What sizes were computed from, for the whole cluster.
+/// Cluster-wide inputs of the sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterInputs {
-    /// Nodes of the cluster, virtual ones left out.
+    /// Number of nodes in the cluster, without virtual nodes.
     pub nodes: i32,
-    /// Pods that all of them can run together.
+    /// Number of pods that these nodes can run in total.
     pub pods: i64,
 }
 
-/// Nodes that are sized alike.
+/// A group of nodes with equal sizes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SizeGroup {
-    /// How many nodes.
+    /// Number of nodes.
     pub nodes: i32,
-    /// What was known of each of them.
+    /// The inputs of the sizes of each node.
     pub inputs: SizeInputs,
-    /// Each managed sysctl with its value, as `name = value`.
+    /// Managed sysctls in the form `name = value`.
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub sysctls: Vec<String>,
 }
 
-/// What was known of a node when it was sized.
+/// The inputs of the sizes of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SizeInputs {
-    /// Pods that it can run.
+    /// Number of pods that the node can run.
     pub pods: i64,
-    /// Memory in MiB, rounded down; 0 where it is not known.
+    /// Memory in MiB, rounded down. 0 if unknown.
     #[serde(rename = "memoryMiB")]
     pub memory_mib: i64,
-    /// Logical processors.
+    /// Number of logical CPUs.
     pub cores: i64,
     /// Kernel version, or `unknown`.
     pub kernel: String,
-    /// How pods of different nodes reach each other, and how that was found.
+    /// How pods on different nodes reach each other, and how this was detected.
     pub pod_network: String,
-    /// How its pods are linked to it: Bridge or PointToPoint.
+    /// How the pods are connected to their node: Bridge or PointToPoint.
     pub pod_links: String,
 }

@@ -8,11 +8,11 @@ const REFUSED: &[(&str, &str)] = &[
     // Thresholds.
     (
         "{neighbors: {thresholds: {gcThresh1: 8192, gcThresh2: 4096, gcThresh3: 16384}}}",
-        "write for example {gcThresh1: 2048, gcThresh2: 8192, gcThresh3: 16384}",
+        "for example {gcThresh1: 2048, gcThresh2: 8192, gcThresh3: 16384}",
     ),
     (
         "{neighbors: {thresholds: {gcThresh1: 1, gcThresh2: 2, gcThresh3: 2}}}",
-        "thresholds must ascend",
+        "thresholds must be in ascending order",
     ),
     (
         "{neighbors: {thresholds: {gcThresh1: -1, gcThresh2: 2, gcThresh3: 3}}}",
@@ -50,15 +50,15 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "{sysctls: [{name: kernel.panic, value: '1'}]}",
-        "the sysctl kernel.panic is not on the allow-list",
+        "sysctl kernel.panic is not on the allow-list",
     ),
     (
         "{sysctls: [{name: vm.swappiness, value: '1'}]}",
-        "the sysctl vm.swappiness is not on the allow-list",
+        "sysctl vm.swappiness is not on the allow-list",
     ),
     (
         "{sysctls: [{name: net.ipv4.ip_forward, value: '1'}]}",
-        "the sysctl net.ipv4.ip_forward is not on the allow-list",
+        "sysctl net.ipv4.ip_forward is not on the allow-list",
     ),
     (
         "{sysctls: [{name: net.ipv4.conf.all.accept_redirects, value: '1'}]}",
@@ -74,7 +74,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "{sysctls: [{name: net/core/somaxconn, value: '1'}]}",
-        "write a name that docs/api.md lists, with dots",
+        "use a name from docs/api.md, with dots",
     ),
     (
         "{sysctls: [{name: 'net.core. somaxconn', value: '1'}]}",
@@ -82,11 +82,11 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "{sysctls: [{name: net.core.somaxconn, value: ''}]}",
-        "value is empty: write what the kernel shall hold",
+        "value must not be empty",
     ),
     (
         "{sysctls: [{name: net.core.somaxconn, value: \"  \"}]}",
-        "value is empty",
+        "value must not be empty",
     ),
     (
         "{sysctls: [{name: net.core.somaxconn, value: \"1\\n2\"}]}",
@@ -99,15 +99,15 @@ const REFUSED: &[(&str, &str)] = &[
     // What a block manages, whether or not the block is there.
     (
         "{sysctls: [{name: net.netfilter.nf_conntrack_max, value: '1'}]}",
-        "set it with spec.conntrack.minEntries and maxEntries instead",
+        "set spec.conntrack.minEntries and maxEntries instead",
     ),
     (
         "{neighbors: {}, sysctls: [{name: net.ipv4.neigh.default.gc_thresh3, value: '1'}]}",
-        "set it with spec.neighbors.thresholds instead",
+        "set spec.neighbors.thresholds instead",
     ),
     (
         "{sysctls: [{name: net.ipv4.vs.conn_reuse_mode, value: '1'}]}",
-        "set it with spec.ipvs instead",
+        "set spec.ipvs instead",
     ),
     // Enums and selectors.
     (
@@ -125,19 +125,19 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "{rollout: {maxFailed: 101%}}",
-        "a share of the nodes written from 0% to 100%, like 5%",
+        "a percentage from 0% to 100% such as 5%",
     ),
     (
         "{rollout: {maxFailed: '5'}}",
-        "maxFailed is a number of nodes from 0 to 100000, like 3",
+        "maxFailed must be a number from 0 to 100000 such as 3",
     ),
     (
         "{rollout: {maxFailed: -1}}",
-        "maxFailed is a number of nodes from 0 to 100000, like 3",
+        "maxFailed must be a number from 0 to 100000 such as 3",
     ),
     (
         "{rollout: {maxFailed: 100001}}",
-        "maxFailed is a number of nodes from 0 to 100000, like 3",
+        "maxFailed must be a number from 0 to 100000 such as 3",
     ),
     (
         "{rollout: {maxFailed: [1]}}",
@@ -169,11 +169,11 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "{nodeSelector: {matchExpressions: [{key: a, operator: In}]}}",
-        "In and NotIn need values",
+        "In and NotIn require values",
     ),
     (
         "{nodeSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}",
-        "Exists and DoesNotExist take none",
+        "Exists and DoesNotExist must not have values",
     ),
     (
         "{priority: 1000001}",
@@ -181,15 +181,15 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "{nodeSelector: {matchLabels: {'foo bar': x}}}",
-        "a label's key is letters and digits",
+        "a label key must consist of letters, digits",
     ),
     (
         "{nodeSelector: {matchLabels: {foo: '!!'}}}",
-        "a label's value is at most 63 letters and digits",
+        "a label value must be empty or at most 63 letters, digits",
     ),
     (
         "{nodeSelector: {matchExpressions: [{key: 'a b', operator: Exists}]}}",
-        "a label's key is letters and digits",
+        "a label key must consist of letters, digits",
     ),
     (
         "{nodeSelector: {matchExpressions: [{key: a, operator: In, values: ['!!']}]}}",

@@ -10,7 +10,7 @@ use nettune_sizing::{INTERFACE_FAMILIES, Scope, allow_list};
 const HEAD: &str = "# API reference
 
 Generated from `crds/src` by `cargo xtask generate`; do not edit.
-`kubectl explain nodenetworktuning.spec --recursive` shows the same on a cluster.
+`kubectl explain nodenetworktuning.spec --recursive` shows the same in a cluster.
 ";
 
 /// The whole page.
@@ -53,7 +53,7 @@ fn kind(page: &mut String, crd: &CustomResourceDefinition) {
         if let Some(text) = &schema.description {
             let _ = writeln!(page, "{text}\n");
         }
-        page.push_str("| field | type | meaning |\n|---|---|---|\n");
+        page.push_str("| field | type | description |\n|---|---|---|\n");
         fields(page, "", schema);
     }
 }
@@ -112,7 +112,7 @@ fn meaning(field: &JSONSchemaProps) -> String {
         .replace('|', "\\|");
     for rule in field.x_kubernetes_validations.iter().flatten() {
         if let Some(message) = &rule.message {
-            let _ = write!(text, " Refused otherwise: {message}.");
+            let _ = write!(text, " Validation: {message}.");
         }
     }
     text
@@ -122,12 +122,14 @@ fn allowed(page: &mut String) {
     page.push_str(
         "\n## The allow-list of sysctls
 
-Only these can be written, whatever an object says: the list is compiled into operator and agent.
-Reach: *node*: the value holds for the whole node. *inherited*: network namespaces that are made
-later start with a copy. *host*: the host's network namespace alone; pods keep the kernel's default.
-Block: the part of a tuning that manages it; such a name is never taken in `spec.sysctls`.
+nettune can write only these sysctls: the list is compiled into operator and agent.
 
-| sysctl | reach | block |
+Scope: *node*: the value applies to the whole node. *inherited*: network namespaces that are created
+later start with a copy. *host*: only the host network namespace; pods keep the kernel's default.
+
+Block: the part of a tuning that manages the sysctl. Such a name is rejected in `spec.sysctls`.
+
+| sysctl | scope | block |
 |---|---|---|
 ",
     );

@@ -1,6 +1,6 @@
 //! Writes what is generated from the API types: `crds/manifests/*.yaml` and `docs/api.md`.
 //!
-//! `generate` writes; `generate --check` exits with 1 where a file is not current.
+//! `generate` writes; `generate --check` exits with 1 if a file is out of date.
 
 mod document;
 
@@ -12,19 +12,19 @@ use nettune_crds::{NodeNetworkProfile, NodeNetworkTuning};
 
 #[derive(Debug, thiserror::Error)]
 enum GenerateError {
-    #[error("could not write {path} as YAML")]
+    #[error("cannot serialize {path} as YAML")]
     Yaml {
         path: PathBuf,
         source: serde_saphyr::ser::Error,
     },
-    #[error("could not write {path}")]
+    #[error("cannot write {path}")]
     Write {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{path} is not current: run `cargo xtask generate`")]
+    #[error("{path} is out of date; run `cargo xtask generate`")]
     Stale { path: PathBuf },
-    #[error("unknown argument {argument:?}; only --check is taken")]
+    #[error("unknown argument {argument:?}; only --check is supported")]
     Argument { argument: String },
 }
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             eprintln!("error: {error}");
             let mut cause = std::error::Error::source(&error);
             while let Some(source) = cause {
-                eprintln!("  because: {source}");
+                eprintln!("  caused by: {source}");
                 cause = source.source();
             }
             ExitCode::FAILURE
