@@ -63,35 +63,24 @@ impl Default for ClusterConfig {
 /// Why a cluster does not run, or is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// Its control plane.
     #[error(transparent)]
     ControlPlane(#[from] ControlPlaneError),
-    /// A node's directory.
     #[error(transparent)]
     Directory(#[from] FakeNodeError),
-    /// A binary that is not built.
     #[error(transparent)]
     Missing(#[from] MissingBinary),
-    /// A process.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// A request of the harness.
     #[error("the API server refuses the harness")]
     Api(#[from] kube::Error),
-    /// A command of the administrator.
     #[error(transparent)]
     Kubectl(#[from] KubectlError),
-    /// The audit log, or the proxy's port.
     #[error("cannot use a file or a port of the harness")]
     Io(#[from] io::Error),
-    /// What was waited for did not come.
     #[error("not so after {} s: {last}\n{logs}", waited.as_secs())]
     NotSo {
-        /// How long it was waited for.
         waited: Duration,
-        /// What the last look has shown.
         last: String,
-        /// The ends of all logs.
         logs: String,
     },
 }
@@ -127,10 +116,6 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts one: the CRDs are there, the Nodes are Ready, operators and agents run; there is no tuning.
-    ///
-    /// # Errors
-    ///
-    /// See [`ClusterError`].
     pub async fn start(config: ClusterConfig) -> Result<Self, ClusterError> {
         let audit = Audit::new()?;
         let control_plane = ControlPlane::start(ControlPlaneConfig {
@@ -188,10 +173,6 @@ impl Cluster {
     }
 
     /// Starts what has ended or was killed.
-    ///
-    /// # Errors
-    ///
-    /// When something cannot be started.
     pub fn revive(&mut self) -> Result<(), ClusterError> {
         let environment = &self.config.environment;
         let seconds = self.config.lease_seconds.to_string();
@@ -211,19 +192,11 @@ impl Cluster {
     }
 
     /// An administrator's client, for the runtime of the caller.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be made.
     pub async fn client(&self) -> Result<kube::Client, ClusterError> {
         Ok(self.control_plane.client().await?)
     }
 
     /// Waits until the look is satisfied, and revives what ends meanwhile. Returns how long it took.
-    ///
-    /// # Errors
-    ///
-    /// [`ClusterError::NotSo`] when the deadline has passed.
     pub async fn until<E: std::fmt::Display>(
         &mut self,
         deadline: Duration,
@@ -247,10 +220,6 @@ impl Cluster {
     }
 
     /// Waits until every node holds what is wanted and every status says so.
-    ///
-    /// # Errors
-    ///
-    /// [`ClusterError::NotSo`] with what is still wrong.
     pub async fn comes_right(
         &mut self,
         client: &kube::Client,
@@ -262,20 +231,12 @@ impl Cluster {
     }
 
     /// Fails unless every node's kernel holds these values now, whatever the API says.
-    ///
-    /// # Errors
-    ///
-    /// What one holds.
     pub fn all_hold(&self, values: &[(&str, &str)]) -> Result<(), String> {
         let mut all = self.machines.iter();
         all.try_for_each(|machine| machine.holds(values))
     }
 
     /// Waits for that.
-    ///
-    /// # Errors
-    ///
-    /// [`ClusterError::NotSo`] with what one holds.
     pub async fn holds(
         &mut self,
         values: &[(&str, &str)],
@@ -302,10 +263,6 @@ impl Cluster {
     }
 
     /// Which operator leads, by the Lease and what it has said itself; none where the holder is gone.
-    ///
-    /// # Errors
-    ///
-    /// When there is no Lease.
     pub async fn leader(&self, client: &kube::Client) -> Result<Option<usize>, ClusterError> {
         let leases = Api::<Lease>::namespaced(client.clone(), "default");
         let spec = leases.get("nettune-operator").await?.spec;
@@ -322,10 +279,6 @@ impl Cluster {
     }
 
     /// What operators and agents have written since then.
-    ///
-    /// # Errors
-    ///
-    /// When the audit log cannot be read.
     pub fn writes(&self, since: Mark) -> Result<Vec<Request>, ClusterError> {
         let requests = self.audit.since(since)?.into_iter();
         let ours = |request: &Request| matches!(request.user.as_str(), OPERATOR | AGENT);
@@ -335,10 +288,6 @@ impl Cluster {
     }
 
     /// Waits until operators and agents have written nothing for so long.
-    ///
-    /// # Errors
-    ///
-    /// [`ClusterError::NotSo`] with what they keep writing.
     pub async fn rests(&mut self, calm: Duration, deadline: Duration) -> Result<(), ClusterError> {
         let began = Instant::now();
         loop {

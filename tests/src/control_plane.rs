@@ -47,43 +47,30 @@ pub struct ControlPlaneConfig {
 /// Why there is no control plane.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlPlaneError {
-    /// Its binaries are not to be had.
     #[error(transparent)]
     Tools(#[from] ToolsError),
-    /// Its keys and certificates could not be made.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// Its temporary folder, a file in there or a free port could not be had.
     #[error("cannot {attempt}")]
     Io {
-        /// What was tried.
         attempt: String,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// One of its processes could not be started, or ended by itself.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// It runs but does not become ready.
     #[error("the control plane did not become ready; the end of the API server's log:\n{tail}")]
     NotReady {
-        /// The end of the log.
         tail: String,
-        /// What was waited for.
         #[source]
         source: TimedOut,
     },
-    /// A client could not be made from a kubeconfig.
     #[error("cannot make a client from {}", path.display())]
     Client {
-        /// The kubeconfig.
         path: PathBuf,
-        /// What kube said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// kubectl failed.
     #[error(transparent)]
     Kubectl(#[from] KubectlError),
 }
@@ -105,10 +92,6 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts one and waits until it is ready, about 3 s; gets the binaries first where they are missing.
-    ///
-    /// # Errors
-    ///
-    /// See [`ControlPlaneError`].
     pub async fn start(config: ControlPlaneConfig) -> Result<Self, ControlPlaneError> {
         // The build may take minutes, and a current-thread runtime has other things to do.
         let tools = tokio::task::spawn_blocking(Tools::get)
@@ -130,10 +113,6 @@ impl ControlPlane {
     /// One that tests share; it ends with the last of them.
     ///
     /// For tests that leave cluster-scoped objects of others alone.
-    ///
-    /// # Errors
-    ///
-    /// See [`ControlPlaneError`].
     pub async fn shared() -> Result<Arc<Self>, ControlPlaneError> {
         static SHARED: Mutex<Weak<ControlPlane>> = Mutex::const_new(Weak::new());
         let mut shared = SHARED.lock().await;
@@ -179,34 +158,21 @@ impl ControlPlane {
     }
 
     /// A client that may do everything. Make one for each runtime: a client lives in that in which it was made.
-    ///
-    /// # Errors
-    ///
-    /// When the kubeconfig cannot be used.
     pub async fn client(&self) -> Result<kube::Client, ControlPlaneError> {
         client_of(&self.admin_kubeconfig).await
     }
 
     /// A client with the token of somebody else.
-    ///
-    /// # Errors
-    ///
-    /// When the kubeconfig cannot be written or used.
     pub async fn client_for_token(&self, token: &str) -> Result<kube::Client, ControlPlaneError> {
         client_of(&self.kubeconfig_for_token("client", token)?).await
     }
 
     /// The administrator's kubeconfig.
-    #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.admin_kubeconfig
     }
 
     /// Writes a kubeconfig with this token and returns its path; the last one of a name stays.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be written.
     pub fn kubeconfig_for_token(
         &self,
         name: &str,
@@ -216,10 +182,6 @@ impl ControlPlane {
     }
 
     /// The same for a client that goes through a [`Proxy`](proxy::Proxy) on this port of loopback.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be written.
     pub fn kubeconfig_through(
         &self,
         port: u16,
@@ -233,7 +195,6 @@ impl ControlPlane {
 
     /// The text of the administrator's kubeconfig for a client that reaches the API server at another address, which
     /// must be one of those in its certificate.
-    #[must_use]
     pub fn kubeconfig_text_for(&self, address: &str) -> String {
         kubeconfig::text(
             &format!("https://{address}"),
@@ -243,28 +204,21 @@ impl ControlPlane {
     }
 
     /// The API server's port on loopback.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// The temporary folder, for logs and state of programs that live no longer than this.
-    #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// The API server's process, while it runs.
-    #[must_use]
     pub fn api_server_id(&self) -> Option<u32> {
         self.api_server.as_ref().map(Process::id)
     }
 
     /// Starts the API server again, on the same port and data, and waits until it is ready.
-    ///
-    /// # Errors
-    ///
-    /// When it does not become ready.
     pub async fn start_api_server(&mut self) -> Result<(), ControlPlaneError> {
         let server = Process::start(
             "kube-apiserver",
@@ -296,10 +250,6 @@ impl ControlPlane {
     }
 
     /// Ends the API server with SIGTERM, as an upgrade does; etcd and its data stay.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be ended.
     pub fn stop_api_server(&mut self) -> Result<(), ControlPlaneError> {
         match self.api_server.take() {
             Some(mut server) => Ok(server.stop().map(drop)?),
@@ -308,10 +258,6 @@ impl ControlPlane {
     }
 
     /// Ends the API server with SIGKILL, as a crash does; etcd and its data stay.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be ended.
     pub fn kill_api_server(&mut self) -> Result<(), ControlPlaneError> {
         match self.api_server.take() {
             Some(mut server) => Ok(server.kill().map(drop)?),
@@ -320,10 +266,6 @@ impl ControlPlane {
     }
 
     /// Ends both processes now rather than at the drop, and says when that fails.
-    ///
-    /// # Errors
-    ///
-    /// When one cannot be ended.
     pub fn stop(mut self) -> Result<(), ControlPlaneError> {
         self.stop_api_server()?;
         self.etcd.stop()?;

@@ -77,10 +77,6 @@ impl Default for GuestConfig {
 
 impl GuestConfig {
     /// A guest with the agent's binary and a kubeconfig with which it reaches this control plane.
-    ///
-    /// # Errors
-    ///
-    /// When the agent is not built.
     pub fn joining(control_plane: &ControlPlane) -> Result<Self, MissingBinary> {
         let server = format!("{ADDRESS_IN_GUEST}:{API_SERVER_PORT}");
         Ok(Self {
@@ -95,7 +91,6 @@ impl GuestConfig {
     }
 
     /// Adds the programs of a package, and loads the modules that they are used with.
-    #[must_use]
     pub fn with_package(mut self, package: Package, modules: &[&str]) -> Self {
         self.packages.push(package);
         let modules = modules.iter().map(|&name| name.to_owned());
@@ -104,7 +99,6 @@ impl GuestConfig {
     }
 
     /// Leaves a module out of those loaded at boot; [`Guest::load_module`] can load it later.
-    #[must_use]
     pub fn without_module(mut self, name: &str) -> Self {
         self.modules.retain(|module| module != name);
         self.more_modules.push(name.to_owned());
@@ -115,51 +109,34 @@ impl GuestConfig {
 /// Why there is no guest, or why it did not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
-    /// QEMU, busybox or the kernel are not to be had.
     #[error(transparent)]
     Debian(#[from] DebianError),
-    /// Its initramfs could not be made.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// A program that it needs is not there.
     #[error("there is no {program}; {package} of Debian has it")]
     NoProgram {
-        /// The program.
         program: &'static str,
-        /// The package.
         package: &'static str,
     },
-    /// Its temporary folder or a pipe to QEMU could not be had.
     #[error("cannot {attempt}")]
     Io {
-        /// What was tried.
         attempt: &'static str,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// QEMU could not be started.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// The console did not open, or a command did not return.
     #[error("{source}; the end of the guest's kernel log:\n{kernel_log}")]
     Console {
-        /// What is wrong.
         source: ConsoleError,
-        /// What the kernel said.
         kernel_log: String,
     },
-    /// A command in the guest ended with an error.
     #[error("`{command}` in the guest ended with status {status}: {stderr}")]
     Failed {
-        /// The command.
         command: String,
-        /// Its exit status.
         status: i32,
-        /// What it said.
         stderr: String,
     },
-    /// A module was to be loaded that is not in the image.
     #[error("module {0} is not in the guest's image; name it in GuestConfig::more_modules")]
     NotPacked(String),
 }
@@ -176,10 +153,6 @@ pub struct Guest {
 
 impl Guest {
     /// Boots a guest and waits for its console, 3–5 s; gets QEMU and the kernel first where they are missing.
-    ///
-    /// # Errors
-    ///
-    /// See [`GuestError`].
     pub async fn boot(config: GuestConfig) -> Result<Self, GuestError> {
         let dir = tempfile::Builder::new().prefix("nettune-guest-").tempdir();
         let dir = dir.map_err(|source| GuestError::Io {
@@ -214,19 +187,11 @@ impl Guest {
     }
 
     /// Runs a shell script in the guest, at most for 60 s.
-    ///
-    /// # Errors
-    ///
-    /// When the guest does not answer. A script that fails is no error here: see [`Guest::ok`].
     pub async fn run(&self, script: &str) -> Result<CommandOutput, GuestError> {
         self.run_within(script, COMMAND_DEADLINE).await
     }
 
     /// Runs a shell script in the guest; what runs longer than `deadline` is killed and has the status 143 or 137.
-    ///
-    /// # Errors
-    ///
-    /// When the guest does not answer.
     pub async fn run_within(
         &self,
         script: &str,
@@ -237,10 +202,6 @@ impl Guest {
     }
 
     /// What a script prints, without the newline at its end.
-    ///
-    /// # Errors
-    ///
-    /// When it ends with another status than 0, or the guest does not answer.
     pub async fn ok(&self, script: &str) -> Result<String, GuestError> {
         self.ok_within(script, COMMAND_DEADLINE).await
     }
@@ -262,19 +223,11 @@ impl Guest {
     }
 
     /// The value of a sysctl as sysctl(8) reads it, which shares no code with the agent.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such key.
     pub async fn sysctl(&self, name: &str) -> Result<String, GuestError> {
         self.ok(&format!("sysctl -n {name}")).await
     }
 
     /// Sets a sysctl by sysctl(8), as somebody else on the node would.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses it.
     pub async fn set_sysctl(&self, name: &str, value: &str) -> Result<(), GuestError> {
         self.ok(&format!("sysctl -q -w {name}={value}"))
             .await
@@ -282,10 +235,6 @@ impl Guest {
     }
 
     /// Loads a module that is in the image, and what it depends on.
-    ///
-    /// # Errors
-    ///
-    /// When it is not in the image or the kernel refuses it.
     pub async fn load_module(&self, name: &str) -> Result<(), GuestError> {
         let found = self.load_order.iter().find(|(module, _)| module == name);
         let (_, files) = found.ok_or_else(|| GuestError::NotPacked(name.to_owned()))?;
@@ -295,16 +244,11 @@ impl Guest {
     }
 
     /// Everything that the guest's kernel has said on its console.
-    #[must_use]
     pub fn kernel_log(&self) -> String {
         self.qemu.log()
     }
 
     /// Switches the guest off at once, as a power cut does.
-    ///
-    /// # Errors
-    ///
-    /// When QEMU cannot be killed.
     pub fn power_off(mut self) -> Result<(), GuestError> {
         Ok(self.qemu.kill().map(drop)?)
     }

@@ -6,10 +6,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A TCP port on loopback that nobody listens on at this moment.
-///
-/// # Errors
-///
-/// When the system has no port to give.
 pub fn free_port() -> io::Result<u16> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()
@@ -27,7 +23,6 @@ pub struct Page {
 
 impl Page {
     /// The value of a metric on this page, by its name with its labels as they are printed.
-    #[must_use]
     pub fn metric(&self, name: &str) -> Option<&str> {
         let mut lines = self.body.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
@@ -35,10 +30,6 @@ impl Page {
 }
 
 /// Fetches `http://ADDRESS/PATH`, as HTTP/1.0 so that the body has no framing.
-///
-/// # Errors
-///
-/// When the connection fails or the answer is no HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> io::Result<Page> {
     let mut stream = tokio::net::TcpStream::connect(address).await?;
     stream

@@ -46,7 +46,6 @@ pub struct NodeSpec {
 impl NodeSpec {
     /// A Linux worker with 110 pods, 8 processors, 16 GiB and a /24 for its pods; `index` up to 65,535 tells its
     /// addresses and its boot id.
-    #[must_use]
     pub fn worker(name: &str, index: u16) -> Self {
         let [high, low] = index.to_be_bytes();
         Self {
@@ -67,7 +66,6 @@ impl NodeSpec {
     }
 
     /// The object, with its status: like a kubelet's, it is created in one request.
-    #[must_use]
     pub fn node(&self) -> Node {
         Node {
             metadata: ObjectMeta {
@@ -153,10 +151,6 @@ fn ready_condition(ready: bool) -> NodeCondition {
 }
 
 /// Creates one Node.
-///
-/// # Errors
-///
-/// What the API server said.
 pub async fn create(client: &kube::Client, node: &NodeSpec) -> kube::Result<Node> {
     Api::all(client.clone())
         .create(&PostParams::default(), &node.node())
@@ -164,10 +158,6 @@ pub async fn create(client: &kube::Client, node: &NodeSpec) -> kube::Result<Node
 }
 
 /// Creates Nodes, many requests at once.
-///
-/// # Errors
-///
-/// The first thing that the API server refused; some of the others may have been created.
 pub async fn create_many(
     client: &kube::Client,
     nodes: impl IntoIterator<Item = NodeSpec>,
@@ -181,10 +171,6 @@ pub async fn create_many(
 }
 
 /// Deletes Nodes by name; one that is gone already is no error.
-///
-/// # Errors
-///
-/// The first other thing that the API server refused.
 pub async fn delete_many(
     client: &kube::Client,
     names: impl IntoIterator<Item = String>,
@@ -204,10 +190,6 @@ pub async fn delete_many(
 }
 
 /// Writes a Node's status as its kubelet would after something changed: kernel, boot id, capacity, readiness.
-///
-/// # Errors
-///
-/// What the API server said.
 pub async fn update_status(client: &kube::Client, node: &NodeSpec) -> kube::Result<Node> {
     let patch = Patch::Merge(json!({"status": node.status()}));
     Api::all(client.clone())
@@ -216,10 +198,6 @@ pub async fn update_status(client: &kube::Client, node: &NodeSpec) -> kube::Resu
 }
 
 /// Sets a label, or takes it away where the value is `None`.
-///
-/// # Errors
-///
-/// What the API server said.
 pub async fn label(
     client: &kube::Client,
     node: &str,

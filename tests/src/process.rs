@@ -36,59 +36,38 @@ const TAIL_LINES: usize = 15;
 /// What can go wrong with a child process.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// Its log file could not be made.
     #[error("cannot create the log of {name} at {}", path.display())]
     Log {
-        /// The process.
         name: String,
-        /// The log file.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// It could not be started.
     #[error("cannot start `{command}` (setpriv of util-linux is needed to tie it to this process)")]
     Spawn {
-        /// The command line.
         command: String,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// It could not be waited for or signalled.
     #[error("cannot {attempt} {name} (pid {pid})")]
     Control {
-        /// What was tried.
         attempt: &'static str,
-        /// The process.
         name: String,
-        /// Its id.
         pid: u32,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// It ended by itself.
     #[error("{name} ended with {status}; the end of {}:\n{tail}", log.display())]
     Ended {
-        /// The process.
         name: String,
-        /// How it ended.
         status: ExitStatus,
-        /// Its log file.
         log: PathBuf,
-        /// The last lines in there.
         tail: String,
     },
-    /// It did not say in its log what was waited for.
     #[error("the log of {name} says nothing yet; its end:\n{tail}")]
     Silent {
-        /// The process.
         name: String,
-        /// The last lines of its log.
         tail: String,
-        /// How long was waited for what.
         #[source]
         source: TimedOut,
     },
@@ -106,10 +85,6 @@ impl Process {
     /// Starts `command` with standard output and error in the file `log`, which is appended to.
     ///
     /// Standard input is what the command says, by default nothing.
-    ///
-    /// # Errors
-    ///
-    /// When the log cannot be made or the command cannot be started.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self, ProcessError> {
         let log_file = || File::options().create(true).append(true).open(log);
         let both = log_file().and_then(|out| Ok((out.try_clone()?, out)));
@@ -123,10 +98,6 @@ impl Process {
     }
 
     /// Starts `command` with the output that it was given; `log` is only what [`Process::log`] reads.
-    ///
-    /// # Errors
-    ///
-    /// When the command cannot be started.
     pub fn start_piped(name: &str, mut command: Command, log: &Path) -> Result<Self, ProcessError> {
         command.process_group(0);
         let line = command_line(&command);
@@ -142,25 +113,21 @@ impl Process {
     }
 
     /// The name it was started under.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its process id.
-    #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Everything it has said so far.
-    #[must_use]
     pub fn log(&self) -> String {
         text_of(&self.log)
     }
 
     /// Where that is kept.
-    #[must_use]
     pub fn log_path(&self) -> &Path {
         &self.log
     }
@@ -183,10 +150,6 @@ impl Process {
     }
 
     /// `None` while it runs.
-    ///
-    /// # Errors
-    ///
-    /// When the system cannot say.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>, ProcessError> {
         self.child
             .try_wait()
@@ -194,10 +157,6 @@ impl Process {
     }
 
     /// An error when it has ended, with the end of its log.
-    ///
-    /// # Errors
-    ///
-    /// [`ProcessError::Ended`].
     pub fn still_running(&mut self) -> Result<(), ProcessError> {
         match self.exit_status()? {
             None => Ok(()),
@@ -211,10 +170,6 @@ impl Process {
     }
 
     /// Sends a signal to it alone.
-    ///
-    /// # Errors
-    ///
-    /// When it has ended already.
     pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
         let sent = self.pid().and_then(|pid| kill_process(pid, signal));
         sent.map_err(|errno| self.control("signal", errno.into()))
@@ -234,10 +189,6 @@ impl Process {
     }
 
     /// Ends it: SIGTERM, and SIGKILL when that has no effect within 8 s. Returns how it ended.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be signalled or waited for.
     pub fn stop(&mut self) -> Result<ExitStatus, ProcessError> {
         self.stop_within(TERM_DEADLINE)
     }
@@ -254,10 +205,6 @@ impl Process {
     }
 
     /// Ends it by SIGKILL, as a crash would.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be signalled or waited for.
     pub fn kill(&mut self) -> Result<ExitStatus, ProcessError> {
         self.signal_group(Signal::KILL)?;
         self.child
@@ -266,10 +213,6 @@ impl Process {
     }
 
     /// Waits until it ends by itself, at most for `deadline`.
-    ///
-    /// # Errors
-    ///
-    /// When the system cannot say.
     pub fn wait(&mut self, deadline: Duration) -> Result<Option<ExitStatus>, ProcessError> {
         let started = Instant::now();
         loop {
@@ -281,10 +224,6 @@ impl Process {
     }
 
     /// Waits until `pick` finds what it wants in a line of the log after the first `skip` ones.
-    ///
-    /// # Errors
-    ///
-    /// When the process ends first, or says nothing like it in time.
     pub async fn wait_for_line<T>(
         &mut self,
         what: &str,
@@ -314,7 +253,6 @@ impl Process {
     }
 
     /// The last lines of its log.
-    #[must_use]
     pub fn tail(&self) -> String {
         last_lines(&self.log(), TAIL_LINES)
     }
@@ -373,7 +311,6 @@ fn pass_on_lines(pipe: impl Read + Send + 'static, sender: UnboundedSender<Strin
 }
 
 /// A command that the kernel kills when this process is gone, and that reads nothing.
-#[must_use]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(TETHER).arg(program).stdin(Stdio::null());
@@ -381,7 +318,6 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// A command of [`command`] as one would type it.
-#[must_use]
 pub fn command_line(command: &Command) -> String {
     let words = command.get_args().skip(TETHER.len());
     words

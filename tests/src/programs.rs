@@ -19,10 +19,8 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 /// Why a program does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
-    /// It is not built.
     #[error(transparent)]
     Missing(#[from] MissingBinary),
-    /// It did not start, or did not say where it listens.
     #[error(transparent)]
     Process(#[from] ProcessError),
 }
@@ -36,10 +34,6 @@ pub struct Program {
 
 impl Program {
     /// Starts an operator as the administrator; `args` are more of its flags.
-    ///
-    /// # Errors
-    ///
-    /// When it ends or does not say where it listens.
     pub async fn operator(
         control_plane: &ControlPlane,
         args: &[&str],
@@ -48,10 +42,6 @@ impl Program {
     }
 
     /// Starts an operator with this kubeconfig.
-    ///
-    /// # Errors
-    ///
-    /// When it ends or does not say where it listens.
     pub async fn operator_as(
         control_plane: &ControlPlane,
         kubeconfig: &Path,
@@ -62,20 +52,12 @@ impl Program {
     }
 
     /// The command of an operator, for a test that starts it in another way.
-    ///
-    /// # Errors
-    ///
-    /// When the operator is not built.
     pub fn operator_command(kubeconfig: &Path, args: &[&str]) -> Result<Command, MissingBinary> {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         Self::command("nettune-operator", args, kubeconfig)
     }
 
     /// Starts an agent over a directory node as the administrator; `args` are more of its flags.
-    ///
-    /// # Errors
-    ///
-    /// When it ends or does not say where it listens.
     pub async fn agent(
         control_plane: &ControlPlane,
         node_name: &str,
@@ -93,10 +75,6 @@ impl Program {
     }
 
     /// Starts an agent over a directory node with this kubeconfig.
-    ///
-    /// # Errors
-    ///
-    /// When it ends or does not say where it listens.
     pub async fn agent_as(
         control_plane: &ControlPlane,
         kubeconfig: &Path,
@@ -111,10 +89,6 @@ impl Program {
     }
 
     /// The command of an agent over a directory node, for a test that starts it in another way.
-    ///
-    /// # Errors
-    ///
-    /// When the agent is not built.
     pub fn agent_command(
         kubeconfig: &Path,
         node_name: &str,
@@ -146,22 +120,16 @@ impl Program {
     }
 
     /// Where its metrics and health are.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// One of its pages, for example `/metrics`.
-    ///
-    /// # Errors
-    ///
-    /// When it does not answer.
     pub async fn get(&self, path: &str) -> io::Result<Page> {
         net::get(self.address, path).await
     }
 
     /// The process: its log, its id, signals.
-    #[must_use]
     pub fn process(&self) -> &Process {
         &self.process
     }

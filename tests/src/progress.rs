@@ -14,10 +14,6 @@ const PLAIN_LINE_EVERY: Duration = Duration::from_secs(30);
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// Prints text and a newline on standard output, above the bars that are moving.
-///
-/// # Errors
-///
-/// When standard output is closed.
 pub fn print(text: &str) -> io::Result<()> {
     BARS.suspend(|| writeln!(io::stdout(), "{text}"))
 }
@@ -38,7 +34,6 @@ enum Display {
 
 impl Progress {
     /// Starts to show `what`, which takes about `expected`.
-    #[must_use]
     pub fn start(what: &str, expected: Duration) -> Self {
         let started = Instant::now();
         let what = format!("{what} (about {})", in_words(expected));
@@ -120,7 +115,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A duration as people say it: `45 s`, `8 min 30 s`.
-#[must_use]
 pub fn in_words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds / 60, seconds % 60) {

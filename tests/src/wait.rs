@@ -21,10 +21,6 @@ pub struct TimedOut {
 /// Calls `probe` until it returns `Ok`, at most for `deadline`.
 ///
 /// An `Err` is the reason why it is not so yet; the last one is in the error.
-///
-/// # Errors
-///
-/// [`TimedOut`] when the deadline has passed.
 pub async fn eventually<T, E, F, Fut>(
     what: &str,
     deadline: Duration,

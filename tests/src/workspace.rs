@@ -14,7 +14,6 @@ pub struct MissingBinary {
 }
 
 /// The top folder of the workspace.
-#[must_use]
 pub fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().unwrap_or(tests).to_path_buf()
@@ -23,10 +22,6 @@ pub fn root() -> PathBuf {
 /// The path of the binary `name` of this workspace.
 ///
 /// Looks in `NETTUNE_BIN_DIR`, else in the folder of the profile that the running program was built with.
-///
-/// # Errors
-///
-/// [`MissingBinary`] when there is no such file.
 pub fn binary(name: &str) -> Result<PathBuf, MissingBinary> {
     let path = bin_dir().join(name);
     if path.is_file() {

@@ -8,27 +8,20 @@ use std::path::{Path, PathBuf};
 /// Why an entry of the cache could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError<E: std::error::Error + 'static> {
-    /// Neither XDG_CACHE_HOME nor HOME is set.
     #[error("no cache folder: set XDG_CACHE_HOME or HOME")]
     NoHome,
-    /// A folder, a file or the lock of the cache could not be used.
     #[error("cannot {attempt} {}", path.display())]
     Io {
-        /// What was tried.
         attempt: &'static str,
-        /// On which path.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// The work that fills the entry failed.
     #[error(transparent)]
     Fill(E),
 }
 
 /// `$XDG_CACHE_HOME/nettune`, by default `~/.cache/nettune`.
-#[must_use]
 pub fn dir() -> Option<PathBuf> {
     let set = |name| {
         std::env::var_os(name)
@@ -43,10 +36,6 @@ pub fn dir() -> Option<PathBuf> {
 ///
 /// `fill` gets an empty folder, which takes the entry's name only when it is full: what was cut off leaves nothing
 /// half-done. One process fills at a time, the others wait.
-///
-/// # Errors
-///
-/// The error of `fill`, or that the cache folder cannot be used.
 pub fn entry<E: std::error::Error>(
     name: &str,
     fill: impl FnOnce(&Path) -> Result<(), E>,
@@ -111,7 +100,6 @@ fn failed<E: std::error::Error>(
 }
 
 /// FNV-1a over all parts, as 16 hex digits: names an entry after what went into it.
-#[must_use]
 pub fn key(parts: &[&[u8]]) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in parts.iter().flat_map(|part| part.iter().chain(&[0])) {

@@ -27,54 +27,30 @@ const DPKG_LISTS: &str = "/var/lib/apt/lists";
 /// Why something of the distribution is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum DebianError {
-    /// A package is missing and this user may not install it.
     #[error("{missing} missing; run `sudo {command}`")]
-    NotRoot {
-        /// The packages.
-        missing: String,
-        /// The command that installs them.
-        command: String,
-    },
-    /// This is neither Debian nor Ubuntu.
+    NotRoot { missing: String, command: String },
     #[error("`{command}` cannot be run; on a system without apt, {instead}")]
     NoApt {
-        /// What was to be run.
         command: String,
-        /// What else to do.
         instead: &'static str,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// A command failed.
     #[error("`{command}` ended with {status}:\n{stderr}")]
     Failed {
-        /// The command line.
         command: String,
-        /// How it ended.
         status: ExitStatus,
-        /// What it said.
         stderr: String,
     },
-    /// No package source has a kernel for virtual machines.
     #[error(
         "apt knows no kernel package of {KERNELS:?}; run `apt-get update`, or this is no amd64"
     )]
     NoKernel,
-    /// A package was got, but there is no kernel in it.
     #[error("no {what} in {}", dir.display())]
-    NotInPackage {
-        /// What was looked for.
-        what: &'static str,
-        /// Where the packages were unpacked.
-        dir: PathBuf,
-    },
-    /// The cache could not take what the guest needs.
+    NotInPackage { what: &'static str, dir: PathBuf },
     #[error("cannot unpack {what} for the guest")]
     Cache {
-        /// The package.
         what: String,
-        /// What failed.
         #[source]
         source: Box<CacheError<DebianError>>,
     },
@@ -90,10 +66,6 @@ pub struct Kernel {
 }
 
 /// Sees to it that QEMU, busybox and strace are installed; as root it installs what is missing.
-///
-/// # Errors
-///
-/// [`DebianError::NotRoot`] with the command to run, or what apt said.
 pub fn install_programs() -> Result<(), DebianError> {
     let missing: Vec<&str> = PROGRAMS
         .iter()
@@ -125,7 +97,6 @@ pub fn install_programs() -> Result<(), DebianError> {
 }
 
 /// The path of a program, also where PATH of a plain user leaves out the sbin folders.
-#[must_use]
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
@@ -136,10 +107,6 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 /// The distribution's newest kernel for virtual machines, downloaded and unpacked once for each version.
-///
-/// # Errors
-///
-/// When apt has none or cannot download it.
 pub fn kernel() -> Result<Kernel, DebianError> {
     static FOUND: Mutex<Option<Kernel>> = Mutex::new(None);
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);

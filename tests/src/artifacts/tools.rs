@@ -33,20 +33,11 @@ pub struct Tools {
 /// Why there are no tools.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolsError {
-    /// `KUBEBUILDER_ASSETS` is set, but does not hold them.
     #[error("{ASSETS_VARIABLE} is {}, which has no {missing}", dir.display())]
-    Assets {
-        /// The folder.
-        dir: PathBuf,
-        /// The first binary that is not in there.
-        missing: &'static str,
-    },
-    /// They could not be built.
+    Assets { dir: PathBuf, missing: &'static str },
     #[error("cannot get {what}")]
     Build {
-        /// The binaries.
         what: &'static str,
-        /// What failed.
         #[source]
         source: CacheError<BuildError>,
     },
@@ -54,10 +45,6 @@ pub enum ToolsError {
 
 impl Tools {
     /// Finds the tools or builds them, which takes about ten minutes the first time and says so.
-    ///
-    /// # Errors
-    ///
-    /// When `KUBEBUILDER_ASSETS` names a folder without them, or the build fails; each error says what to do.
     pub fn get() -> Result<Self, ToolsError> {
         // Tests of one binary all ask; the answer stays the same.
         static FOUND: Mutex<Option<Tools>> = Mutex::new(None);
@@ -89,19 +76,11 @@ impl Tools {
 
 /// kube-proxy, from a module of its own: only the tests of what it does to a node wait for it. Takes about five minutes
 /// the first time and says so.
-///
-/// # Errors
-///
-/// When the build fails.
 pub fn kube_proxy() -> Result<PathBuf, ToolsError> {
     Ok(build_module(&go::KUBE_PROXY)?.join("kube-proxy"))
 }
 
 /// actionlint, which `cargo xtask ci` runs on the workflows.
-///
-/// # Errors
-///
-/// When the build fails.
 pub fn actionlint() -> Result<PathBuf, ToolsError> {
     Ok(build_module(&go::ACTIONLINT)?.join("actionlint"))
 }

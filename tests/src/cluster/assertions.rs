@@ -21,10 +21,6 @@ pub struct DesiredValue<'a> {
 
 impl Cluster {
     /// Whether every node holds what is wanted and every status says so; the error is what is wrong.
-    ///
-    /// # Errors
-    ///
-    /// The first thing that is wrong.
     pub async fn is_right(
         &self,
         client: &kube::Client,

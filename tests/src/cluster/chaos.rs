@@ -23,7 +23,6 @@ pub struct Chaos {
 
 impl Chaos {
     /// One that nobody has seen yet.
-    #[must_use]
     pub fn new() -> Self {
         Self {
             // The standard library's hash maps have random keys; short enough to be typed.
@@ -33,10 +32,6 @@ impl Chaos {
     }
 
     /// As the environment says, and else a new one.
-    ///
-    /// # Errors
-    ///
-    /// When a variable is no number.
     pub fn from_environment() -> Result<Self, std::num::ParseIntError> {
         let new = Self::new();
         let number = |name| std::env::var(name).ok();
@@ -47,7 +42,6 @@ impl Chaos {
     }
 
     /// Variables that make it happen again.
-    #[must_use]
     pub fn environment(&self) -> [(&'static str, String); 2] {
         [
             (SEED_VARIABLE, self.seed.to_string()),

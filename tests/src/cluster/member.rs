@@ -32,40 +32,31 @@ impl Member {
     }
 
     /// Its name, such as `operator-0`.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its process, until it is killed.
-    #[must_use]
     pub fn process(&self) -> Option<&Process> {
         self.process.as_ref()
     }
 
     /// How often it was started.
-    #[must_use]
     pub fn starts(&self) -> usize {
         self.starts
     }
 
     /// All that it has ever said.
-    #[must_use]
     pub fn log(&self) -> String {
         text_of(&self.log)
     }
 
     /// The last lines of that.
-    #[must_use]
     pub fn end_of_log(&self, lines: usize) -> String {
         last_lines(&self.log(), lines)
     }
 
     /// A metric as it is now; none where there is no such metric.
-    ///
-    /// # Errors
-    ///
-    /// When it does not answer, or has not said yet where it listens.
     pub async fn metric(&self, name: &str) -> io::Result<Option<String>> {
         let log = self.log();
         let address = log.lines().rev().find_map(listen_address);
@@ -75,10 +66,6 @@ impl Member {
     }
 
     /// Ends it by SIGKILL; it stays away until it is revived.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be killed.
     pub fn kill(&mut self) -> Result<(), ClusterError> {
         if let Some(mut process) = self.process.take() {
             process.kill()?;

@@ -52,7 +52,6 @@ impl Sampler {
     }
 
     /// What one sysctl of one node has held.
-    #[must_use]
     pub fn of_node(&self, node: &str, name: &str) -> Vec<String> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let held = seen.get(&(node.to_owned(), name.to_owned()));
@@ -60,7 +59,6 @@ impl Sampler {
     }
 
     /// What was held other than these values.
-    #[must_use]
     pub fn other_than(&self, values: &[&str]) -> Vec<(String, String, String)> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let all = seen.iter().flat_map(|((node, name), held)| {

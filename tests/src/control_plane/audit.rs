@@ -46,13 +46,11 @@ pub struct Request {
 
 impl Request {
     /// Whether it writes.
-    #[must_use]
     pub fn is_write(&self) -> bool {
         !matches!(self.verb.as_str(), "list" | "watch")
     }
 
     /// Whether the API server has done it.
-    #[must_use]
     pub fn is_done(&self) -> bool {
         (200..300).contains(&self.code)
     }
@@ -73,10 +71,6 @@ impl fmt::Display for Request {
 
 impl Audit {
     /// Writes the policy for an API server that is yet to be started.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be written.
     pub fn new() -> io::Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("nettune-audit-")
@@ -95,7 +89,6 @@ impl Audit {
     }
 
     /// What the API server is to be started with.
-    #[must_use]
     pub fn flags(&self) -> Vec<String> {
         vec![
             format!(
@@ -111,16 +104,11 @@ impl Audit {
     }
 
     /// The end of the log now.
-    #[must_use]
     pub fn mark(&self) -> Mark {
         Mark(std::fs::metadata(self.log()).map_or(0, |log| log.len()))
     }
 
     /// What was answered since then.
-    ///
-    /// # Errors
-    ///
-    /// When the log cannot be read.
     pub fn since(&self, mark: Mark) -> io::Result<Vec<Request>> {
         let mut log = File::open(self.log())?;
         log.seek(SeekFrom::Start(mark.0))?;

@@ -28,7 +28,6 @@ pub struct StaticToken {
 
 impl StaticToken {
     /// A token of `user`, in no group.
-    #[must_use]
     pub fn of(user: &str, token: &str) -> Self {
         Self {
             token: token.to_owned(),
@@ -38,7 +37,6 @@ impl StaticToken {
     }
 
     /// One that may do everything.
-    #[must_use]
     pub fn admin(token: &str) -> Self {
         Self {
             groups: vec!["system:masters".to_owned()],
@@ -59,21 +57,15 @@ impl StaticToken {
 /// Why credentials could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// A key or certificate could not be made.
     #[error("cannot make the {what}")]
     Generate {
-        /// Which one.
         what: &'static str,
-        /// What the generator said.
         #[source]
         source: rcgen::Error,
     },
-    /// A file could not be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },

@@ -8,10 +8,6 @@ use super::{ControlPlane, ControlPlaneError, io_error};
 impl ControlPlane {
     /// Compacts etcd at its latest revision, as it happens every five minutes: who comes with an older one is told
     /// 410 once the API server's own memory of it is gone, which a restart sees to.
-    ///
-    /// # Errors
-    ///
-    /// When etcd does not answer.
     pub async fn compact_etcd(&self) -> Result<(), ControlPlaneError> {
         let range = self.ask_etcd("range", json!({"key": "AA=="})).await?;
         let revision = &range["header"]["revision"];

@@ -14,40 +14,23 @@ const CRD_DEADLINE: Duration = Duration::from_secs(30);
 /// Why kubectl did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum KubectlError {
-    /// It could not be run.
     #[error("cannot run `{command}`")]
     Run {
-        /// The command line.
         command: String,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// It ended with an error.
     #[error("`{command}`: {stderr}")]
-    Failed {
-        /// The command line.
-        command: String,
-        /// What it said.
-        stderr: String,
-    },
+    Failed { command: String, stderr: String },
 }
 
 impl ControlPlane {
     /// Runs kubectl as the administrator and takes its output, whatever its status.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be run.
     pub async fn kubectl(&self, args: &[&str]) -> Result<Output, KubectlError> {
         self.kubectl_reading(args, "").await
     }
 
     /// Runs kubectl as the administrator with `input` on its standard input.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be run.
     pub async fn kubectl_reading(
         &self,
         args: &[&str],
@@ -67,19 +50,11 @@ impl ControlPlane {
     }
 
     /// What kubectl prints when it succeeds.
-    ///
-    /// # Errors
-    ///
-    /// [`KubectlError::Failed`] with what it said on standard error.
     pub async fn kubectl_ok(&self, args: &[&str]) -> Result<String, KubectlError> {
         succeeded(args, self.kubectl(args).await?)
     }
 
     /// Applies YAML, as `kubectl apply -f -` does.
-    ///
-    /// # Errors
-    ///
-    /// [`KubectlError::Failed`] with the API server's refusal.
     pub async fn apply(&self, yaml: &str) -> Result<String, KubectlError> {
         let args = ["apply", "-f", "-"];
         succeeded(&args, self.kubectl_reading(&args, yaml).await?)
@@ -87,10 +62,6 @@ impl ControlPlane {
 
     /// Installs the CRDs of this workspace, also in place of what somebody has made of them, and waits until the API
     /// server serves them.
-    ///
-    /// # Errors
-    ///
-    /// When one is refused or does not become established.
     pub async fn install_crds(&self) -> Result<(), ControlPlaneError> {
         let manifests = workspace::root()
             .join("crds/manifests")
@@ -108,10 +79,6 @@ impl ControlPlane {
     }
 
     /// Waits until the API server serves all CRDs, after they were applied in another way.
-    ///
-    /// # Errors
-    ///
-    /// When one does not become established.
     pub async fn wait_for_crds(&self) -> Result<(), ControlPlaneError> {
         let timeout = format!("--timeout={}s", CRD_DEADLINE.as_secs());
         self.kubectl_ok(&[
@@ -152,7 +119,6 @@ impl ControlPlane {
 
     /// kubectl at the top of the workspace, with the administrator's kubeconfig and a cache folder that goes with
     /// this control plane.
-    #[must_use]
     pub fn kubectl_command(&self) -> Command {
         let mut kubectl = command(&self.tools.kubectl);
         kubectl

@@ -49,10 +49,6 @@ struct State {
 
 impl Proxy {
     /// Listens on a free port of loopback.
-    ///
-    /// # Errors
-    ///
-    /// When there is none.
     pub fn to(port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let own = listener.local_addr()?.port();
@@ -65,13 +61,11 @@ impl Proxy {
     }
 
     /// Where it listens.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// How many connections it has taken since its start.
-    #[must_use]
     pub fn accepted(&self) -> usize {
         self.shared.state().accepted
     }
@@ -141,7 +135,6 @@ pub struct Cutting {
 
 impl Cutting {
     /// Ends them, and says how many there were.
-    #[must_use]
     pub fn end(self) -> usize {
         drop(self.ended);
         self.thread.join().unwrap_or(0)

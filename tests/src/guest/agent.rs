@@ -18,10 +18,6 @@ const START_DEADLINE: Duration = Duration::from_secs(120);
 
 impl Guest {
     /// Starts the agent in the background for the node `node_name`, and waits until it listens.
-    ///
-    /// # Errors
-    ///
-    /// When it ends or does not listen in time; its log is in the error.
     pub async fn start_agent(&self, node_name: &str, more_args: &[&str]) -> Result<(), GuestError> {
         let args = more_args.join(" ");
         let script = format!(
@@ -43,10 +39,6 @@ impl Guest {
     }
 
     /// Ends the agent with SIGTERM and waits until it is gone.
-    ///
-    /// # Errors
-    ///
-    /// When it is not there, or does not end within 5 s.
     pub async fn stop_agent(&self) -> Result<(), GuestError> {
         let gone = format!(
             "for i in $(seq 50); do [ -e /proc/$(cat {PID}) ] || exit 0; usleep 100000; done; exit 1"
@@ -57,38 +49,22 @@ impl Guest {
     }
 
     /// Ends the agent with SIGKILL, as a crash does.
-    ///
-    /// # Errors
-    ///
-    /// When it is not there.
     pub async fn kill_agent(&self) -> Result<(), GuestError> {
         self.ok(&format!("kill -9 $(cat {PID})")).await.map(drop)
     }
 
     /// Everything that the agent has logged.
-    ///
-    /// # Errors
-    ///
-    /// When it was never started.
     pub async fn agent_log(&self) -> Result<String, GuestError> {
         self.ok(&format!("cat {LOG}")).await
     }
 
     /// A page of the agent's: `metrics`, `healthz` or `readyz`.
-    ///
-    /// # Errors
-    ///
-    /// When it does not answer with 200.
     pub async fn agent_page(&self, name: &str) -> Result<String, GuestError> {
         let script = format!("exec wget -q -O - http://{LISTEN}/{name}");
         self.ok_within(&script, PAGE_DEADLINE).await
     }
 
     /// What a kubelet in the guest would say of it: a worker with its kernel, boot id, memory and processors.
-    ///
-    /// # Errors
-    ///
-    /// When the guest does not answer.
     pub async fn node_spec(&self, name: &str, index: u16) -> Result<NodeSpec, GuestError> {
         let facts = "cat /proc/sys/kernel/random/boot_id; uname -r; nproc; awk '/^MemTotal/ {print $2}' /proc/meminfo";
         let printed = self.ok(facts).await?;

@@ -28,21 +28,13 @@ pub struct CommandOutput {
 /// Why the console did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsoleError {
-    /// QEMU ended.
     #[error("the guest went away while {waiting_for}")]
-    Gone {
-        /// What was waited for.
-        waiting_for: String,
-    },
-    /// Nothing came in time.
+    Gone { waiting_for: String },
     #[error("no answer of the guest within {} s while {waiting_for}", deadline.as_secs())]
     NoAnswer {
-        /// What was waited for.
         waiting_for: String,
-        /// How long.
         deadline: Duration,
     },
-    /// The script could not be sent.
     #[error("cannot send a script to the guest")]
     Send(#[source] io::Error),
 }

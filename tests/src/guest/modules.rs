@@ -13,31 +13,18 @@ use crate::process::{command, output_of};
 /// Why a module cannot go into the image.
 #[derive(Debug, thiserror::Error)]
 pub enum ModulesError {
-    /// The kernel has none of this name.
     #[error("the kernel in {} has no module {name}, neither as a file nor built in", dir.display())]
-    Unknown {
-        /// Its name.
-        name: String,
-        /// Where it was looked for.
-        dir: PathBuf,
-    },
-    /// Its file or folder cannot be read.
+    Unknown { name: String, dir: PathBuf },
     #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// It is compressed and cannot be decompressed.
     #[error("cannot decompress {} by {program}", path.display())]
     Decompress {
-        /// The file.
         path: PathBuf,
-        /// The program that does it.
         program: &'static str,
-        /// What the system said.
         #[source]
         source: io::Error,
     },

@@ -15,39 +15,24 @@ use crate::process::{command, output_of};
 /// Why an initramfs could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// A module cannot go in.
     #[error(transparent)]
     Modules(#[from] ModulesError),
-    /// A package is not to be had.
     #[error(transparent)]
     Debian(#[from] DebianError),
-    /// A package does not have what it should.
     #[error("package {package} has no {path}")]
     NotInPackage {
-        /// The package.
         package: &'static str,
-        /// What was looked for.
         path: &'static str,
     },
-    /// A program or library of the host cannot be read.
     #[error("cannot {attempt} {}", path.display())]
     Io {
-        /// What was tried.
         attempt: &'static str,
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// A library that a program needs is not on the host.
     #[error("{} needs {library}, which is not there", program.display())]
-    NoLibrary {
-        /// The program.
-        program: PathBuf,
-        /// The library.
-        library: String,
-    },
+    NoLibrary { program: PathBuf, library: String },
 }
 
 /// What is at a path in the guest.

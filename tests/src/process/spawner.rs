@@ -14,11 +14,6 @@ struct Job {
 }
 
 /// Starts a command made by [`super::command`].
-///
-/// # Errors
-///
-/// When setpriv(1) is missing or no process can be made. A program that cannot be executed shows as exit status 127
-/// with setpriv's message on standard error.
 pub fn spawn(command: Command) -> io::Result<Child> {
     let gone = || io::Error::other("the thread that starts processes is gone");
     let (reply, answer) = channel();
@@ -27,10 +22,6 @@ pub fn spawn(command: Command) -> io::Result<Child> {
 }
 
 /// Runs a command made by [`super::command`] to its end and takes what it prints.
-///
-/// # Errors
-///
-/// Those of [`spawn`], or when the output cannot be read.
 pub fn output_of(mut command: Command) -> io::Result<Output> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     spawn(command)?.wait_with_output()

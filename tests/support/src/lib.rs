@@ -57,10 +57,6 @@ pub struct FakeNodeError {
 
 impl FakeNode {
     /// A node with the kernel's defaults, conntrack and ip_vs loaded, 16 GiB of memory and this boot ID.
-    ///
-    /// # Errors
-    ///
-    /// When a file cannot be written.
     pub fn new(boot_id: &str) -> Result<Self, FakeNodeError> {
         let node = Self::empty_in(&std::env::temp_dir(), boot_id)?;
         for (name, value) in SYSCTLS {
@@ -81,10 +77,6 @@ impl FakeNode {
     }
 
     /// A node below `parent` that has a boot ID and nothing else.
-    ///
-    /// # Errors
-    ///
-    /// When a file cannot be written.
     pub fn empty_in(parent: &Path, boot_id: &str) -> Result<Self, FakeNodeError> {
         let dir = tempfile::Builder::new()
             .prefix("nettune-node-")
@@ -99,45 +91,35 @@ impl FakeNode {
     }
 
     /// The directory that holds everything of this node.
-    #[must_use]
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// Stands in for `/proc`.
-    #[must_use]
     pub fn proc_root(&self) -> PathBuf {
         self.dir.path().join("proc")
     }
 
     /// Stands in for `/proc/sys`.
-    #[must_use]
     pub fn sysctl_root(&self) -> PathBuf {
         self.proc_root().join("sys")
     }
 
     /// Stands in for `/var/lib/nettune`.
-    #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")
     }
 
     /// Equal to the boot ID in the Node object.
-    #[must_use]
     pub fn boot_id(&self) -> &str {
         &self.boot_id
     }
 
-    #[must_use]
     pub fn kernel_release(&self) -> &'static str {
         SYSCTLS[SYSCTLS.len() - 1].1
     }
 
     /// The current value of each sysctl below `net`, by its dotted name.
-    ///
-    /// # Errors
-    ///
-    /// When one no longer exists.
     pub fn sysctls(&self) -> Result<BTreeMap<String, String>, FakeNodeError> {
         let names = SYSCTLS.iter().map(|(path, _)| path.replace('/', "."));
         names
@@ -147,10 +129,6 @@ impl FakeNode {
     }
 
     /// The value of a sysctl, given its dotted name, without the newline.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such file.
     pub fn sysctl(&self, name: &str) -> Result<String, FakeNodeError> {
         let path = self.sysctl_path(name);
         let text = std::fs::read_to_string(&path).map_err(failed("read", &path))?;
@@ -158,30 +136,18 @@ impl FakeNode {
     }
 
     /// Writes a sysctl as another program on the node would.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be written.
     pub fn set_sysctl(&self, name: &str, value: &str) -> Result<(), FakeNodeError> {
         let path = self.sysctl_path(name);
         std::fs::write(&path, format!("{value}\n")).map_err(failed("write", &path))
     }
 
     /// Removes a sysctl, as unloading its module does.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such file.
     pub fn remove_sysctl(&self, name: &str) -> Result<(), FakeNodeError> {
         let path = self.sysctl_path(name);
         std::fs::remove_file(&path).map_err(failed("remove", &path))
     }
 
     /// Writes a file below [`proc_root`](Self::proc_root), for example `version_signature`.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be written.
     pub fn put(&self, name: &str, content: impl AsRef<[u8]>) -> Result<(), FakeNodeError> {
         let path = self.proc_root().join(name);
         if std::fs::write(&path, &content).is_ok() {
@@ -193,7 +159,6 @@ impl FakeNode {
     }
 
     /// The file of a sysctl, given its dotted name.
-    #[must_use]
     pub fn sysctl_path(&self, name: &str) -> PathBuf {
         self.sysctl_root().join(name.replace('.', "/"))
     }

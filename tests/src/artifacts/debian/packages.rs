@@ -81,10 +81,6 @@ const DOCUMENTATION: [&str; 4] = [
 ];
 
 /// The folder in which a package is unpacked with all that it depends on, as if it were `/`.
-///
-/// # Errors
-///
-/// When apt does not know the package or cannot download it.
 pub fn root_of(package: &Package) -> Result<PathBuf, DebianError> {
     update_lists_if_missing()?;
     let files = closure(package.name)?;

@@ -66,39 +66,27 @@ pub(super) const ACTIONLINT: Module = Module {
 /// Why a tool could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// There is no Go.
     #[error(
         "`{command}` cannot be run: install Go 1.26 or newer (https://go.dev/dl) and run this again, or set \
          KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"
     )]
     NoGo {
-        /// What was to be run.
         command: String,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// A file of `tests/tools` cannot be read, or a binary cannot be put into its place.
     #[error("cannot {attempt} {}", path.display())]
     File {
-        /// What was tried.
         attempt: &'static str,
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// The Go command failed.
     #[error("`{command}` in {} ended with {status}:\n{tail}", dir.display())]
     Failed {
-        /// The command line.
         command: String,
-        /// Where it ran.
         dir: PathBuf,
-        /// How it ended.
         status: ExitStatus,
-        /// The last lines it printed.
         tail: String,
     },
 }
