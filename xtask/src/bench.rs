@@ -15,10 +15,10 @@ use crate::cargo::{cargo, finish_visibly};
 pub(crate) struct Args {
     /// What to measure
     name: Bench,
-    /// Exit with 1 where a figure falls short of its goal
+    /// Exit with 1 if a figure misses its goal
     #[arg(long)]
     check: bool,
-    /// What `operator` is given: --nodes N, --large N, --agents N, --runs N, --only PART,…, --page FILE
+    /// Arguments of `operator`: --nodes N, --large N, --agents N, --runs N, --only PART,…, --page FILE
     #[arg(last = true)]
     more: Vec<String>,
     /// Already in namespaces of its own
@@ -28,12 +28,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Bench {
-    /// Facts of 15,000 nodes and 3 tunings to all profiles, on one core
+    /// Plan 15,000 nodes and 3 tunings, on one core
     Plan,
-    /// Writes, growth, rollouts, arrivals, memory and start of the operator on a real API server, with
-    /// 5,000 and 15,000 nodes; about half an hour
+    /// The operator on a real API server with 5,000 and 15,000 nodes; about 30 minutes
     Operator,
-    /// Repair, rest, memory and start of the agent, beside sysctl -p and systemd-sysctl; 2 minutes
+    /// The agent, compared with sysctl -p and systemd-sysctl; 2 minutes
     Agent,
 }
 
@@ -53,7 +52,7 @@ async fn operator(args: &Args) -> anyhow::Result<ExitCode> {
     build.args(["--example", "bench_operator"]);
     anyhow::ensure!(
         finish_visibly(build).await?.success(),
-        "the programs were not built"
+        "cannot build the programs"
     );
     let release = workspace::root().join("target/release");
     let mut bench = command(release.join("examples/bench_operator"));

@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: what a change has to pass. Every step runs, whatever the ones before it found.
+//! `cargo xtask ci`: the checks that a change must pass. A failed step does not stop the next ones.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -23,12 +23,12 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let mut doc = cargo(["doc", "--quiet", "--workspace", "--no-deps"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     count += step("docs", by(doc)).await;
-    count += step("generated files are current", by(generate::command(true))).await;
-    count += step("imports between crates", imports_are_allowed()).await;
+    count += step("generated files", by(generate::command(true))).await;
+    count += step("crate dependencies", imports_are_allowed()).await;
     count += step("workflows", workflows::check()).await;
     count += step("dependencies", dependencies()).await;
     let fuzz_format = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
-    count += step("format of the fuzzer", by(cargo(fuzz_format))).await;
+    count += step("fuzzer format", by(cargo(fuzz_format))).await;
     count += step("fuzzing", fuzz::in_ci()).await;
     let started = Instant::now();
     count += test::run_all().await?;

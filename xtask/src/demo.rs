@@ -1,4 +1,6 @@
-//! `cargo xtask demo`: the whole of nettune in ten minutes, on real kernels' tables, and nothing left behind.
+//! `cargo xtask demo`: nettune on a real control plane and a real kernel, in about two minutes.
+//!
+//! The first run also builds the tools, which takes about ten minutes. Nothing is left behind.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -16,17 +18,17 @@ mod stage;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave everything up at the end, until Ctrl-C
+    /// Keep the cluster running at the end, until Ctrl-C
     #[arg(long)]
     keep: bool,
 }
 
-/// Cold, on two cores.
+/// From scratch, on two cores.
 const BUILD: Duration = Duration::from_secs(120);
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    // The tools may take ten minutes to build; the plan needs none of them.
+    // The first time, the tools take about ten minutes to build; the plan needs none of them.
     let tools = tokio::task::spawn_blocking(stage::get_tools);
     build_programs().await?;
     plans::show().await?;
@@ -52,19 +54,18 @@ async fn build_programs() -> anyhow::Result<()> {
 }
 
 async fn end(stage: Stage, keep: bool, started: Instant) -> anyhow::Result<()> {
-    heading(&format!(
-        "That was the demo, in {}",
-        in_words(started.elapsed())
-    ))?;
+    heading(&format!("The demo took {}", in_words(started.elapsed())))?;
     if !keep {
         drop(stage);
-        note("Everything it started has ended. To look around yourself: cargo xtask demo --keep")?;
         note(
-            "For your own cluster: kubectl get nodes -o json | cargo run -p kubectl-nettune -- plan --nodes-from -",
+            "Everything it started is stopped. To keep the cluster running: cargo xtask demo --keep",
+        )?;
+        note(
+            "To plan for your own cluster: kubectl get nodes -o json | cargo run -p kubectl-nettune -- plan --nodes-from -",
         )?;
         return Ok(());
     }
-    note("Everything stays up until Ctrl-C. In another terminal:")?;
+    note("The cluster runs until you press Ctrl-C. In another terminal:")?;
     note(&format!(
         "  export KUBECONFIG={}",
         stage.kubeconfig().display()

@@ -1,4 +1,4 @@
-//! cargo-deny: licences, duplicate versions, sources and, where they can be had, advisories.
+//! cargo-deny: licenses, duplicate versions, sources and, when they can be fetched, advisories.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,13 +12,13 @@ use tokio::time::timeout;
 
 use crate::cargo::{Finished, finish};
 
-/// One version for everybody: a newer one may judge differently.
+/// Pinned: another version may report other problems.
 const VERSION: &str = "0.20.2";
 /// Without a network, Git may wait for minutes.
 const FETCH: Duration = Duration::from_secs(60);
 const INSTALL: Duration = Duration::from_secs(6 * 60);
 
-/// Checks the dependencies; the first line of the result says so where advisories could not be had.
+/// Checks the dependencies; the first line of the result says so if advisories could not be fetched.
 pub(crate) async fn check() -> anyhow::Result<Finished> {
     let program = tokio::task::spawn_blocking(installed).await??;
     let fetch = timeout(FETCH, finish(deny(&program, &["fetch", "db"]), |_| ())).await;
@@ -37,7 +37,7 @@ pub(crate) async fn check() -> anyhow::Result<Finished> {
     if !advisories {
         finished.lines.insert(
             0,
-            "advisories not checked: their database cannot be reached".to_owned(),
+            "advisories not checked: cannot fetch their database".to_owned(),
         );
     }
     Ok(finished)

@@ -14,12 +14,12 @@ use crate::cargo::{Finished, cargo, finish};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Seconds for each target
+    /// Seconds per target
     #[arg(long, value_name = "N", default_value_t = 60)]
     seconds: u32,
-    /// Just these targets; each is a folder of fuzz/corpus
+    /// Run only these targets; each is a folder of fuzz/corpus
     targets: Vec<String>,
-    /// Add what reaches new code to the corpus in the tree
+    /// Add inputs that reach new code to fuzz/corpus
     #[arg(long)]
     keep: bool,
 }
@@ -27,8 +27,7 @@ pub(crate) struct Args {
 /// Seconds for each target in CI: enough to run the corpus, and to find what is easy to find.
 const IN_CI: u32 = 5;
 
-/// What cargo-fuzz passes, but for the sanitizers, which a stable compiler does not have and code
-/// without `unsafe` does not need.
+/// The flags of cargo-fuzz without the sanitizers: a stable compiler has none, and code without `unsafe` needs none.
 const COVERAGE: &str = "-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -46,7 +45,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for target in &wanted {
         anyhow::ensure!(
             known.contains(target),
-            "no such target; there are {known:?}"
+            "no target {target}; the targets are {known:?}"
         );
         match fuzz(&fuzzer, target, args.seconds).await {
             Ok(line) => println!("{line}"),
@@ -67,9 +66,6 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Every target for a short time.
-///
-/// # Errors
-/// With what was found.
 pub(crate) async fn in_ci() -> anyhow::Result<String> {
     let fuzzer = build().await?;
     let targets = targets()?;
@@ -93,7 +89,7 @@ fn corpus() -> PathBuf {
     workspace::root().join("fuzz/corpus")
 }
 
-/// Where the targets' finds and what is built for them are.
+/// Holds the inputs that were found, and the fuzzer's build.
 fn out() -> PathBuf {
     workspace::root().join("target/fuzz")
 }
@@ -131,7 +127,7 @@ async fn host() -> anyhow::Result<String> {
     Ok(host.context("rustc does not name its host")?.to_owned())
 }
 
-/// The fuzzer for one target; it starts from its own finds and from the corpus in the tree.
+/// The fuzzer's command for one target.
 fn fuzzer(program: &Path, target: &str) -> anyhow::Result<Command> {
     let dir = out().join("corpus").join(target);
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -164,13 +160,13 @@ async fn fuzz(program: &Path, target: &str, seconds: u32) -> anyhow::Result<Stri
     let finished = finish(fuzzer, |_| ()).await?;
     anyhow::ensure!(
         finished.status.success(),
-        "`{line}` has found something; the input is in the last lines:\n{}",
+        "`{line}` found a failure; the last lines name the input:\n{}",
         finished.text()
     );
     Ok(summary(target, &finished))
 }
 
-/// The first and the last count of edges that were reached, and what it took.
+/// One line of statistics.
 fn summary(target: &str, finished: &Finished) -> String {
     let reached = finished.lines.iter().filter_map(|line| {
         let mut words = line.split_whitespace().skip_while(|word| *word != "cov:");
@@ -185,14 +181,14 @@ fn summary(target: &str, finished: &Finished) -> String {
             .to_owned()
     };
     format!(
-        "{target}: {} inputs, {} a second, {first} edges reached by the corpus, {last} in the end, {} MiB",
+        "{target}: {} inputs, {} per second, {first} edges reached by the corpus, {last} in total, {} MiB",
         stat("number_of_executed_units"),
         stat("average_exec_per_sec"),
         stat("peak_rss_mb"),
     )
 }
 
-/// Takes from the finds what reaches code that the corpus in the tree does not.
+/// Merges inputs that reach new code into the corpus in the tree.
 async fn keep(program: &Path, target: &str) -> anyhow::Result<()> {
     let mut merge = fuzzer(program, target)?;
     merge

@@ -1,4 +1,4 @@
-//! Which crate of the workspace may depend on which: the layers of the design, checked.
+//! Which crate of the workspace may depend on which.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::cargo::{cargo, finish};
 
-/// Each crate and those of ours that it may import. The crates that are missing here may import all.
+/// Each crate and the crates of this workspace that it may import.
 const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("nettune-sizing", &[]),
     ("nettune-runtime", &[]),
@@ -46,10 +46,10 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
         ],
     ),
 ];
-/// They test and build all others, so none of those may need them.
+/// They test and build all others; no other crate may import them.
 const MAY_IMPORT_ALL: [&str; 2] = ["nettune-tests", "xtask"];
 
-/// Reads the dependencies from cargo and returns what breaks a rule, one sentence each.
+/// Reads the dependencies from cargo and returns the violations, one sentence each.
 pub(crate) async fn violations() -> anyhow::Result<Vec<String>> {
     let metadata = cargo(["metadata", "--quiet", "--format-version", "1", "--no-deps"]);
     let lines = finish(metadata, |_| ())
@@ -62,7 +62,7 @@ pub(crate) async fn violations() -> anyhow::Result<Vec<String>> {
     Ok(check(&ours(&serde_json::from_str(json)?)))
 }
 
-/// Each package of the workspace with those that it depends on, for whatever purpose.
+/// Each package of the workspace with the others that it depends on, also for tests and builds.
 fn ours(metadata: &Value) -> BTreeMap<String, Vec<String>> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
@@ -94,7 +94,7 @@ fn check_one(name: &str, imports: &[String]) -> Vec<String> {
     }
     let Some((_, allowed)) = MAY_IMPORT.iter().find(|(package, _)| *package == name) else {
         return vec![format!(
-            "{name} is new: say in xtask/src/imports.rs what it may import"
+            "{name} is a new crate: add what it may import to xtask/src/imports.rs"
         )];
     };
     let forbidden = imports
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_planner_must_not_import_the_daemon() {
+    fn the_planner_must_not_import_the_runtime() {
         let found = check(&names(&[
             ("nettune-planner", &["nettune-sizing", "nettune-runtime"]),
             ("xtask", &["nettune-tests"]),
@@ -131,12 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_without_a_rule_is_asked_for_one() {
-        assert!(check(&names(&[("nettune-new", &[])]))[0].starts_with("nettune-new is new"));
+    fn a_new_crate_needs_a_rule() {
+        assert!(
+            check(&names(&[("nettune-new", &[])]))[0].starts_with("nettune-new is a new crate")
+        );
     }
 
     #[test]
-    fn foreign_dependencies_are_nobodys_business() {
+    fn third_party_dependencies_are_ignored() {
         let metadata = serde_json::json!({"packages": [
             {"name": "nettune-sizing", "dependencies": [{"name": "serde"}]},
             {"name": "nettune-crds", "dependencies": [{"name": "nettune-sizing"}, {"name": "kube"}]},

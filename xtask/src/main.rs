@@ -1,9 +1,6 @@
-//! `cargo xtask …`: everything one does in this workspace that cargo has no command for.
+//! `cargo xtask …`: the tasks of this workspace that cargo has no command for.
 
-#![allow(
-    clippy::print_stdout,
-    reason = "a command line tool: what it prints is what it is for"
-)]
+#![allow(clippy::print_stdout, reason = "a command line tool prints")]
 
 use std::process::ExitCode;
 
@@ -22,7 +19,7 @@ mod structure;
 mod test;
 mod workflows;
 
-/// What a shell reports of a program that SIGINT ended.
+/// The exit status that a shell reports for a program ended by SIGINT.
 const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Parser)]
@@ -38,19 +35,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show nettune on a real control plane and a real kernel, in two minutes
+    /// Show nettune on a real control plane and a real kernel (2 minutes; the first run builds tools for 10)
     Demo(demo::Args),
-    /// Run the tests, tier by tier, cheapest first
+    /// Run the tests tier by tier, the fastest tier first
     Test(test::Args),
-    /// Everything that a change has to pass, ending with all tests
+    /// Run all checks that a change must pass, and all tests
     Ci,
-    /// Check file and folder sizes, circles of imports, and the paths in ARCHITECTURE.md
+    /// Check file and folder sizes, import cycles, and the paths in ARCHITECTURE.md
     Structure,
-    /// Feed every parser what breaks parsers, guided by the code that it reaches
+    /// Fuzz every parser, guided by code coverage
     Fuzz(fuzz::Args),
-    /// Write what is generated: the CRDs' manifests and docs/api.md
+    /// Generate the CRD manifests and docs/api.md
     Generate(generate::Args),
-    /// Measure, and print each figure beside its goal
+    /// Run a benchmark and print each figure beside its goal
     Bench(bench::Args),
 }
 
@@ -64,7 +61,7 @@ fn main() -> ExitCode {
         Err(error) => return failure(&error.into()),
     };
     let code = runtime.block_on(until_interrupted(run(cli.command)));
-    // A build that was interrupted may still hold a thread.
+    // An interrupted build may still hold a thread.
     runtime.shutdown_background();
     code
 }
@@ -81,12 +78,12 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Drops the work when a signal comes: whatever it holds, processes and folders, goes with it.
+/// Drops the work on a signal, and with it the processes and folders that it holds.
 async fn until_interrupted(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     tokio::select! {
         result = work => result.unwrap_or_else(|error| failure(&error)),
         name = interrupted() => {
-            eprintln!("ended by {name}");
+            eprintln!("stopped by {name}");
             ExitCode::from(INTERRUPTED)
         }
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask structure`: how the tree is laid out: sizes of files and folders, circles of imports, paths that ARCHITECTURE.md names.
+//! `cargo xtask structure`: sizes of files and folders, import cycles, and the paths in ARCHITECTURE.md.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What breaks a rule, one sentence each.
+/// The violations, one sentence each.
 pub(crate) fn violations() -> anyhow::Result<Vec<String>> {
     let root = &workspace::root();
     let mut sources = Vec::new();

@@ -20,15 +20,15 @@ mod tier;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Run these tiers only
+    /// Run only these tiers
     #[arg(long, value_delimiter = ',', default_values = ["pure", "host", "model", "control-plane", "kernel"])]
     tier: Vec<Tier>,
 
-    /// Kill the same processes after the same pauses as a run that has printed this seed
+    /// Repeat the random kills of a run that printed this seed
     #[arg(long)]
     seed: Option<u64>,
 
-    /// How many processes are killed at random moments
+    /// How many processes to kill at random moments
     #[arg(long, default_value_t = chaos::KILLS)]
     kills: u32,
 }
@@ -43,7 +43,7 @@ impl Args {
     }
 }
 
-/// What killed processes leave open must be closed before their folder can go.
+/// Killed processes need a moment to close their files before their folder can be removed.
 const AFTER_A_KILL: Duration = Duration::from_millis(300);
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -109,7 +109,7 @@ async fn run_tier(
         .await
 }
 
-/// A tier that cannot run is skipped, aloud; in CI it has failed.
+/// A tier that cannot run is reported and skipped; in CI it fails.
 async fn cannot_run(
     tier: Tier,
     reason: &anyhow::Error,
@@ -167,7 +167,7 @@ async fn run_doc_tests() -> anyhow::Result<Count> {
     Ok(count)
 }
 
-/// Where the tests put their temporary files: it goes also when they were killed and could not clean up.
+/// Temporary files of the tests; removed even if the tests were killed.
 struct TemporaryFolder(Option<TempDir>);
 
 impl TemporaryFolder {

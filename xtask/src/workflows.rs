@@ -1,4 +1,4 @@
-//! actionlint: mistakes in `.github/workflows` that would only show once they are pushed.
+//! actionlint: finds mistakes in `.github/workflows` before they are pushed.
 
 use nettune_tests::artifacts::tools;
 use nettune_tests::process::command;
@@ -9,7 +9,7 @@ use crate::cargo::finish;
 pub(crate) async fn check() -> anyhow::Result<String> {
     let program = tokio::task::spawn_blocking(tools::actionlint).await??;
     let mut actionlint = command(program);
-    // It would run these where they happen to be installed, and find more on one machine than on another.
+    // Without these flags the result depends on what else is installed.
     actionlint
         .args(["-shellcheck=", "-pyflakes="])
         .current_dir(workspace::root());

@@ -24,7 +24,7 @@ pub(crate) async fn run(check: bool) -> anyhow::Result<ExitCode> {
     build.arg("nettune-agent");
     ensure!(
         finish_visibly(build).await?.success(),
-        "the agent was not built"
+        "cannot build the agent"
     );
     let mut inside = command("unshare");
     inside.args(["--user", "--map-root-user", "--net", "--", "sh", "-c"]);
@@ -60,7 +60,7 @@ pub(crate) fn run_inside(check: bool) -> anyhow::Result<ExitCode> {
             Some(2.0),
         );
     }
-    let times = repairs_without_a_bell(&kernel)?;
+    let times = repairs_without_an_event(&kernel)?;
     report.row(
         "repair of a writer with its own procfs, p50",
         ms(quantile(&times, 50)),
@@ -92,7 +92,7 @@ pub(crate) fn run_inside(check: bool) -> anyhow::Result<ExitCode> {
 
 fn repairs_by_event(place: &Place) -> anyhow::Result<Vec<Duration>> {
     let mut times = Vec::new();
-    // A fresh agent for each round: it meets who comes again with patience.
+    // A new agent for each round: it waits longer each time that a value changes again.
     for _ in 0..ROUNDS {
         let _agent = place.start_settled()?;
         for path in place.paths() {
@@ -100,7 +100,7 @@ fn repairs_by_event(place: &Place) -> anyhow::Result<Vec<Duration>> {
             put(&path, RIVALS)?;
             until(&path, OURS)?;
             times.push(start.elapsed());
-            // Ten writes a tick: somebody who writes without a pause is answered by the ticks alone.
+            // Only the periodic look answers a program that writes without a pause.
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -108,7 +108,7 @@ fn repairs_by_event(place: &Place) -> anyhow::Result<Vec<Duration>> {
 }
 
 /// From the moment that the foreign value is seen.
-fn repairs_without_a_bell(place: &Place) -> anyhow::Result<Vec<Duration>> {
+fn repairs_without_an_event(place: &Place) -> anyhow::Result<Vec<Duration>> {
     let _agent = place.start_settled()?;
     let mut times = Vec::new();
     for path in place.paths().into_iter().take(POLLED) {
@@ -120,10 +120,7 @@ fn repairs_without_a_bell(place: &Place) -> anyhow::Result<Vec<Duration>> {
         let start = Instant::now();
         until(&path, OURS)?;
         times.push(start.elapsed());
-        ensure!(
-            container.wait()?.success(),
-            "no procfs of its own can be mounted"
-        );
+        ensure!(container.wait()?.success(), "cannot mount a procfs");
     }
     Ok(times)
 }
@@ -138,7 +135,7 @@ fn start_to_applied(place: &Place) -> anyhow::Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// 20 changed keys: by the agent that is told of another policy, by a new agent, and by the others.
+/// 20 changed keys: a running agent with a new policy, a new agent, and the other programs.
 fn applying(place: &Place, report: &mut Report) -> anyhow::Result<()> {
     let (changed, same) = place.keys.split_at(20);
     let (ours, next) = (

@@ -1,4 +1,4 @@
-//! What happens on the stage, one function an act.
+//! The acts of the demo, one function each.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use super::stage::{GROWN, KERNEL_NODE, NODES, PODS, Stage};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const THRESHOLD: &str = "net.ipv4.neigh.default.gc_thresh3";
-/// What the kernel itself says, by sysctl(8).
+/// Reads the kernel's values with sysctl(8).
 const VALUES: &str = "sysctl net.ipv4.neigh.default.gc_thresh1 net.ipv4.neigh.default.gc_thresh2 \
      net.ipv4.neigh.default.gc_thresh3 net.netfilter.nf_conntrack_max net.ipv4.vs.conn_reuse_mode";
 
 /// The values before and after `kubectl apply`.
 pub(super) async fn apply(stage: &Stage) -> anyhow::Result<()> {
-    heading("Apply a tuning: the kernel's own values before and after")?;
+    heading("Apply a tuning: the kernel's values before and after")?;
     stage.in_guest(VALUES).await?;
     let applied = Instant::now();
     stage
@@ -39,7 +39,7 @@ pub(super) async fn apply(stage: &Stage) -> anyhow::Result<()> {
     stage.kubectl(&["get", "nnp"]).await
 }
 
-/// From 3 nodes to 605: the sizes move.
+/// Grows the cluster from 3 nodes to 605.
 pub(super) async fn grow(stage: &Stage) -> anyhow::Result<()> {
     heading(&format!("Grow the cluster to {GROWN} nodes"))?;
     let before = stage.guest.sysctl(THRESHOLD).await?;
@@ -50,7 +50,7 @@ pub(super) async fn grow(stage: &Stage) -> anyhow::Result<()> {
     };
     nodes::create_many(&stage.client, (NODES..GROWN).map(worker)).await?;
     note(&format!(
-        "{} more Nodes made in {:.1} s.",
+        "Created {} more Nodes in {:.1} s.",
         GROWN - NODES,
         started.elapsed().as_secs_f32()
     ))?;
@@ -64,7 +64,7 @@ pub(super) async fn grow(stage: &Stage) -> anyhow::Result<()> {
     .await?;
     let seconds = started.elapsed().as_secs_f32();
     note(&format!(
-        "The guest's kernel has the new size {seconds:.1} s after the first of them."
+        "The guest's kernel has the new size {seconds:.1} s after the first one was created."
     ))?;
     stage.in_guest(VALUES).await?;
     let all = format!("--for=jsonpath={{.status.nodes.selected}}={GROWN}");
@@ -73,11 +73,11 @@ pub(super) async fn grow(stage: &Stage) -> anyhow::Result<()> {
         .await?;
     stage.kubectl(&["get", "nnt"]).await?;
     note(&format!(
-        "{NODES} are ready: the others are Node objects without an agent."
+        "{NODES} nodes are ready. The others are Node objects without an agent."
     ))
 }
 
-/// Somebody else in the guest writes a value: it is counted, reported and undone.
+/// Another process in the guest changes a value: nettune counts it, reports it and restores the value.
 pub(super) async fn lower_a_threshold(stage: &Stage) -> anyhow::Result<()> {
     heading("Another process lowers gc_thresh3")?;
     let before = stage.guest.sysctl(THRESHOLD).await?;
@@ -94,7 +94,7 @@ pub(super) async fn lower_a_threshold(stage: &Stage) -> anyhow::Result<()> {
     })
     .await?;
     note(&format!(
-        "Undone within {:.1} s.",
+        "Restored within {:.1} s.",
         written.elapsed().as_secs_f32()
     ))?;
     stage.in_guest(&format!("sysctl {THRESHOLD}")).await?;
@@ -125,7 +125,7 @@ async fn wait_for_the_report(stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The API server refuses thresholds in the wrong order, with the sentence that helps.
+/// The API server refuses thresholds in the wrong order, with a helpful message.
 pub(super) async fn apply_what_is_wrong(stage: &Stage) -> anyhow::Result<()> {
     heading("A tuning with thresholds in the wrong order never reaches a node")?;
     stage.kubectl_refuses(WRONG).await

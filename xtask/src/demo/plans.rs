@@ -9,7 +9,7 @@ use crate::cargo::finish;
 
 pub(super) async fn show() -> anyhow::Result<()> {
     show::heading(&format!(
-        "What nettune would do on {NODES} nodes, and on {GROWN}: this needs no cluster"
+        "What nettune would do on {NODES} and on {GROWN} nodes (needs no cluster)"
     ))?;
     for nodes in [NODES, GROWN] {
         let args = format!("plan --nodes {nodes} --pods-per-node {PODS}");

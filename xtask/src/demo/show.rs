@@ -1,4 +1,4 @@
-//! How the demo prints: headings, commands as one would type them, and their true output.
+//! How the demo prints headings, commands and their output.
 
 use std::process::Output;
 
@@ -16,7 +16,7 @@ pub(super) fn note(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A command behind the prompt of where it ran, and everything that it printed.
+/// A command after its prompt, and its output.
 pub(super) fn command(prompt: &str, line: &str, output: &str) -> anyhow::Result<()> {
     print(&format!("{prompt} {line}"))?;
     let output = output.trim_end();
@@ -35,7 +35,7 @@ pub(super) fn typed(args: &[&str]) -> String {
     args.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// Both channels of a program's output, the complaints last.
+/// Standard output, then standard error.
 pub(super) fn both(output: &Output) -> String {
     [&output.stdout, &output.stderr]
         .map(|bytes| String::from_utf8_lossy(bytes).into_owned())

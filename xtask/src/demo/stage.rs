@@ -1,4 +1,4 @@
-//! The cluster that the demo plays on: a control plane, the operator, one real kernel and two nodes over directories.
+//! The demo's cluster: a control plane, the operator, one real kernel and two nodes over directories.
 
 use std::path::Path;
 use std::time::Instant;
@@ -19,10 +19,10 @@ pub(super) const GROWN: u16 = 605;
 pub(super) const PODS: u32 = 64;
 /// The node with a kernel of its own.
 pub(super) const KERNEL_NODE: &str = "kernel-0";
-/// One percent of it holds the neighbour tables of the grown cluster, so that no cap hides the growth.
+/// One percent of it holds the neighbor tables of the grown cluster, so that no cap hides the growth.
 const GUEST_MEMORY_MIB: u32 = 3584;
-/// Nodes whose agents run over directories, with the index that tells their addresses.
-const DIRECTORY_NODES: [(&str, u16); 2] = [("directory-1", 1), ("directory-2", 2)];
+/// Nodes whose agents run over directories, each with the index that its addresses derive from.
+const FAKE_NODES: [(&str, u16); 2] = [("directory-1", 1), ("directory-2", 2)];
 
 /// Everything that runs. The fields drop in this order: agents, operator, guest, control plane.
 pub(super) struct Stage {
@@ -33,7 +33,7 @@ pub(super) struct Stage {
     pub(super) client: nettune_tests::kube::Client,
 }
 
-/// Gets what the demo needs beside Rust: etcd, kube-apiserver, kubectl, QEMU and a kernel.
+/// Installs or builds etcd, kube-apiserver, kubectl, QEMU and a kernel.
 pub(super) fn get_tools() -> anyhow::Result<()> {
     debian::install_programs()?;
     debian::kernel()?;
@@ -50,7 +50,7 @@ impl Stage {
         let (operator, (guest, booted_in)) =
             tokio::try_join!(start_operator(&control_plane), boot)?;
         note(&format!(
-            "A Linux kernel of its own in QEMU, up in {booted_in:.1} s, is node {KERNEL_NODE}:"
+            "Node {KERNEL_NODE} is a Linux kernel in QEMU, booted in {booted_in:.1} s:"
         ))?;
         let agents = start_agents(&control_plane, &guest, &client).await?;
         let stage = Self {
@@ -72,7 +72,7 @@ impl Stage {
         self.control_plane.kubeconfig()
     }
 
-    /// Runs kubectl and shows it.
+    /// Runs kubectl and prints the command and its output.
     pub(super) async fn kubectl(&self, args: &[&str]) -> anyhow::Result<()> {
         let output = kubectl(&self.control_plane, args).await?;
         anyhow::ensure!(
@@ -84,7 +84,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Applies YAML, which has to be refused, and shows it.
+    /// Applies YAML that must be refused, and prints the error.
     pub(super) async fn kubectl_refuses(&self, yaml: &str) -> anyhow::Result<()> {
         let output = self
             .control_plane
@@ -92,11 +92,11 @@ impl Stage {
             .await?;
         let typed = format!("kubectl apply -f - <<EOF\n{yaml}EOF");
         show::command("$", &typed, &show::both(&output))?;
-        anyhow::ensure!(!output.status.success(), "the API server took it");
+        anyhow::ensure!(!output.status.success(), "the API server accepted it");
         Ok(())
     }
 
-    /// Runs a command in the guest and shows it.
+    /// Runs a command in the guest and prints it with its output.
     pub(super) async fn in_guest(&self, command: &str) -> anyhow::Result<()> {
         let output = self.guest.ok(command).await?;
         show::command(&format!("{KERNEL_NODE}#"), command, &output)
@@ -170,7 +170,7 @@ async fn start_agents(
     .await?;
     guest.start_agent(KERNEL_NODE, &[]).await?;
     let mut agents = Vec::new();
-    for (name, index) in DIRECTORY_NODES {
+    for (name, index) in FAKE_NODES {
         let worker = NodeSpec {
             pods: PODS,
             ..NodeSpec::worker(name, index)

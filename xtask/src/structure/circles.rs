@@ -1,4 +1,4 @@
-//! Modules of a crate must not import each other in a circle.
+//! Modules of a crate must not import each other in a cycle.
 //!
 //! Paths are found in the text, not by a parser: everything after `crate::`, `super::` and `self::`, and after the
 //! names of a module's own children. Unit tests and comments do not count. A child may use what its parent defines,
@@ -23,11 +23,7 @@ pub(super) fn violations(sources: &[Source]) -> Vec<String> {
     let circles = crates.iter().flat_map(|(root, files)| {
         circles(&imports(files)).into_iter().map(|circle| {
             let names: Vec<_> = circle.iter().map(name).collect();
-            format!(
-                "{}: modules import each other in a circle: {}",
-                root.display(),
-                names.join(", ")
-            )
+            format!("{}: import cycle: {}", root.display(), names.join(", "))
         })
     });
     circles.collect()
@@ -200,10 +196,7 @@ mod tests {
             ("x/src/c.rs", "fn f() { crate::a::f() }"),
             ("x/src/d.rs", ""),
         ]);
-        assert_eq!(
-            found,
-            ["x/src: modules import each other in a circle: a, b, c"]
-        );
+        assert_eq!(found, ["x/src: import cycle: a, b, c"]);
     }
 
     #[test]
@@ -212,10 +205,7 @@ mod tests {
             ("x/src/lib.rs", "mod a; pub use a::A;"),
             ("x/src/a.rs", "use crate::A;"),
         ]);
-        assert_eq!(
-            found,
-            ["x/src: modules import each other in a circle: crate, a"]
-        );
+        assert_eq!(found, ["x/src: import cycle: crate, a"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! ARCHITECTURE.md is a map: whatever it points to must be there.
+//! The paths that ARCHITECTURE.md names must exist.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! No file and no folder is too large to find one's way in.
+//! Limits on the size of files and folders.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub(super) fn violations(sources: &[Source]) -> Vec<String> {
         let lines = text.lines().count();
         if lines > MAX_LINES {
             violations.push(format!(
-                "{} has {lines} lines: split it, at most {MAX_LINES} are allowed",
+                "{} has {lines} lines; split it (the limit is {MAX_LINES})",
                 path.display()
             ));
         }
@@ -24,7 +24,7 @@ pub(super) fn violations(sources: &[Source]) -> Vec<String> {
     for (folder, files) in folders {
         if files > MAX_FILES {
             violations.push(format!(
-                "{} holds {files} Rust files: group them in folders, at most {MAX_FILES} are allowed",
+                "{} has {files} Rust files; group them in folders (the limit is {MAX_FILES})",
                 folder.display()
             ));
         }
@@ -57,7 +57,7 @@ mod tests {
         let found = violations(&sources);
         assert_eq!(found.len(), 1);
         assert!(
-            found[0].starts_with("crowded holds 17 Rust files"),
+            found[0].starts_with("crowded has 17 Rust files"),
             "{found:?}"
         );
     }

@@ -1,7 +1,7 @@
 //! Builds all test binaries at once, and runs each as cargo would.
 //!
-//! One build for all tiers: cargo would choose other features of the dependencies for other sets of packages, and
-//! compile them anew for each tier.
+//! One build for all tiers: for each set of packages cargo may choose other features of the dependencies, and compile
+//! them again.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,13 +15,13 @@ use serde_json::Value;
 use super::tier::Tier;
 use crate::cargo::{cargo, finish};
 
-/// Cold, on two cores.
+/// From scratch, on two cores.
 const BUILD: Duration = Duration::from_secs(150);
 
 /// A program with tests.
 #[derive(Debug)]
 pub(super) struct TestBinary {
-    /// Package and target, for people.
+    /// Package and target.
     pub(super) name: String,
     pub(super) tier: Tier,
     executable: PathBuf,
@@ -88,7 +88,7 @@ pub(super) async fn build() -> anyhow::Result<Vec<TestBinary>> {
         .collect()
 }
 
-/// The compiler's own words are enough where a build failed.
+/// Leaves out cargo's JSON messages: the compiler's own output is enough.
 fn without_messages(error: anyhow::Error) -> anyhow::Error {
     let text = error.to_string();
     anyhow::anyhow!(
@@ -99,10 +99,10 @@ fn without_messages(error: anyhow::Error) -> anyhow::Error {
     )
 }
 
-/// The test binary that a message of cargo's announces; none where the message is of another kind.
+/// The test binary in a message of cargo; none for other kinds of messages.
 fn test_binary(message: &str) -> anyhow::Result<Option<TestBinary>> {
     let message: Value =
-        serde_json::from_str(message).context("a message of cargo's is no JSON")?;
+        serde_json::from_str(message).context("cargo printed a message that is not JSON")?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let (Some(executable), Some(true)) = (
         text(&message["executable"]),
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_test_programs_are_taken_from_cargos_messages() {
+    fn only_test_binaries_are_taken_from_cargos_messages() {
         let artifact = |test: bool| {
             serde_json::json!({
                 "reason": "compiler-artifact",

@@ -1,4 +1,4 @@
-//! The tiers, cheapest that can fail first, and what each needs of the machine.
+//! The tiers, fastest first, and what each needs.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -10,15 +10,15 @@ use nettune_tests::artifacts::tools::{self, Tools};
 /// A tier of tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Tier {
-    /// Functions: no file, no network, no clock
+    /// Functions, without files, network or clock
     Pure,
-    /// The agent over a directory that stands for /proc
+    /// The agent on a directory in place of /proc
     Host,
-    /// The operator's and the agent's decisions, through every interleaving of small clusters
+    /// All interleavings of small clusters, with the real decisions of operator and agent
     Model,
     /// A real etcd and kube-apiserver
     ControlPlane,
-    /// A real Linux kernel in QEMU; other people's programs as Debian packages them, strace among them
+    /// A real Linux kernel in QEMU, with other programs from Debian packages
     Kernel,
 }
 
@@ -39,17 +39,15 @@ impl Tier {
             ("tests", "model") => Ok(Self::Model),
             ("tests", "control_plane") => Ok(Self::ControlPlane),
             ("tests", "kernel") => Ok(Self::Kernel),
-            ("tests", other) => anyhow::bail!(
-                "tests/tests/{other} belongs to no tier; name it in {}",
-                file!()
-            ),
+            ("tests", other) => {
+                anyhow::bail!("tests/tests/{other} has no tier; add it to {}", file!())
+            }
             _ => Ok(Self::Pure),
         }
     }
 
-    /// How many test binaries run side by side. The tests of the tiers that use nothing but this process and a folder
-    /// mostly wait: for processes that they have started, for what has to stay as it is. The others share a machine that
-    /// one of them fills.
+    /// How many test binaries run in parallel. Tests of the pure and host tiers mostly wait; one binary of the other
+    /// tiers uses the whole machine.
     pub(super) fn binaries_at_a_time(self) -> usize {
         match self {
             Self::Pure | Self::Host => {
@@ -59,19 +57,19 @@ impl Tier {
         }
     }
 
-    /// What its programs are started with. Tests of a control plane wait most of the time, so that twice as many as
-    /// there are processors run next to each other.
+    /// Arguments of its test binaries. Tests of a control plane mostly wait, so twice as many run as there are
+    /// processors.
     pub(super) fn arguments(self) -> Vec<String> {
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         match self {
             Self::ControlPlane => vec![format!("--test-threads={}", 2 * processors)],
-            // How many states each model has.
+            // Each model prints its number of states.
             Self::Model => vec!["--show-output".to_owned()],
             _ => Vec::new(),
         }
     }
 
-    /// Gets what the tier needs; the error is the reason why it cannot run.
+    /// Installs or builds what the tier needs; the error says why it cannot run.
     pub(super) async fn prepare(self) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || match self {
             Self::Pure | Self::Host | Self::Model => Ok(()),
