@@ -1,4 +1,4 @@
-//! Which tuning has which node.
+//! Which tuning manages which node.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,16 +8,38 @@ use nettune_crds::NodeLabels;
 use nettune_sizing::Block;
 
 use crate::cluster::node::PlannedNode;
-use crate::cluster::profile::PlannedProfile;
+use crate::cluster::profile::{PlannedProfile, ProfiledNode};
 use crate::cluster::state::ClusterState;
 use crate::cluster::tuning::{PlannedTuning, TuningContent, UsableTuning};
 
-/// The tunings of a world in the order in which they claim nodes: highest priority first, then the
-/// older, then the smaller uid.
-pub(crate) struct Claims<'a> {
-    pub(crate) all: Vec<Claim<'a>>,
-    /// Names of those that cannot be used now: their nodes are frozen.
-    unusable: BTreeSet<&'a str>,
+/// Which tuning manages which node, and what is left over.
+pub(crate) struct Assignment<'a> {
+    /// The tunings in the order in which they claim nodes: highest priority first, then the older, then
+    /// the smaller uid.
+    pub(crate) claims: Vec<Claim<'a>>,
+    /// Nodes of usable tunings.
+    pub(crate) managed: Vec<ManagedNode<'a>>,
+    /// Nodes of usable tunings whose profile belongs to a deleted Node of the same name: what that
+    /// one's agent reported says nothing of this one.
+    pub(crate) recreated: Vec<ManagedNode<'a>>,
+    /// Nodes with a profile whose tuning cannot be used now: they stay as they are.
+    pub(crate) frozen: Vec<ProfiledNode<'a>>,
+    /// Nodes with a profile that no tuning selects.
+    pub(crate) unmanaged: Vec<ProfiledNode<'a>>,
+    /// Profiles whose Node is gone.
+    pub(crate) orphans: Vec<(&'a Arc<str>, &'a PlannedProfile)>,
+}
+
+/// A node of a usable tuning.
+#[derive(Clone, Copy)]
+pub(crate) struct ManagedNode<'a> {
+    /// The index of the tuning's claim, and of its gate.
+    pub(crate) claim: usize,
+    pub(crate) tuning_name: &'a Arc<str>,
+    pub(crate) tuning: &'a UsableTuning,
+    pub(crate) name: &'a Arc<str>,
+    pub(crate) node: &'a PlannedNode,
+    pub(crate) profile: Option<&'a PlannedProfile>,
 }
 
 /// A tuning that claims nodes.
@@ -30,6 +52,8 @@ pub(crate) struct Claim<'a> {
     pub(crate) usable: Option<&'a UsableTuning>,
     /// The lower tunings that it hides: on how many nodes.
     pub(crate) hides: BTreeMap<&'a str, Hidden>,
+    /// How many nodes it manages.
+    pub(crate) selected: i32,
     /// How many of the nodes that it selects belong to a higher one.
     pub(crate) lost: u32,
 }
@@ -42,82 +66,141 @@ pub(crate) struct Hidden {
     pub(crate) sysctls: bool,
 }
 
-/// Who has a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
+/// Assigns every node.
+pub(crate) fn assign(cluster: &ClusterState) -> Assignment<'_> {
+    let Claims {
+        mut claims,
+        unusable,
+    } = claims(cluster);
+    let (mut managed, mut recreated) = (Vec::new(), Vec::new());
+    let (mut frozen, mut unmanaged, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
+    // Both maps are ordered by name: one walk over both, instead of a lookup for each node.
+    let mut profiles = cluster.profiles.iter().peekable();
+    for (name, node) in &cluster.nodes {
+        while let Some(orphan) = profiles.next_if(|(profile, _)| *profile < name) {
+            orphans.push(orphan);
+        }
+        let profile = profiles
+            .next_if(|(profile, _)| *profile == name)
+            .map(|(_, profile)| profile);
+        let is_own = profile.is_none_or(|profile| profile.owner_uid == node.uid);
+        let with_profile = profile.map(|profile| ProfiledNode {
+            name,
+            node,
+            profile,
+        });
+        match owner(&mut claims, &unusable, node, profile) {
+            Owner::Claim(claim, tuning_name, tuning) => {
+                let list = if is_own { &mut managed } else { &mut recreated };
+                list.push(ManagedNode {
+                    claim,
+                    tuning_name,
+                    tuning,
+                    name,
+                    node,
+                    profile,
+                });
+            }
+            Owner::Frozen => frozen.extend(with_profile),
+            Owner::Nobody if is_own => unmanaged.extend(with_profile),
+            Owner::Nobody => orphans.extend(profile.map(|profile| (name, profile))),
+        }
+    }
+    orphans.extend(profiles);
+    Assignment {
+        claims,
+        managed,
+        recreated,
+        frozen,
+        unmanaged,
+        orphans,
+    }
+}
+
+struct Claims<'a> {
+    claims: Vec<Claim<'a>>,
+    /// Names of the tunings that cannot be used.
+    unusable: BTreeSet<&'a str>,
+}
+
+fn claims(cluster: &ClusterState) -> Claims<'_> {
+    let mut claims = Vec::new();
+    let mut unusable = BTreeSet::new();
+    for (name, tuning) in &cluster.tunings {
+        let (usable, claim) = match &tuning.content {
+            TuningContent::Usable(content) => (
+                Some(&**content),
+                Some((&content.selector, content.priority)),
+            ),
+            TuningContent::Unusable { claim, .. } => {
+                unusable.insert(&**name);
+                (
+                    None,
+                    claim.as_ref().map(|(labels, priority)| (labels, *priority)),
+                )
+            }
+        };
+        claims.extend(claim.map(|(labels, priority)| Claim {
+            name,
+            tuning,
+            labels,
+            priority,
+            usable,
+            hides: BTreeMap::new(),
+            selected: 0,
+            lost: 0,
+        }));
+    }
+    claims.sort_by_key(|claim| {
+        (
+            Reverse(claim.priority),
+            claim.tuning.created,
+            &claim.tuning.uid,
+        )
+    });
+    Claims { claims, unusable }
+}
+
+enum Owner<'a> {
     /// The usable tuning of this index.
-    Claim(usize),
-    /// A tuning that cannot be used now: the node stays as it is.
+    Claim(usize, &'a Arc<str>, &'a UsableTuning),
+    /// A tuning that cannot be used now.
     Frozen,
-    /// None.
     Nobody,
 }
 
-impl<'a> Claims<'a> {
-    pub(crate) fn of(world: &'a ClusterState) -> Self {
-        let mut all = Vec::new();
-        let mut unusable = BTreeSet::new();
-        for (name, tuning) in &world.tunings {
-            let (usable, claim) = match &tuning.content {
-                TuningContent::Usable(content) => (
-                    Some(&**content),
-                    Some((&content.selector, content.priority)),
-                ),
-                TuningContent::Unusable { claim, .. } => {
-                    unusable.insert(&**name);
-                    (
-                        None,
-                        claim.as_ref().map(|(labels, priority)| (labels, *priority)),
-                    )
-                }
-            };
-            all.extend(claim.map(|(labels, priority)| Claim {
-                name,
-                tuning,
-                labels,
-                priority,
-                usable,
-                hides: BTreeMap::new(),
-                lost: 0,
-            }));
-        }
-        all.sort_by_key(|claim| {
-            (
-                Reverse(claim.priority),
-                claim.tuning.created,
-                &claim.tuning.uid,
-            )
-        });
-        Self { all, unusable }
+/// Finds the owner of a node, and counts the lower tunings that it hides there.
+fn owner<'a>(
+    claims: &mut [Claim<'a>],
+    unusable: &BTreeSet<&str>,
+    node: &PlannedNode,
+    profile: Option<&PlannedProfile>,
+) -> Owner<'a> {
+    if !node.selectable {
+        return Owner::Nobody;
     }
-
-    /// Finds who has a node, and counts what that hides.
-    pub(crate) fn owner(&mut self, node: &PlannedNode, profile: Option<&PlannedProfile>) -> Owner {
-        if !node.selectable {
-            return Owner::Nobody;
-        }
-        let written_for = profile
-            .and_then(|profile| profile.behaviour.as_ref())
-            .map(|behaviour| behaviour.tuning.as_str());
-        if written_for.is_some_and(|tuning| self.unusable.contains(tuning)) {
-            return Owner::Frozen;
-        }
-        let matches = |claim: &Claim<'_>| claim.labels.matches(|key| node.labels.get(key));
-        let Some(winner) = self.all.iter().position(matches) else {
-            return Owner::Nobody;
-        };
-        let (upper, lower) = self.all.split_at_mut(winner + 1);
-        let Some(claim) = upper.last_mut() else {
-            return Owner::Nobody;
-        };
-        for hidden in lower.iter_mut().filter(|claim| matches(claim)) {
-            hidden.lost += 1;
-            claim.hide(hidden);
-        }
-        match claim.usable {
-            Some(_) => Owner::Claim(winner),
-            None => Owner::Frozen,
-        }
+    let written_for = profile
+        .and_then(|profile| profile.behaviour.as_ref())
+        .map(|behaviour| behaviour.tuning.as_str());
+    if written_for.is_some_and(|tuning| unusable.contains(tuning)) {
+        return Owner::Frozen;
+    }
+    let matches = |claim: &Claim<'_>| claim.labels.matches(|key| node.labels.get(key));
+    let Some(winner) = claims.iter().position(matches) else {
+        return Owner::Nobody;
+    };
+    let (upper, lower) = claims.split_at_mut(winner + 1);
+    let Some(claim) = upper.last_mut() else {
+        return Owner::Nobody;
+    };
+    claim.selected += 1;
+    for hidden in lower.iter_mut().filter(|claim| matches(claim)) {
+        hidden.lost += 1;
+        claim.hide(hidden);
+    }
+    match claim.usable {
+        Some(usable) => Owner::Claim(winner, claim.name, usable),
+        None => Owner::Frozen,
     }
 }
 

@@ -1,38 +1,29 @@
 //! What one leader remembers from one decision to the next: since when.
 //!
-//! Nothing here is needed to be right: a leader that has just begun remembers nothing, and waits
-//! again. Each decision makes the memory anew from the nodes that it sees, so that it cannot grow
-//! past them.
+//! Nothing here is needed to be right: a new leader remembers nothing, and waits again. Each decision
+//! builds the memory from the nodes that it sees, so that it cannot outgrow them.
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
+use std::slice::Iter;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use nettune_crds::NodeNetworkProfileSpec;
-
 use nettune_sizing::Mono;
 
-/// What [`decide`](crate::decide()) gives back for its next call.
+/// What [`decide`](crate::decide()) returns for its next call.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Memory {
-    /// By name, in order.
-    nodes: Vec<(Arc<str>, Seen)>,
-    /// Nodes that were let in and whose write the world does not show yet: they keep their place.
+    pub(crate) canaries: ByNode<Canary>,
+    pub(crate) silences: ByNode<Silence>,
+    pub(crate) shrinks: ByNode<PendingShrink>,
+    /// Since when nodes have had the startup taint.
+    pub(crate) tainted: ByNode<Mono>,
+    /// Nodes that were let in and whose write does not show yet: they keep their place.
     pub(crate) admitted: BTreeSet<Arc<str>>,
-    /// Tunings in which no rollout was under way.
+    /// Tunings without a rollout under way.
     pub(crate) resting: BTreeSet<Arc<str>>,
-}
-
-/// Since when one node has been as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Seen {
-    pub(crate) canary: Option<Canary>,
-    pub(crate) silence: Option<Silence>,
-    /// Since when this smaller size has been wanted.
-    pub(crate) smaller: Option<(Mono, Arc<NodeNetworkProfileSpec>)>,
-    /// Since when it has had the startup taint.
-    pub(crate) tainted: Option<Mono>,
 }
 
 /// A node that a rollout has written.
@@ -41,7 +32,7 @@ pub(crate) struct Canary {
     /// The profile's uid and generation: another one is another canary.
     pub(crate) profile: Arc<str>,
     pub(crate) generation: Option<i64>,
-    /// Whether it is as it shall be, and since when that has been so or not so.
+    /// Whether the node is as wanted, and since when that has been so or not so.
     pub(crate) ready: bool,
     pub(crate) since: Mono,
     /// Whether the rollout that it was part of is over.
@@ -51,71 +42,79 @@ pub(crate) struct Canary {
 /// An agent that gives no sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Silence {
-    /// Since then.
     Since(Mono),
-    /// Its profile shall say so; when its `Ready` turned last before that. An agent may object before
-    /// anybody has seen that it was said.
+    /// Its profile is to report it. Holds the time at which `Ready` had changed last: a later change is
+    /// the agent's objection, which may come before the report was ever seen.
     Due(Option<Timestamp>),
-    /// Its profile says so.
+    /// Its profile reports it.
     Said,
-    /// Its profile said so, and the agent has objected: it lives, whatever the signs.
+    /// Its profile reported it, and the agent has objected: it is alive, whatever the signs.
     Refuted,
 }
 
+/// A smaller size that has to be wanted for a while before limits are lowered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PendingShrink {
+    pub(crate) since: Mono,
+    pub(crate) wanted: Arc<NodeNetworkProfileSpec>,
+}
+
 impl Memory {
-    /// How many nodes something is remembered of.
-    #[must_use]
-    pub fn nodes(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// Every moment in it, to be moved. What is decided depends on how long ago each was, so that a
-    /// checker that reckons them from the present takes states that differ by the clock alone for one.
+    /// Every moment in it, mutable. Decisions depend on how long ago each was, so a model checker that
+    /// counts them from the present merges states that differ by the clock alone.
     pub fn moments_mut(&mut self) -> impl Iterator<Item = &mut Mono> {
-        self.nodes.iter_mut().flat_map(|(_, seen)| {
-            let silence = match &mut seen.silence {
-                Some(Silence::Since(since)) => Some(since),
-                Some(Silence::Due(_) | Silence::Said | Silence::Refuted) | None => None,
-            };
-            [
-                seen.canary.as_mut().map(|canary| &mut canary.since),
-                silence,
-                seen.smaller.as_mut().map(|(since, _)| since),
-                seen.tainted.as_mut(),
-            ]
-            .into_iter()
-            .flatten()
-        })
+        let silences = self
+            .silences
+            .values_mut()
+            .filter_map(|silence| match silence {
+                Silence::Since(since) => Some(since),
+                Silence::Due(_) | Silence::Said | Silence::Refuted => None,
+            });
+        let canaries = self.canaries.values_mut().map(|canary| &mut canary.since);
+        let shrinks = self.shrinks.values_mut().map(|shrink| &mut shrink.since);
+        canaries
+            .chain(silences)
+            .chain(shrinks)
+            .chain(self.tainted.values_mut())
     }
 }
 
-/// The memory of the decision before, gone through in the order of names while the next one is made.
-pub(crate) struct Recall<'a> {
-    old: Peekable<std::slice::Iter<'a, (Arc<str>, Seen)>>,
-    pub(crate) new: Memory,
+/// What is known of some nodes, ordered by their names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ByNode<T>(Vec<(Arc<str>, T)>);
+
+impl<T> Default for ByNode<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
 }
 
-impl<'a> Recall<'a> {
-    pub(crate) fn of(memory: &'a Memory) -> Self {
-        Self {
-            old: memory.nodes.iter().peekable(),
-            new: Memory {
-                nodes: Vec::with_capacity(memory.nodes.len()),
-                ..Memory::default()
-            },
-        }
+impl<T> From<Vec<(Arc<str>, T)>> for ByNode<T> {
+    fn from(mut nodes: Vec<(Arc<str>, T)>) -> Self {
+        nodes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Self(nodes)
+    }
+}
+
+impl<T> ByNode<T> {
+    /// For lookups in the order of names, each in constant time.
+    pub(crate) fn cursor(&self) -> MemoryCursor<'_, T> {
+        MemoryCursor(self.0.iter().peekable())
     }
 
-    /// What is remembered of the next node.
-    pub(crate) fn seen(&mut self, name: &str) -> Option<&'a Seen> {
-        while self.old.next_if(|(old, _)| **old < *name).is_some() {}
-        let (_, seen) = self.old.next_if(|(old, _)| **old == *name)?;
-        Some(seen)
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().map(|(_, value)| value)
     }
+}
 
-    pub(crate) fn keep(&mut self, name: &Arc<str>, seen: Seen) {
-        if seen != Seen::default() {
-            self.new.nodes.push((Arc::clone(name), seen));
-        }
+/// A place in a [`ByNode`].
+pub(crate) struct MemoryCursor<'a, T>(Peekable<Iter<'a, (Arc<str>, T)>>);
+
+impl<'a, T> MemoryCursor<'a, T> {
+    /// What is known of this node. Its name must come after those asked for before.
+    pub(crate) fn get(&mut self, name: &str) -> Option<&'a T> {
+        while self.0.next_if(|(known, _)| **known < *name).is_some() {}
+        let (_, value) = self.0.next_if(|(known, _)| **known == *name)?;
+        Some(value)
     }
 }

@@ -8,11 +8,10 @@ use nettune_sizing::{
     ClusterFacts, DesiredValue, NodeFacts, PodNetworkChoice, Policy, Sizes, SysctlKey, keys, size,
 };
 
-use crate::assign::{Claims, Owner};
+use crate::assign::{ManagedNode, assign};
 use crate::cluster::cni::{self as evidence, Evidence};
-use crate::cluster::node::PlannedNode;
 use crate::cluster::peaks::Peaks;
-use crate::cluster::profile::{PlannedProfile, behaviour};
+use crate::cluster::profile::behaviour;
 use crate::cluster::state::ClusterState;
 use crate::cluster::tuning::UsableTuning;
 
@@ -35,25 +34,9 @@ pub struct Group {
     pub(crate) spec: Arc<NodeNetworkProfileSpec>,
     /// The same without the reasons.
     pub(crate) behaviour: Arc<NodeNetworkProfileSpec>,
-    /// A behaviour that was found equal: the nodes of a group share one, so that it is compared once.
-    known_equal: Option<Arc<NodeNetworkProfileSpec>>,
 }
 
 impl Group {
-    /// Whether this is what its nodes shall hold in the end.
-    pub(crate) fn wants(&mut self, behaviour: &Arc<NodeNetworkProfileSpec>) -> bool {
-        if let Some(known) = &self.known_equal
-            && Arc::ptr_eq(known, behaviour)
-        {
-            return true;
-        }
-        let equal = *behaviour == self.behaviour;
-        if equal {
-            self.known_equal = Some(Arc::clone(behaviour));
-        }
-        equal
-    }
-
     /// Whether a limit would be lowered to less than twice what its nodes were seen to use.
     pub(crate) fn would_cut(&self, sysctl: &ProfileSysctl) -> bool {
         let peak = if NEIGHBORS.iter().any(|key| sysctl.name == key.name()) {
@@ -82,42 +65,48 @@ const CONNTRACK: [&SysctlKey; 2] = [&keys::NF_CONNTRACK_MAX, &keys::NF_CONNTRACK
 /// What nodes are grouped by: the claim's index, the facts and how they were found.
 type Alike = (usize, NodeFacts, Evidence);
 
-/// All groups of a world, made as its nodes are gone through.
-pub(crate) struct Groups {
-    cluster: ClusterFacts,
-    all: Vec<Group>,
+/// All groups, and the group of each node.
+pub(crate) struct SizeGroups {
+    pub(crate) cluster: ClusterFacts,
+    /// A group whose nodes all have their peaks has no node itself.
+    pub(crate) all: Vec<Group>,
+    /// The index of each node's group, in the order of the nodes.
+    pub(crate) of_nodes: Vec<usize>,
     index: HashMap<Alike, usize>,
 }
 
-impl Groups {
-    pub(crate) fn new(cluster: ClusterFacts) -> Self {
-        Self {
-            cluster,
-            all: Vec::new(),
-            index: HashMap::new(),
-        }
+/// Puts each node into its group, and sizes the groups.
+pub(crate) fn size_groups(cluster: &ClusterState, nodes: &[ManagedNode<'_>]) -> SizeGroups {
+    let mut groups = SizeGroups {
+        cluster: cluster_facts(cluster),
+        all: Vec::new(),
+        of_nodes: Vec::with_capacity(nodes.len()),
+        index: HashMap::new(),
+    };
+    for node in nodes {
+        let group = groups.put(node);
+        groups.of_nodes.push(group);
     }
+    groups
+}
 
-    /// Counts a node of the claim with this index into its group, and says which group that is.
-    pub(crate) fn put(
-        &mut self,
-        owner: usize,
-        name: &Arc<str>,
-        tuning: &UsableTuning,
-        node: &PlannedNode,
-        profile: Option<&PlannedProfile>,
-    ) -> usize {
-        let facts = node.facts(profile.and_then(|profile| profile.facts.as_ref()));
-        let alike = (owner, facts, node.evidence);
-        let peaks = profile.map(|profile| profile.peaks).unwrap_or_default();
+impl SizeGroups {
+    fn put(&mut self, node: &ManagedNode<'_>) -> usize {
+        let reported = node.profile.and_then(|profile| profile.facts.as_ref());
+        let facts = node.node.facts(reported);
+        let alike = (node.claim, facts, node.node.evidence);
+        let peaks = node
+            .profile
+            .map(|profile| profile.peaks)
+            .unwrap_or_default();
         let seen = (peaks != Peaks::default()).then(|| alike.clone());
-        let mut group = self.find(alike, name, tuning);
-        if let Some((owner, mut facts, evidence)) = seen
+        let mut group = self.find(alike, node);
+        if let Some((claim, mut facts, evidence)) = seen
             && let Some(peaks) = self.all.get(group).and_then(|group| beyond(group, peaks))
         {
             facts.neighbors_peak = peaks.neighbors;
             facts.conntrack_peak = peaks.conntrack;
-            group = self.find((owner, facts, evidence), name, tuning);
+            group = self.find((claim, facts, evidence), node);
         }
         if let Some(group) = self.all.get_mut(group) {
             group.nodes += 1;
@@ -125,35 +114,20 @@ impl Groups {
         group
     }
 
-    fn find(&mut self, alike: Alike, name: &Arc<str>, tuning: &UsableTuning) -> usize {
+    fn find(&mut self, alike: Alike, node: &ManagedNode<'_>) -> usize {
         let Self {
             cluster,
             all,
             index,
+            ..
         } = self;
         *index
             .entry(alike)
             .or_insert_with_key(|(_, facts, evidence)| {
+                let (name, tuning) = (node.tuning_name, node.tuning);
                 all.push(make(name, tuning, cluster, facts.clone(), *evidence));
                 all.len() - 1
             })
-    }
-
-    pub(crate) fn get(&self, group: usize) -> Option<&Group> {
-        self.all.get(group)
-    }
-
-    pub(crate) fn get_mut(&mut self, group: usize) -> Option<&mut Group> {
-        self.all.get_mut(group)
-    }
-
-    pub(crate) fn cluster(&self) -> ClusterFacts {
-        self.cluster
-    }
-
-    /// Those that have nodes: a group whose nodes all have their peaks has none itself.
-    pub(crate) fn into_all(self) -> impl Iterator<Item = Group> {
-        self.all.into_iter().filter(|group| group.nodes > 0)
     }
 }
 
@@ -200,7 +174,6 @@ fn make(
         nodes: 0,
         behaviour: Arc::new(behaviour(spec.clone())),
         spec: Arc::new(spec),
-        known_equal: None,
     }
 }
 
@@ -231,26 +204,17 @@ pub(crate) fn cluster_facts(world: &ClusterState) -> ClusterFacts {
     ClusterFacts { nodes, pods }
 }
 
-/// The groups of a world with the names of their nodes, largest group first: what `kubectl nettune
-/// plan` shows. The operator's own path sizes with the same code and keeps no names.
+/// The groups with the names of their nodes, largest group first: what `kubectl nettune plan` shows.
 #[must_use]
-pub fn group_nodes(world: &ClusterState) -> Vec<(Group, Vec<Arc<str>>)> {
-    let mut claims = Claims::of(world);
-    let mut groups = Groups::new(cluster_facts(world));
-    let mut names: Vec<Vec<Arc<str>>> = Vec::new();
-    for (node_name, node) in &world.nodes {
-        let profile = world.profiles.get(node_name);
-        let Owner::Claim(owner) = claims.owner(node, profile) else {
-            continue;
-        };
-        let claim = claims.all.get(owner);
-        let Some((name, tuning)) = claim.and_then(|claim| Some((claim.name, claim.usable?))) else {
-            continue;
-        };
-        let group = groups.put(owner, name, tuning, node, profile);
-        names.resize_with(names.len().max(group + 1), Vec::new);
+pub fn group_nodes(cluster: &ClusterState) -> Vec<(Group, Vec<Arc<str>>)> {
+    let assignment = assign(cluster);
+    let mut nodes = [assignment.managed, assignment.recreated].concat();
+    nodes.sort_by_key(|node| node.name);
+    let groups = size_groups(cluster, &nodes);
+    let mut names = vec![Vec::new(); groups.all.len()];
+    for (node, group) in nodes.iter().zip(groups.of_nodes) {
         if let Some(names) = names.get_mut(group) {
-            names.push(Arc::clone(node_name));
+            names.push(Arc::clone(node.name));
         }
     }
     let named = groups.all.into_iter().zip(names);

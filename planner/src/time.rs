@@ -1,35 +1,46 @@
-//! The present, and what waits for a later moment.
+//! The present, and when to decide again although nothing changes.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use nettune_sizing::Mono;
 
-/// The present, twice: what is waited for is told by the monotonic clock alone.
+/// The present by two clocks. All waiting is measured by the monotonic one.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
     /// For everything that is waited for.
     pub mono: Mono,
-    /// For the times of conditions whose status changes, and for nothing else.
+    /// For the transition times of conditions, and for nothing else.
     pub wall: Timestamp,
 }
 
-/// The soonest of the moments at which time alone may change a decision.
-#[derive(Debug, Default)]
-pub(crate) struct Alarm(Option<Mono>);
+/// The present, and the soonest moment at which time alone may change the decision.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    pub(crate) now: Now,
+    requeue_at: Option<Mono>,
+}
 
-impl Alarm {
-    /// Whether this much has passed since then; where it has not, the alarm is set.
-    pub(crate) fn passed(&mut self, since: Mono, wait: Duration, now: Now) -> bool {
-        if now.mono.since(since) >= wait {
+impl Clock {
+    pub(crate) fn new(now: Now) -> Self {
+        Self {
+            now,
+            requeue_at: None,
+        }
+    }
+
+    /// Whether this much time has passed since then. If not, the next decision is due at the latest
+    /// when it has.
+    pub(crate) fn has_passed(&mut self, since: Mono, wait: Duration) -> bool {
+        if self.now.mono.since(since) >= wait {
             return true;
         }
         let due = since.after(wait);
-        self.0 = Some(self.0.map_or(due, |known| known.min(due)));
+        self.requeue_at = Some(self.requeue_at.map_or(due, |known| known.min(due)));
         false
     }
 
-    pub(crate) fn soonest(&self) -> Option<Mono> {
-        self.0
+    pub(crate) fn requeue_at(&self) -> Option<Mono> {
+        self.requeue_at
     }
 }

@@ -1,7 +1,6 @@
 //! What comes first where not everything can be written at once.
 
 use std::collections::HashSet;
-use std::ops::Range;
 
 use crate::write::{Object, Write};
 
@@ -26,37 +25,21 @@ pub(crate) enum Urgency {
     Status,
 }
 
-/// Writes as they are found, to be put into order once.
-#[derive(Debug, Default)]
-pub(crate) struct Writes(Vec<(Urgency, Write)>);
-
-impl Writes {
-    pub(crate) fn push(&mut self, urgency: Urgency, write: Write) {
-        self.0.push((urgency, write));
+/// Joins the writes of all steps, the most urgent first; equally urgent ones stay in their order. A
+/// write that reports an unresponsive agent is dropped if there is another write to its profile.
+pub(crate) fn in_order(steps: impl IntoIterator<Item = Vec<(Urgency, Write)>>) -> Vec<Write> {
+    let mut writes: Vec<_> = steps.into_iter().flatten().collect();
+    writes.sort_by_key(|(urgency, _)| *urgency);
+    let (silences, others): (Vec<_>, Vec<_>) = writes
+        .iter()
+        .partition(|(urgency, _)| *urgency == Urgency::Silence);
+    if !silences.is_empty() {
+        let written: HashSet<Object> = others.iter().map(|(_, write)| write.object()).collect();
+        writes.retain(|(urgency, write)| {
+            *urgency != Urgency::Silence || !written.contains(&write.object())
+        });
     }
-
-    /// The most urgent first, those that are as urgent in the order in which they were found. Of two
-    /// about one profile, one that says only that its agent is unresponsive gives way.
-    pub(crate) fn in_order(mut self) -> Vec<Write> {
-        self.0.sort_by_key(|(urgency, _)| *urgency);
-        let silences = self.range(Urgency::Silence);
-        if !silences.is_empty() {
-            let (before, after) = (&self.0[..silences.start], &self.0[silences.end..]);
-            let others = before.iter().chain(after);
-            let written: HashSet<Object> = others.map(|(_, write)| write.object()).collect();
-            self.0.retain(|(urgency, write)| {
-                *urgency != Urgency::Silence || !written.contains(&write.object())
-            });
-        }
-        self.0.into_iter().map(|(_, write)| write).collect()
-    }
-
-    /// Where the writes of one urgency are, once they are in order.
-    fn range(&self, urgency: Urgency) -> Range<usize> {
-        let start = self.0.partition_point(|(other, _)| *other < urgency);
-        let end = self.0.partition_point(|(other, _)| *other <= urgency);
-        start..end
-    }
+    writes.into_iter().map(|(_, write)| write).collect()
 }
 
 #[cfg(test)]
@@ -98,33 +81,29 @@ mod tests {
             Overflow, NewNode, Taint, AtOnce, Turn, Silence, Removal, Status,
         ];
         assert!(all.is_sorted());
-        let mut writes = Writes::default();
-        for (index, urgency) in all.into_iter().rev().enumerate() {
-            writes.push(urgency, removal(&format!("{index}")));
-        }
+        let writes = all.into_iter().rev().enumerate();
+        let writes = writes.map(|(index, urgency)| (urgency, removal(&format!("{index}"))));
         assert_eq!(
-            named(&writes.in_order()),
+            named(&in_order([writes.collect()])),
             ["7", "6", "5", "4", "3", "2", "1", "0"]
         );
     }
 
     #[test]
     fn what_is_as_urgent_stays_in_its_order() {
-        let mut writes = Writes::default();
-        for node in ["b", "a", "c"] {
-            writes.push(Urgency::Turn, removal(node));
-        }
-        assert_eq!(named(&writes.in_order()), ["b", "a", "c"]);
+        let writes = ["b", "a", "c"].map(|node| vec![(Urgency::Turn, removal(node))]);
+        assert_eq!(named(&in_order(writes)), ["b", "a", "c"]);
     }
 
     #[test]
     fn no_object_is_written_twice_in_one_decision() {
-        let mut writes = Writes::default();
-        writes.push(Urgency::Silence, silence("a"));
-        writes.push(Urgency::Silence, silence("b"));
-        writes.push(Urgency::Turn, removal("a"));
-        writes.push(Urgency::Silence, silence("c"));
-        writes.push(Urgency::Removal, removal("c"));
-        assert_eq!(named(&writes.in_order()), ["a", "b is unresponsive", "c"]);
+        let writes = vec![
+            (Urgency::Silence, silence("a")),
+            (Urgency::Silence, silence("b")),
+            (Urgency::Turn, removal("a")),
+            (Urgency::Silence, silence("c")),
+            (Urgency::Removal, removal("c")),
+        ];
+        assert_eq!(named(&in_order([writes])), ["a", "b is unresponsive", "c"]);
     }
 }

@@ -6,8 +6,7 @@ use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use nettune_crds::{NodeNetworkProfileSpec, NodeNetworkTuningStatus};
 
-use crate::cluster::profile::PlannedProfile;
-use crate::rollout::gate::Candidate;
+use crate::cluster::profile::{PlannedProfile, ProfiledNode};
 
 /// One write. Each names what it was decided on, so that the API server refuses it when that has
 /// changed; then the next decision comes from the new content.
@@ -110,11 +109,11 @@ impl Write {
     }
 
     pub(crate) fn replace(
-        Candidate {
+        ProfiledNode {
             name,
             node,
             profile,
-        }: Candidate<'_>,
+        }: ProfiledNode<'_>,
         spec: Arc<NodeNetworkProfileSpec>,
     ) -> Self {
         Self::ReplaceProfile {
@@ -126,7 +125,10 @@ impl Write {
         }
     }
 
-    pub(crate) fn release(Candidate { name, profile, .. }: Candidate<'_>, canary: bool) -> Self {
+    pub(crate) fn release(
+        ProfiledNode { name, profile, .. }: ProfiledNode<'_>,
+        canary: bool,
+    ) -> Self {
         Self::ReleaseProfile {
             node: Arc::clone(name),
             uid: Arc::clone(&profile.uid),

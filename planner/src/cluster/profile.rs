@@ -53,6 +53,21 @@ pub struct Reported {
     pub(crate) failure: Option<Arc<str>>,
 }
 
+/// A node and its profile.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProfiledNode<'a> {
+    pub(crate) name: &'a Arc<str>,
+    pub(crate) node: &'a PlannedNode,
+    pub(crate) profile: &'a PlannedProfile,
+}
+
+impl<'a> ProfiledNode<'a> {
+    /// What the agent reports on the present generation and boot.
+    pub(crate) fn reported(self) -> Option<&'a Reported> {
+        self.profile.reported_now(self.node)
+    }
+}
+
 impl PlannedProfile {
     /// Takes a profile that could be read.
     #[must_use]

@@ -3,77 +3,136 @@
 //! There is no heartbeat: that an agent is gone is told from what the kubelet reports anyway, and
 //! from work that the agent leaves lying.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use nettune_crds::conditions::{READY, reasons};
 
-use crate::cluster::node::PlannedNode;
+use crate::cluster::agent_pods::Agents as AgentPods;
 use crate::cluster::node::Readiness;
-use crate::cluster::profile::PlannedProfile;
-use crate::memory::Silence;
-use crate::time::{Alarm, Now};
+use crate::cluster::profile::{PlannedProfile, ProfiledNode};
+use crate::memory::{ByNode, Silence};
+use crate::release::{ReleasingNode, Stage};
+use crate::rollout::changes::Change;
+use crate::rollout::rollouts::Rollouts;
+use crate::time::{Clock, Now};
+use crate::urgency::Urgency;
+use crate::write::Write;
 
-/// What is found about an agent now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Verdict {
+/// What is found about all agents.
+pub(crate) struct Agents {
     /// What to remember.
-    pub(crate) silence: Option<Silence>,
-    /// It has been unresponsive for too long.
-    pub(crate) is_silent: bool,
-    /// Why its profile shall say so, where it does not yet.
-    pub(crate) tell: Option<&'static str>,
+    pub(crate) silences: ByNode<Silence>,
+    /// How many agents have been unresponsive for too long, by gate.
+    pub(crate) unresponsive: BTreeMap<usize, i32>,
+    pub(crate) writes: Vec<(Urgency, Write)>,
 }
 
-/// Looks for signs of an agent's life. `pod` is whether its Pod is ready, where Pods are watched.
-pub(crate) fn listen(
-    node: &PlannedNode,
-    profile: &PlannedProfile,
+/// Looks for unresponsive agents on all nodes with a profile that are not released yet.
+pub(crate) fn check_agents(
+    changes: &[Change<'_>],
+    releases: &[ReleasingNode<'_>],
+    pods: &AgentPods,
+    remembered: &ByNode<Silence>,
+    rollouts: &Rollouts<'_>,
+    clock: &mut Clock,
+) -> Agents {
+    let mut silences = Vec::new();
+    let mut unresponsive = BTreeMap::new();
+    let mut writes = Vec::new();
+    let mut check = |node: ProfiledNode<'_>, gate: usize, known: Option<&Silence>| {
+        let gates = &rollouts.gates;
+        let deadline = gates.get(gate).map(|gate| gate.rule.node_deadline);
+        let deadline = deadline.unwrap_or_default();
+        let pod = pods.is_ready(node.name);
+        let Some(found) = evaluate(node, pod, known.copied(), deadline, clock) else {
+            return;
+        };
+        silences.push((Arc::clone(node.name), found.silence));
+        *unresponsive.entry(gate).or_default() += i32::from(found.is_unresponsive);
+        if let Some(why) = found.report {
+            let ready = condition(node.profile, why, deadline, clock.now);
+            let write = Write::AgentUnresponsive {
+                node: Arc::clone(node.name),
+                uid: Arc::clone(&node.profile.uid),
+                seen: Arc::clone(&node.profile.resource_version),
+                ready: Box::new(ready),
+            };
+            writes.push((Urgency::Silence, write));
+        }
+    };
+    let mut known = remembered.cursor();
+    for change in changes {
+        check(change.node, change.gate, known.get(change.node.name));
+    }
+    let mut known = remembered.cursor();
+    let unreleased = |releasing: &&ReleasingNode<'_>| releasing.stage != Stage::Released;
+    for releasing in releases.iter().filter(unreleased) {
+        let node = releasing.node;
+        check(node, releasing.gate, known.get(node.name));
+    }
+    Agents {
+        silences: silences.into(),
+        unresponsive,
+        writes,
+    }
+}
+
+/// An agent that shows a sign of being gone.
+struct Found {
+    silence: Silence,
+    /// Whether that has lasted too long.
+    is_unresponsive: bool,
+    /// Why its profile is to report it, where it does not yet.
+    report: Option<&'static str>,
+}
+
+/// Looks for a sign that an agent is gone. `pod` is whether its Pod is ready, where Pods are watched.
+fn evaluate(
+    node: ProfiledNode<'_>,
     pod: Option<bool>,
-    before: Option<Silence>,
+    remembered: Option<Silence>,
     deadline: Duration,
-    (alarm, now): (&mut Alarm, Now),
-) -> Verdict {
-    let alive = Verdict {
-        silence: None,
-        is_silent: false,
-        tell: None,
-    };
-    let Some(why) = sign(node, profile, pod) else {
-        return alive;
-    };
-    let reported = profile.reported.as_ref();
+    clock: &mut Clock,
+) -> Option<Found> {
+    let why = sign(node, pod)?;
+    let reported = node.profile.reported.as_ref();
     let said = reported.is_some_and(|reported| reported.is_silenced);
     let last_turned = reported.and_then(|reported| reported.turned);
-    let silence = match before {
+    let silence = match remembered {
         _ if said => Silence::Said,
         Some(Silence::Said | Silence::Refuted) => Silence::Refuted,
         Some(Silence::Due(turned)) if turned != last_turned => Silence::Refuted,
         Some(as_before @ (Silence::Since(_) | Silence::Due(_))) => as_before,
-        None => Silence::Since(now.mono),
+        None => Silence::Since(clock.now.mono),
     };
-    let is_silent = match silence {
-        Silence::Since(since) => alarm.passed(since, deadline, now),
+    let is_unresponsive = match silence {
+        Silence::Since(since) => clock.has_passed(since, deadline),
         Silence::Due(_) | Silence::Said => true,
         Silence::Refuted => false,
     };
-    // A profile without any word of its agent says already that there is none.
+    // The profile of an agent that has never set `Ready` shows that already.
     let speaks = reported.is_some_and(|reported| reported.speaks);
-    let tells = is_silent && !said && speaks;
-    Verdict {
-        silence: Some(if tells {
+    let reports = is_unresponsive && !said && speaks;
+    Some(Found {
+        silence: if reports {
             Silence::Due(last_turned)
         } else {
             silence
-        }),
-        is_silent,
-        tell: tells.then_some(why),
-    }
+        },
+        is_unresponsive,
+        report: reports.then_some(why),
+    })
 }
 
 /// The sign that an agent may be gone.
-fn sign(node: &PlannedNode, profile: &PlannedProfile, pod: Option<bool>) -> Option<&'static str> {
+fn sign(
+    ProfiledNode { node, profile, .. }: ProfiledNode<'_>,
+    pod: Option<bool>,
+) -> Option<&'static str> {
     let Some(reported) = &profile.reported else {
         return Some("it has never reported");
     };
@@ -91,12 +150,7 @@ fn sign(node: &PlannedNode, profile: &PlannedProfile, pod: Option<bool>) -> Opti
 }
 
 /// What the profile's `Ready` shall be. Its generation stays that which the agent has spoken of.
-pub(crate) fn condition(
-    profile: &PlannedProfile,
-    why: &str,
-    deadline: Duration,
-    now: Now,
-) -> Condition {
+fn condition(profile: &PlannedProfile, why: &str, deadline: Duration, now: Now) -> Condition {
     let reported = profile.reported.as_ref();
     let seconds = deadline.as_secs();
     Condition {

@@ -1,42 +1,60 @@
-//! The startup taint: no pod lands on a node that is not tuned yet, and no node keeps it for ever.
+//! The startup taint: no pod lands on a node that is not tuned yet, and no node keeps it forever.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::node::PlannedNode;
-use crate::write::Write;
 use nettune_sizing::Mono;
 
-use crate::cluster::profile::PlannedProfile;
-use crate::time::{Alarm, Now};
+use crate::cluster::state::ClusterState;
+use crate::memory::ByNode;
+use crate::time::Clock;
+use crate::urgency::Urgency;
+use crate::write::Write;
 
-/// A node that is not ready by then loses the taint all the same: one that is not selected, only
-/// observed, paused or failed, or whose agent does not come, must not stay without pods.
+/// After this long the taint is removed even if the node is not ready: a node that is not selected,
+/// only observed, paused or failed, or whose agent does not come, must not stay without pods.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Since when a node has had the taint, and the write that takes it off where it is time.
-pub(crate) fn look(
-    name: &Arc<str>,
-    node: &PlannedNode,
-    profile: Option<&PlannedProfile>,
-    before: Option<Mono>,
-    alarm: &mut Alarm,
-    now: Now,
-) -> (Option<Mono>, Option<Write>) {
-    let Some(tainted) = &node.tainted else {
-        return (None, None);
-    };
-    let since = before.unwrap_or(now.mono);
-    let ready = profile
-        .filter(|profile| profile.owner_uid == node.uid)
-        .and_then(|profile| profile.reported_now(node))
-        .is_some_and(|reported| reported.ready);
-    let off = ready || alarm.passed(since, PATIENCE, now);
-    let write = off.then(|| Write::Untaint {
-        node: Arc::clone(name),
-        uid: Arc::clone(&node.uid),
-        seen: Arc::clone(&tainted.resource_version),
-        taints: tainted.others.clone(),
-    });
-    (Some(since), write)
+/// Startup taints, where they are removed at all.
+pub(crate) struct StartupTaints {
+    /// Since when nodes have had theirs.
+    pub(crate) since: ByNode<Mono>,
+    pub(crate) writes: Vec<(Urgency, Write)>,
+}
+
+/// Removes the taint of nodes that are ready or have had it for too long.
+pub(crate) fn remove_startup_taints(
+    cluster: &ClusterState,
+    remembered: &ByNode<Mono>,
+    clock: &mut Clock,
+) -> StartupTaints {
+    let mut since = Vec::new();
+    let mut writes = Vec::new();
+    let mut remembered = remembered.cursor();
+    let nodes = cluster.nodes.iter().filter(|_| cluster.startup_taint);
+    for (name, node) in nodes {
+        let Some(tainted) = &node.tainted else {
+            continue;
+        };
+        let first_seen = remembered.get(name).copied().unwrap_or(clock.now.mono);
+        since.push((Arc::clone(name), first_seen));
+        let profile = cluster.profiles.get(name);
+        let ready = profile
+            .filter(|profile| profile.owner_uid == node.uid)
+            .and_then(|profile| profile.reported_now(node))
+            .is_some_and(|reported| reported.ready);
+        if ready || clock.has_passed(first_seen, PATIENCE) {
+            let write = Write::Untaint {
+                node: Arc::clone(name),
+                uid: Arc::clone(&node.uid),
+                seen: Arc::clone(&tainted.resource_version),
+                taints: tainted.others.clone(),
+            };
+            writes.push((Urgency::Taint, write));
+        }
+    }
+    StartupTaints {
+        since: since.into(),
+        writes,
+    }
 }

@@ -1,120 +1,132 @@
-//! The way of each kind of profile to what its group shall hold, found once for all that are alike.
+//! The way from what a profile says to what is wanted, found once for all nodes that are alike.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use nettune_crds::{NodeNetworkProfileSpec, Rollout};
 
 use crate::cluster::profile::behaviour;
-use crate::rollout::gate::Rollouts;
+use crate::rollout::rollouts::Rollouts;
 use crate::rollout::safe_changes::{at_once, not_lowered};
 use crate::size_groups::Group;
 
 /// What is next for a profile.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// It says what it shall.
-    Holds,
+    /// Nothing: it says what is wanted.
+    Hold,
     /// This can do no harm, and goes out at once.
     Write(Arc<NodeNetworkProfileSpec>),
-    /// What is left takes its turn.
-    Turn,
+    /// What is left waits for its turn.
+    Wait,
 }
 
-/// The way to one target.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) target: usize,
+/// The way to what one group of a rollout comes to hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Transition {
+    pub(crate) group: usize,
     pub(crate) step: Step,
 }
 
-/// The ways of profiles that say the same, in a group.
-#[derive(Debug)]
-pub(crate) struct Ways {
+/// How a change that lowers limits can be put off.
+#[derive(Debug, Clone)]
+pub(crate) struct Shrink {
+    /// All of the change but the lowered limits.
+    pub(crate) without: Transition,
+    /// The sizes of the node's group. When they change, the wait starts again.
+    pub(crate) wanted: Arc<NodeNetworkProfileSpec>,
+}
+
+/// The transition of profiles that say the same and want the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Transitions {
     /// To all that is wanted.
-    pub(crate) whole: Plan,
-    /// To all but the limits that it lowers; `None` where it lowers none.
-    pub(crate) kept: Option<Plan>,
+    pub(crate) whole: Transition,
+    /// Where it lowers limits.
+    pub(crate) shrink: Option<Shrink>,
 }
 
-/// By the group, and by the one place where equal behaviours of this world are kept.
-type Alike = (usize, *const NodeNetworkProfileSpec);
-
-/// All ways that were asked for.
+/// The transitions of one size group, by what a profile says; `None` if there is no profile or it
+/// cannot be read. There are few: profiles that say the same share one spec.
 #[derive(Debug, Default)]
-pub(crate) struct Plans {
-    ways: HashMap<Alike, Ways>,
-    releases: HashMap<*const NodeNetworkProfileSpec, usize>,
-}
+pub(crate) struct TransitionCache<'a>(Vec<(Option<&'a Arc<NodeNetworkProfileSpec>>, Transitions)>);
 
-impl Plans {
+impl<'a> TransitionCache<'a> {
     /// From what a profile says to what its group wants. The gate is that of the group's tuning.
-    pub(crate) fn between(
+    pub(crate) fn get(
         &mut self,
-        index: usize,
         group: &Group,
-        present: Option<&Arc<NodeNetworkProfileSpec>>,
+        present: Option<&'a Arc<NodeNetworkProfileSpec>>,
         (gate, rule): (usize, &Rollout),
         rollouts: &mut Rollouts<'_>,
-    ) -> &Ways {
-        let place = present.map_or(std::ptr::null(), Arc::as_ptr);
-        self.ways.entry((index, place)).or_insert_with(|| {
-            let used = "because the node was seen to use more than half of what is wanted";
-            let roomy = present.and_then(|present| {
-                not_lowered(present, &group.spec, used, |sysctl| group.would_cut(sysctl))
-            });
-            let wanted = roomy.as_ref().unwrap_or(&group.spec);
-            let seconds = rule.shrink_after.as_secs();
-            let patience = format!("until less has been wanted for {seconds} s");
-            let kept =
-                present.and_then(|present| not_lowered(present, wanted, &patience, |_| true));
-            Ways {
-                kept: kept.map(|kept| plan((gate, rule), present, &kept, rollouts)),
-                whole: plan((gate, rule), present, wanted, rollouts),
-            }
-        })
-    }
-
-    /// From what a profile says to its release.
-    pub(crate) fn release(
-        &mut self,
-        gate: usize,
-        present: &Arc<NodeNetworkProfileSpec>,
-        rollouts: &mut Rollouts<'_>,
-    ) -> usize {
-        *self
-            .releases
-            .entry(Arc::as_ptr(present))
-            .or_insert_with(|| {
-                let released = NodeNetworkProfileSpec {
-                    release: true,
-                    ..(**present).clone()
-                };
-                rollouts.target(gate, &released)
-            })
+    ) -> Transitions {
+        if let Some((_, found)) = self.0.iter().find(|(known, _)| *known == present) {
+            return found.clone();
+        }
+        let used = "because the node was seen to use more than half of what is wanted";
+        let roomy = present.and_then(|present| {
+            not_lowered(present, &group.spec, used, |sysctl| group.would_cut(sysctl))
+        });
+        let wanted = roomy.as_ref().unwrap_or(&group.spec);
+        let seconds = rule.shrink_after.as_secs();
+        let patience = format!("until less has been wanted for {seconds} s");
+        let kept = present.and_then(|present| not_lowered(present, wanted, &patience, |_| true));
+        let found = Transitions {
+            shrink: kept.map(|kept| Shrink {
+                without: transition((gate, rule), present, &kept, rollouts),
+                wanted: Arc::clone(&group.behaviour),
+            }),
+            whole: transition((gate, rule), present, wanted, rollouts),
+        };
+        self.0.push((present, found.clone()));
+        found
     }
 }
 
-fn plan(
+/// The rollout groups of releases, by what a profile says.
+#[derive(Debug, Default)]
+pub(crate) struct ReleaseCache<'a>(Vec<(&'a Arc<NodeNetworkProfileSpec>, usize)>);
+
+impl<'a> ReleaseCache<'a> {
+    /// The group of profiles that say this and are to be released.
+    pub(crate) fn get(
+        &mut self,
+        gate: usize,
+        present: &'a Arc<NodeNetworkProfileSpec>,
+        rollouts: &mut Rollouts<'_>,
+    ) -> usize {
+        if let Some((_, group)) = self.0.iter().find(|(known, _)| *known == present) {
+            return *group;
+        }
+        let released = NodeNetworkProfileSpec {
+            release: true,
+            ..(**present).clone()
+        };
+        let group = rollouts.group(gate, &released);
+        self.0.push((present, group));
+        group
+    }
+}
+
+fn transition(
     (gate, rule): (usize, &Rollout),
     present: Option<&Arc<NodeNetworkProfileSpec>>,
     wanted: &NodeNetworkProfileSpec,
     rollouts: &mut Rollouts<'_>,
-) -> Plan {
-    let target = rollouts.target(gate, wanted);
+) -> Transition {
+    let group = rollouts.group(gate, wanted);
     let end = behaviour(wanted.clone());
     if present.is_some_and(|present| **present == end) {
-        let step = Step::Holds;
-        return Plan { target, step };
+        let step = Step::Hold;
+        return Transition { group, step };
     }
     let at_once = at_once(present.map(|present| &**present), wanted);
-    // Where everybody's turn is now, one write does both. One that is new is looked after apart.
+    // If all nodes may change now, one write does both. New nodes are handled apart.
     let is_everybodys_turn = rule.all_at_once && !rule.paused && present.is_some();
     let is_apart = at_once.urgent && !is_everybodys_turn;
     let step = if behaviour(at_once.spec.clone()) == end || is_apart {
         Step::Write(Arc::new(at_once.spec))
     } else {
-        Step::Turn
+        Step::Wait
     };
-    Plan { target, step }
+    Transition { group, step }
 }

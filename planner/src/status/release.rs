@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cluster::profile::Reported;
 use crate::cluster::state::ClusterState;
-use crate::rollout::gate::{Candidate, Gate, MOST_NAMED};
-use crate::status::tuning::{self as status, Tally};
+use crate::release::{ReleasingNode, Stage};
+use crate::rollout::gate::MOST_NAMED;
+use crate::rollout::rollouts::Rollouts;
+use crate::status::tally::Tallies;
+use crate::status::tuning as status;
 
 /// What a stopped release waits for where the tuning is gone.
 const UNTIL_GONE: &str = "these recover or are deleted, or a tuning takes them";
@@ -44,76 +46,69 @@ pub struct Leaver {
     pub why: Arc<str>,
 }
 
-/// Nodes that have released, and left something.
-#[derive(Debug, Default)]
-pub(crate) struct Leavers(BTreeMap<Arc<str>, Vec<Leaver>>);
-
-impl Leavers {
-    /// A node has released.
-    pub(crate) fn released(
-        &mut self,
-        tuning: &str,
-        candidate: Candidate<'_>,
-        reported: Option<&Reported>,
-    ) {
-        let Some(why) = reported.and_then(|reported| reported.left.as_ref()) else {
-            return;
+/// How releases go of tunings that are gone, and which released nodes left something.
+pub(crate) fn report_releases(
+    cluster: &ClusterState,
+    releases: &[ReleasingNode<'_>],
+    rollouts: &Rollouts<'_>,
+    tallies: &Tallies<'_>,
+) -> Vec<Leaving> {
+    let mut all: BTreeMap<&Arc<str>, Leaving> = BTreeMap::new();
+    for ReleasingNode { gate, node, .. } in released(releases) {
+        let left = node.reported().and_then(|reported| reported.left.as_ref());
+        let (Some(gate), Some(why)) = (rollouts.gates.get(*gate), left) else {
+            continue;
         };
-        let nodes = self.0.entry(tuning.into()).or_default();
-        if nodes.len() < MOST_NAMED {
-            nodes.push(Leaver {
-                node: Arc::clone(candidate.name),
-                uid: Arc::clone(&candidate.node.uid),
+        let leaving = entry(&mut all, &gate.tuning);
+        if leaving.nodes.len() < MOST_NAMED {
+            leaving.nodes.push(Leaver {
+                node: Arc::clone(node.name),
+                uid: Arc::clone(&node.node.uid),
                 failed: false,
                 why: Arc::clone(why),
             });
         }
     }
-
-    /// What there is to tell, with the tunings that are gone and how their releases stand.
-    pub(crate) fn tell<'a>(
-        self,
-        gone: impl Iterator<Item = (&'a str, &'a Tally, &'a Gate)>,
-        world: &ClusterState,
-    ) -> Vec<Leaving> {
-        let mut all: BTreeMap<Arc<str>, Leaving> = BTreeMap::new();
-        for (tuning, nodes) in self.0 {
-            let leaving = Leaving::of(Arc::clone(&tuning), nodes);
-            all.insert(tuning, leaving);
+    for (gate, tally) in rollouts.gates.iter().zip(&tallies.by_gate) {
+        if tally.count.releasing == 0 || cluster.tunings.contains_key(&gate.tuning) {
+            continue;
         }
-        for (tuning, tally, gate) in gone {
-            let tuning: Arc<str> = tuning.into();
-            let leaving = all
-                .entry(Arc::clone(&tuning))
-                .or_insert_with(|| Leaving::of(tuning, Vec::new()));
-            leaving.releasing = tally.count.releasing;
-            leaving.failed = i32::try_from(gate.failed).unwrap_or(i32::MAX);
-            leaving.unresponsive = tally.count.unresponsive;
-            let is_stopped = gate.is_stopped() && gate.waiting > 0;
-            leaving.stopped = is_stopped.then(|| status::stopped(gate, UNTIL_GONE));
-            for (node, why) in &gate.named {
-                let uid = world.nodes.get(node).map(|node| Arc::clone(&node.uid));
-                leaving.nodes.push(Leaver {
-                    node: Arc::clone(node),
-                    uid: uid.unwrap_or_default(),
-                    failed: true,
-                    why: Arc::clone(why),
-                });
-            }
+        let leaving = entry(&mut all, &gate.tuning);
+        leaving.releasing = tally.count.releasing;
+        leaving.failed = i32::try_from(gate.failed).unwrap_or(i32::MAX);
+        leaving.unresponsive = tally.count.unresponsive;
+        let is_stopped = gate.is_stopped() && gate.waiting > 0;
+        leaving.stopped = is_stopped.then(|| status::stopped(gate, UNTIL_GONE));
+        for (node, why) in &gate.named {
+            let uid = cluster.nodes.get(node).map(|node| Arc::clone(&node.uid));
+            leaving.nodes.push(Leaver {
+                node: Arc::clone(node),
+                uid: uid.unwrap_or_default(),
+                failed: true,
+                why: Arc::clone(why),
+            });
         }
-        all.into_values().collect()
     }
+    all.into_values().collect()
 }
 
-impl Leaving {
-    fn of(tuning: Arc<str>, nodes: Vec<Leaver>) -> Self {
-        Self {
-            tuning,
-            releasing: 0,
-            failed: 0,
-            unresponsive: 0,
-            stopped: None,
-            nodes,
-        }
-    }
+fn released<'r, 'a>(
+    releases: &'r [ReleasingNode<'a>],
+) -> impl Iterator<Item = &'r ReleasingNode<'a>> {
+    let released = |releasing: &&ReleasingNode<'_>| releasing.stage == Stage::Released;
+    releases.iter().filter(released)
+}
+
+fn entry<'m, 'g>(
+    all: &'m mut BTreeMap<&'g Arc<str>, Leaving>,
+    tuning: &'g Arc<str>,
+) -> &'m mut Leaving {
+    all.entry(tuning).or_insert_with(|| Leaving {
+        tuning: Arc::clone(tuning),
+        releasing: 0,
+        failed: 0,
+        unresponsive: 0,
+        stopped: None,
+        nodes: Vec::new(),
+    })
 }

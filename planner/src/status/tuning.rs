@@ -10,12 +10,14 @@ use nettune_crds::{
 };
 use nettune_sizing::{ClusterFacts, PodLinks};
 
-use crate::assign::Claim;
-use crate::cluster::profile::Reported;
+use crate::assign::{Assignment, Claim};
 use crate::cluster::state::ClusterState;
 use crate::cluster::tuning::{PlannedTuning, TuningContent};
 use crate::rollout::gate::{Gate, MOST_NAMED};
-use crate::size_groups::Group;
+use crate::rollout::rollouts::Rollouts;
+use crate::size_groups::{Group, SizeGroups};
+use crate::status::tally::{Tallies, Tally};
+use crate::urgency::Urgency;
 use crate::write::{Announcement, Write};
 
 /// Most groups and warnings in a status: it must stay small whatever the cluster.
@@ -24,55 +26,35 @@ const MOST_LISTED: usize = 16;
 /// What a stopped rollout of a tuning that is there waits for.
 const UNTIL_CHANGED: &str = "the tuning changes or these recover";
 
-/// The nodes of one tuning, counted.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) count: NodesCount,
-    /// Nodes whose profile is being written.
-    pub(crate) outdated: i32,
-    /// Nodes whose turn in a rollout is yet to come.
-    pub(crate) waiting: i32,
-    /// Nodes that hold more than is wanted, until that has lasted.
-    pub(crate) shrinking: i32,
-    /// Nodes whose agent has not answered yet.
-    unresponsive: i32,
-    /// Nodes whose profile the API server does not take.
-    refused: i32,
-    /// Why, of the first of them.
-    refusal: Option<(Arc<str>, Arc<str>)>,
-    /// The first few that failed, with what their agent says.
-    failed: Vec<(Arc<str>, Arc<str>)>,
-}
-
-impl Tally {
-    /// Counts a node whose profile is to be written, where the last write was refused.
-    pub(crate) fn refuse(&mut self, name: &Arc<str>, world: &ClusterState) {
-        if let Some(why) = world.refused.get(name) {
-            self.refused += 1;
-            let first = || (Arc::clone(name), Arc::clone(why));
-            self.refusal.get_or_insert_with(first);
-        }
-    }
-
-    /// Counts a node whose profile says what it shall, by what its agent says of that.
-    pub(crate) fn add(&mut self, name: &Arc<str>, reported: Option<&Reported>) {
-        let Some(reported) = reported else {
-            self.unresponsive += 1;
-            return;
-        };
-        self.count.ready += i32::from(reported.ready);
-        self.count.drifted += i32::from(reported.drifted);
-        if let Some(failure) = &reported.failure {
-            self.count.failed += 1;
-            if self.failed.len() < MOST_NAMED {
-                self.failed.push((Arc::clone(name), Arc::clone(failure)));
-            }
-        }
-    }
+/// The statuses that differ from what they are to say.
+pub(crate) fn update_statuses(
+    cluster: &ClusterState,
+    assignment: &Assignment<'_>,
+    sizes: &SizeGroups,
+    rollouts: &Rollouts<'_>,
+    tallies: &Tallies<'_>,
+    now: Timestamp,
+) -> Vec<(Urgency, Write)> {
+    let claims = assignment.claims.iter().zip(&rollouts.gates);
+    let usable = claims
+        .zip(&tallies.by_gate)
+        .filter(|((claim, _), _)| claim.usable.is_some())
+        .filter_map(|((claim, gate), tally)| {
+            let groups = sizes.all.iter();
+            let groups = groups.filter(|group| group.nodes > 0 && group.tuning == *claim.name);
+            let status = usable(claim, tally, gate, groups, sizes.cluster, now);
+            write(claim.name, claim.tuning, status)
+        });
+    let unusable = cluster.tunings.iter().filter_map(|(name, tuning)| {
+        let nodes = tallies.of_unusable(name, rollouts);
+        write(name, tuning, unusable(tuning, nodes, now)?)
+    });
+    let writes = usable.chain(unusable);
+    writes.map(|write| (Urgency::Status, write)).collect()
 }
 
 /// The status of a tuning that can be used.
-pub(crate) fn usable<'g>(
+fn usable<'g>(
     claim: &Claim<'_>,
     tally: &Tally,
     gate: &Gate,
@@ -138,9 +120,9 @@ pub(crate) fn usable<'g>(
 }
 
 /// The status of a tuning that cannot be used; `None` for one that can.
-pub(crate) fn unusable(
+fn unusable(
     tuning: &PlannedTuning,
-    tally: &Tally,
+    nodes: NodesCount,
     now: Timestamp,
 ) -> Option<NodeNetworkTuningStatus> {
     let TuningContent::Unusable { error, .. } = &tuning.content else {
@@ -166,12 +148,12 @@ pub(crate) fn unusable(
         );
     }
     status.observed_generation = generation;
-    status.nodes = Some(tally.count);
+    status.nodes = Some(nodes);
     Some(status)
 }
 
 /// The write of a status, where it differs from the one that is there.
-pub(crate) fn write(
+fn write(
     name: &Arc<str>,
     tuning: &PlannedTuning,
     wanted: NodeNetworkTuningStatus,
@@ -306,12 +288,12 @@ fn progress(tally: &Tally, gate: &Gate) -> (bool, &'static str, String) {
         );
         return (false, reasons::WRITES_REJECTED, message);
     }
-    let missing = on_their_way - tally.unresponsive - tally.outdated - tally.waiting;
+    let missing = on_their_way - tally.unanswered - tally.outdated - tally.waiting;
     let mut parts = Vec::new();
     for (count, what) in [
         (tally.outdated, "profiles are being rewritten"),
         (tally.waiting, "nodes wait for their turn"),
-        (tally.unresponsive, "agents have not answered yet"),
+        (tally.unanswered, "agents have not answered yet"),
         (missing, "nodes are on their way"),
         (releasing, "nodes are being released"),
     ] {
