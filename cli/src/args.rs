@@ -7,13 +7,12 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 use nettune_sizing::KernelVersion;
 
-/// What was asked for.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-nettune",
     bin_name = "kubectl nettune",
     version,
-    about = "What nettune would do to the kernel network tables of a cluster's nodes, and why",
+    about = "Show how nettune would size the kernel network tables of nodes, and why",
     max_term_width = 100
 )]
 pub(crate) struct Args {
@@ -21,10 +20,9 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Print every value that nodes would get, with its reason; needs no cluster
+    /// Print the value of each sysctl and how it is computed; does not need a cluster
     Plan(PlanArgs),
 }
 
@@ -33,28 +31,27 @@ Examples:
   A cluster of 605 nodes with up to 30 pods each:
     kubectl nettune plan --nodes 605 --pods-per-node 30
 
-  The same on the kernel of its day, where VXLAN's entries still counted:
+  The same on an old kernel, which counts the entries of VXLAN:
     kubectl nettune plan --nodes 605 --pods-per-node 30 --kernel 4.14
 
-  Pods with addresses of the VPC (AWS, Azure):
+  Pods with addresses from the VPC (AWS, Azure):
     kubectl nettune plan --nodes 1000 --pods-per-node 58 --pod-network flat --cloud
 
-  The cluster that kubectl talks to, with a tuning before it is applied:
+  The current cluster, with a tuning that is not applied yet:
     kubectl get nodes -o json | kubectl nettune plan --nodes-from - -f tuning.yaml
 
-Each value has a rule. AtLeast: a limit; what is higher already stays. Exact: this value and no
-other. The model is explained in docs/sizing.md.";
+Each value has a rule. AtLeast: a limit; a higher value in the kernel is left unchanged. Exact:
+exactly this value. See docs/sizing.md for the model.";
 
-/// What to plan for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = EXAMPLES)]
 pub(crate) struct PlanArgs {
-    /// Nodes of the cluster
+    /// Number of nodes
     #[arg(long, value_name = "N", default_value_t = 3, help_heading = "Cluster")]
     #[arg(value_parser = count::<u32>)]
     pub(crate) nodes: u32,
 
-    /// Pods that each node can run (a Node's status.allocatable.pods)
+    /// Number of pods that each node can run (status.allocatable.pods of a Node)
     #[arg(
         long,
         value_name = "N",
@@ -64,15 +61,15 @@ pub(crate) struct PlanArgs {
     #[arg(value_parser = count::<u32>)]
     pub(crate) pods_per_node: u32,
 
-    /// How pods of different nodes reach each other [default: overlay, the larger guess]
+    /// How pods on different nodes reach each other [default: overlay]
     #[arg(long, value_name = "KIND", value_enum, help_heading = "Cluster")]
     pub(crate) pod_network: Option<PodNetwork>,
 
-    /// How a node's pods are linked to it [default: bridge, the larger guess]
+    /// How pods are connected to their node [default: bridge]
     #[arg(long, value_name = "KIND", value_enum, help_heading = "Cluster")]
     pub(crate) pod_links: Option<PodLinks>,
 
-    /// Memory of each node, as Kubernetes writes it: 16Gi, 512Mi
+    /// Memory of each node as a Kubernetes quantity, such as 16Gi or 512Mi
     #[arg(
         long,
         value_name = "SIZE",
@@ -82,12 +79,12 @@ pub(crate) struct PlanArgs {
     #[arg(value_parser = memory)]
     pub(crate) memory: u64,
 
-    /// Logical processors of each node
+    /// Number of logical CPUs of each node
     #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Cluster")]
     #[arg(value_parser = count::<u32>)]
     pub(crate) cores: u32,
 
-    /// Kernel of each node, as uname -r prints it or just its first numbers
+    /// Kernel of each node: the output of uname -r, or only the first numbers
     #[arg(
         long,
         value_name = "RELEASE",
@@ -97,55 +94,52 @@ pub(crate) struct PlanArgs {
     #[arg(value_parser = KernelVersion::parse)]
     pub(crate) kernel: KernelVersion,
 
-    /// The nodes belong to a cloud provider, where addresses are soon used again
+    /// The nodes run at a cloud provider, where addresses are reused quickly
     #[arg(long, help_heading = "Cluster")]
     pub(crate) cloud: bool,
 
-    /// The cluster's own Nodes instead of the flags above: what `kubectl get nodes -o json` (or
-    /// yaml) prints; - reads it from stdin
+    /// Read Nodes from a file instead of using the flags above: the output of `kubectl get nodes
+    /// -o json` (or yaml); - reads stdin
     #[arg(long, value_name = "FILE", help_heading = "Input and output")]
     #[arg(conflicts_with_all = [
         "nodes", "pods_per_node", "pod_network", "pod_links", "memory", "cores", "kernel", "cloud",
     ])]
     pub(crate) nodes_from: Option<PathBuf>,
 
-    /// Size for at least this many nodes from the first day; replaces neighbors.sizeForNodes
+    /// Size for at least this number of nodes; overrides spec.neighbors.sizeForNodes
     #[arg(long, value_name = "N", help_heading = "Tuning")]
     #[arg(value_parser = count::<i64>)]
     pub(crate) size_for_nodes: Option<i64>,
 
-    /// The NodeNetworkTuning to plan; - reads it from stdin. With --nodes-from there may be several,
-    /// and their nodeSelector decides; without it, it has all nodes [default: all blocks with their
-    /// defaults]
+    /// Read the NodeNetworkTuning from a file; - reads stdin. With --nodes-from, the file may contain
+    /// several tunings, which apply according to their nodeSelector. Otherwise the tuning applies to
+    /// all nodes [default: a tuning with all blocks and their defaults]
     #[arg(short = 'f', long, value_name = "TUNING.yaml", help_heading = "Tuning")]
     pub(crate) filename: Option<PathBuf>,
 
-    /// The form of what is printed
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Text, help_heading = "Input and output")]
     pub(crate) output: Output,
 }
 
-/// Forms of output.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Output {
-    /// A table for people
+    /// Tables
     Text,
     Json,
     Yaml,
 }
 
-/// How pods of different nodes reach each other.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum PodNetwork {
-    /// VXLAN or the like: Flannel, Cilium
+    /// VXLAN or similar: Flannel, Cilium
     Overlay,
-    /// Routes on the nodes' network: host-gw, kube-router, Calico BGP
+    /// Routes on the network of the nodes: host-gw, kube-router, Calico BGP
     Routed,
-    /// Pod addresses on the nodes' network: AWS VPC CNI, Azure CNI, macvlan
+    /// Pod addresses on the network of the nodes: AWS VPC CNI, Azure CNI, macvlan
     Flat,
 }
 
-/// How pods are linked to their node.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum PodLinks {
     /// One Linux bridge: Flannel, kube-router
@@ -154,8 +148,8 @@ pub(crate) enum PodLinks {
     PointToPoint,
 }
 
-/// Parses the command line. What cannot be parsed is one line on stderr and the exit code 2; help
-/// and version go to stdout with 0.
+/// Parses the command line. Errors print one line to stderr and exit with 2; help and version print
+/// to stdout and exit with 0.
 pub(crate) fn parse() -> Result<Args, ExitCode> {
     Args::try_parse().map_err(|error| {
         let wordy = matches!(
@@ -165,7 +159,7 @@ pub(crate) fn parse() -> Result<Args, ExitCode> {
                 | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
         );
         if wordy {
-            // Nothing can be done about a stdout that is closed.
+            // Nothing can be done if stdout is closed.
             let _ = error.print();
         } else {
             eprintln!("{}", one_line(&error.to_string()));
@@ -174,7 +168,7 @@ pub(crate) fn parse() -> Result<Args, ExitCode> {
     })
 }
 
-/// clap's message without the usage, which `--help` has.
+/// The message of clap without the usage.
 fn one_line(message: &str) -> String {
     let before_usage = message.split("\n\nUsage:").next().unwrap_or_default();
     let before_hint = before_usage
@@ -184,17 +178,17 @@ fn one_line(message: &str) -> String {
     before_hint.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Parses a number of nodes, pods or cores: 1 to 100000, as `sizeForNodes` in a tuning.
+/// Parses a number of nodes, pods or cores, from 1 to 100000 as `sizeForNodes` in a tuning.
 fn count<T: From<u32>>(text: &str) -> Result<T, String> {
     match text.parse::<u32>() {
         Ok(count @ 1..=100_000) => Ok(count.into()),
-        _ => Err("write a whole number from 1 to 100000".to_owned()),
+        _ => Err("must be a whole number from 1 to 100000".to_owned()),
     }
 }
 
 /// Parses a size of memory in bytes.
 fn memory(text: &str) -> Result<u64, String> {
-    let wrong = || "write a size such as 16Gi, 512Mi or a number of bytes".to_owned();
+    let wrong = || "must be a size such as 16Gi or 512Mi, or a number of bytes".to_owned();
     let digits = text
         .find(|c: char| !(c.is_ascii_digit() || c == '.'))
         .unwrap_or(text.len());
@@ -212,7 +206,7 @@ fn memory(text: &str) -> Result<u64, String> {
         "Ti" => 1 << 40,
         _ => return Err(wrong()),
     };
-    // `as` saturates, and no memory comes near 2^53 bytes, from where a float is not exact.
+    // `as` saturates. A float is exact up to 2^53 bytes, more than any memory.
     let bytes = (number * factor as f64) as u64;
     (bytes > 0).then_some(bytes).ok_or_else(wrong)
 }
@@ -223,12 +217,12 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_does_not_contradict_itself() {
+    fn the_command_line_is_consistent() {
         Args::command().debug_assert();
     }
 
     #[test]
-    fn memory_is_read_as_kubernetes_writes_it() {
+    fn memory_is_parsed_as_a_kubernetes_quantity() {
         for (text, bytes) in [
             ("16Gi", 16 << 30),
             ("1.5Gi", 3 << 29),

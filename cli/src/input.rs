@@ -1,4 +1,4 @@
-//! Tunings and Nodes from files.
+//! Reads tunings and Nodes from files.
 
 use std::fs;
 use std::io;
@@ -8,10 +8,9 @@ use nettune_crds::NodeNetworkTuning;
 use nettune_offline::manifest::{self, ManifestError, Size};
 use nettune_planner::ObservedNode;
 
-/// The tuning that is planned where no file is given.
+/// The tuning without -f.
 const DEFAULT: &str = include_str!("../../examples/default.yaml");
 
-/// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InputError {
     #[error("cannot read {}", path.display())]
@@ -20,7 +19,7 @@ pub(crate) enum InputError {
     Manifest(#[from] ManifestError),
 }
 
-/// The tunings of a file, valid ones; the default one where there is no file.
+/// The tunings in a file; the default tuning without a file.
 pub(crate) fn tunings(path: Option<&Path>) -> Result<Vec<NodeNetworkTuning>, InputError> {
     let (path, text) = match path {
         None => (PathBuf::from("the default tuning"), DEFAULT.to_owned()),
@@ -29,7 +28,6 @@ pub(crate) fn tunings(path: Option<&Path>) -> Result<Vec<NodeNetworkTuning>, Inp
     Ok(manifest::tunings(&path, &text)?)
 }
 
-/// The Nodes of a file.
 pub(crate) fn nodes(path: &Path) -> Result<Vec<ObservedNode>, InputError> {
     let (path, text) = read(path)?;
     Ok(manifest::objects_of_kind(
@@ -40,7 +38,7 @@ pub(crate) fn nodes(path: &Path) -> Result<Vec<ObservedNode>, InputError> {
     )?)
 }
 
-/// A file's text, and what to call it; `-` is stdin.
+/// The name of a file for errors, and its text. `-` is stdin.
 fn read(path: &Path) -> Result<(PathBuf, String), InputError> {
     let (name, text) = if path == Path::new("-") {
         (PathBuf::from("stdin"), io::read_to_string(io::stdin()))

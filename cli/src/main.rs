@@ -1,6 +1,6 @@
-//! `kubectl nettune`: what nettune would do, and why.
+//! `kubectl nettune`: shows what nettune would do, and why.
 //!
-//! The sizes come from the operator's own code, so that a plan cannot disagree with it.
+//! The sizes come from the code of the operator, so a plan cannot differ from what it does.
 
 mod args;
 mod input;
@@ -41,7 +41,7 @@ fn print(output: Output, plan: &report::Plan) -> Result<(), Box<dyn Error>> {
         Output::Yaml => serde_saphyr::to_string(plan)?,
     };
     match io::stdout().lock().write_all(text.as_bytes()) {
-        // `| head` has read enough.
+        // A reader such as `head` has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }

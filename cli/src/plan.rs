@@ -1,4 +1,4 @@
-//! From arguments to a plan, by the operator's own code.
+//! From arguments to a plan, with the code of the operator.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,6 @@ use crate::args::{self, PlanArgs};
 use crate::input::{self, InputError};
 use crate::report::{Facts, Group, Plan};
 
-/// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlanError {
     #[error(transparent)]
@@ -31,7 +30,6 @@ pub(crate) enum PlanError {
     },
 }
 
-/// Plans what was asked for.
 pub(crate) fn plan(args: &PlanArgs) -> Result<Plan, PlanError> {
     let from_stdin = |path: &Option<_>| path.as_deref() == Some("-".as_ref());
     if from_stdin(&args.filename) && from_stdin(&args.nodes_from) {
@@ -57,7 +55,7 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<Plan, PlanError> {
     }
 }
 
-/// A cluster of equal nodes. Its tuning has them all: there are no labels to select by.
+/// A cluster of equal nodes. The tuning applies to all of them: they have no labels.
 fn of_flags(args: &PlanArgs, tuning: &NodeNetworkTuning) -> Result<Plan, PlanError> {
     let name = tuning.name_any();
     let policy = Policy::try_from(&tuning.spec).map_err(|source| PlanError::Tuning {
@@ -91,7 +89,7 @@ fn of_flags(args: &PlanArgs, tuning: &NodeNetworkTuning) -> Result<Plan, PlanErr
     };
     let source = match args.pod_network {
         Some(_) => "as given",
-        None => "the larger guess",
+        None => "default",
     };
     let sizes = size(&policy, &cluster, &node);
     let nodes = usize::try_from(args.nodes).unwrap_or(usize::MAX);
@@ -102,7 +100,7 @@ fn of_flags(args: &PlanArgs, tuning: &NodeNetworkTuning) -> Result<Plan, PlanErr
     })
 }
 
-/// A cluster as its Nodes show it.
+/// A cluster described by its Nodes.
 fn of_nodes(nodes: &[nettune_planner::ObservedNode], tunings: &[NodeNetworkTuning]) -> Plan {
     let world = ClusterState::of(nodes, tunings, []);
     let mut groups: Vec<Group> = Vec::new();
@@ -153,8 +151,8 @@ fn group(
     }
 }
 
-/// Adds nodes to the group that gets the same values, else as a group of their own. The reasons
-/// that are shown are those of the larger set, which comes first.
+/// Adds nodes to the group with the same values, or as a new group. The larger set comes first; the
+/// group keeps its reasons.
 fn add(groups: &mut Vec<Group>, new: Group) {
     let same = |known: &&mut Group| known.tuning == new.tuning && same_values(known, &new);
     let Some(known) = groups.iter_mut().find(same) else {

@@ -1,43 +1,42 @@
-//! A plan as it is printed.
+//! The plan that is printed.
 
 use nettune_crds::ProfileSysctl;
 use serde::Serialize;
 
-/// What all nodes would get.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Plan {
-    /// One for each set of nodes that get the same values, the largest first.
+    /// Sets of nodes with the same values, the largest first.
     pub(crate) groups: Vec<Group>,
     /// Nodes that no tuning selects.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) not_selected: Vec<String>,
 }
 
-/// Nodes of one tuning that get the same values.
+/// Nodes of a tuning with the same values.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Group {
     pub(crate) tuning: String,
     pub(crate) nodes: usize,
-    /// Empty where the nodes are made up from flags.
+    /// Empty if the nodes are described by flags.
     pub(crate) node_names: Vec<String>,
-    /// What is known of each node, or of most of them.
+    /// The facts of all nodes, or of most of them.
     pub(crate) facts: Facts,
-    /// The fields of `facts` that are not the same for all.
+    /// The fields of `facts` that are not equal for all nodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) facts_differ: Vec<&'static str>,
     pub(crate) sysctls: Vec<ProfileSysctl>,
     pub(crate) warnings: Vec<String>,
 }
 
-/// What a node's sizes depend on.
+/// What the sizes of a node depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Facts {
     pub(crate) pods: u32,
     pub(crate) pod_network: &'static str,
-    /// What tells it.
+    /// How the pod network was detected.
     pub(crate) pod_network_from: String,
     pub(crate) pod_links: &'static str,
     /// Version, or `unknown`.
@@ -50,7 +49,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// The fields in which another node differs, by the names that they are printed with.
+    /// The printed names of the fields in which another node differs.
     pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
         [
             ("pods", self.pods != other.pods),

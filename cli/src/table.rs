@@ -1,4 +1,4 @@
-//! A plan for people: a table for each group, every value with its reason below.
+//! A plan as text: a table for each group, with the reason below each value.
 
 use std::fmt::Write as _;
 
@@ -7,10 +7,9 @@ use nettune_offline::table::{self, Row, wrap};
 
 use crate::report::{Facts, Group, Plan};
 
-/// Names that are listed; `-o json` has them all.
+/// Maximum number of node names in a list; `-o json` has all.
 const MOST_NAMES: usize = 5;
 
-/// Draws the whole plan.
 pub(crate) fn draw(plan: &Plan) -> String {
     let mut text = String::new();
     for (index, group) in plan.groups.iter().enumerate() {
@@ -27,7 +26,13 @@ pub(crate) fn draw(plan: &Plan) -> String {
         text.push('\n');
         wrap(
             &mut text,
-            &format!("{nodes} not selected by any tuning: {names}"),
+            &format!(
+                "{} not selected by any tuning: {names}",
+                match nodes {
+                    1 => "1 node is".to_owned(),
+                    nodes => format!("{nodes} nodes are"),
+                }
+            ),
             "",
             "  ",
         );
@@ -54,7 +59,7 @@ fn draw_group(text: &mut String, group: &Group) {
         let differ = group.facts_differ.join(", ");
         wrap(
             text,
-            &format!("(most of them; they differ in {differ})"),
+            &format!("(values of most of these nodes; others differ in {differ})"),
             "  ",
             "  ",
         );
@@ -70,10 +75,10 @@ fn draw_group(text: &mut String, group: &Group) {
 fn describe(facts: &Facts) -> String {
     let links = match facts.pod_links {
         "Bridge" => "pods on a bridge",
-        _ => "point-to-point pods",
+        _ => "pods on point-to-point links",
     };
     let mut text = format!(
-        "{} pods each, {links}; pod network {} ({}); kernel {}; {} of memory; {} cores",
+        "up to {} pods per node, {links}; pod network {} ({}); kernel {}; {} of memory; {} cores",
         facts.pods,
         facts.pod_network,
         facts.pod_network_from,
@@ -85,7 +90,7 @@ fn describe(facts: &Facts) -> String {
         text += "; no IPv6";
     }
     if facts.cloud {
-        text += "; a cloud provider's";
+        text += "; cloud provider";
     }
     text
 }

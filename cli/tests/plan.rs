@@ -30,7 +30,7 @@ fn run(arguments: &[&str], stdin: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A plan that never reads stdin may have ended before this.
+    // The process may exit without reading stdin.
     let _ = plan.stdin.take().unwrap().write_all(stdin.as_bytes());
     plan.wait_with_output().unwrap()
 }
@@ -62,7 +62,7 @@ fn refusal(arguments: &[&str], stdin: &str) -> String {
 }
 
 #[test]
-fn a_cluster_from_flags_gets_what_the_model_says() {
+fn flags_describe_a_cluster_of_equal_nodes() {
     let plan = json(&["--nodes", "605", "--pods-per-node", "30"]);
     let [group] = &plan["groups"].as_array().unwrap()[..] else {
         panic!("one group: {plan}")
@@ -108,7 +108,7 @@ fn every_flag_reaches_the_model() {
 }
 
 #[test]
-fn routed_networks_spare_old_kernels_the_overlay() {
+fn routed_networks_need_less_on_old_kernels() {
     let tinder = [
         "--nodes",
         "605",
@@ -148,7 +148,7 @@ fn warnings_come_after_the_table() {
 }
 
 #[test]
-fn nodes_of_a_cluster_are_grouped_by_what_they_get() {
+fn nodes_are_grouped_by_their_values() {
     let plan = json(&["--nodes-from", &data("nodes.json")]);
     let groups = plan["groups"].as_array().unwrap();
     assert_eq!(groups.len(), 2, "{plan}");
@@ -176,7 +176,7 @@ fn yaml_and_stdin_give_the_same_plan_as_a_json_file() {
 }
 
 #[test]
-fn a_single_node_is_as_good_as_a_list() {
+fn a_single_node_is_accepted_as_well_as_a_list() {
     let list: Value =
         serde_json::from_str(&std::fs::read_to_string(data("nodes.json")).unwrap()).unwrap();
     let output = run(
@@ -208,7 +208,7 @@ fn thousands_of_nodes_are_read_from_yaml() {
 }
 
 #[test]
-fn tunings_choose_their_nodes_by_labels() {
+fn tunings_select_nodes_by_labels() {
     let plan = json(&["--nodes-from", &data("nodes.json"), "-f", &data("big.yaml")]);
     let groups = plan["groups"].as_array().unwrap();
     assert_eq!(groups[0]["tuning"], "workers");
@@ -221,7 +221,7 @@ fn tunings_choose_their_nodes_by_labels() {
 }
 
 #[test]
-fn nodes_that_no_tuning_selects_are_named() {
+fn unselected_nodes_are_listed() {
     let tuning = std::fs::read_to_string(data("big.yaml")).unwrap();
     let big = tuning.split("---").next().unwrap();
     let nodes = data("nodes.json");
@@ -234,12 +234,12 @@ fn nodes_that_no_tuning_selects_are_named() {
     );
     let output = run(&arguments, big);
     let text = String::from_utf8(output.stdout).unwrap();
-    let last = "2 not selected by any tuning: worker-1, worker-2\n";
+    let last = "2 nodes are not selected by any tuning: worker-1, worker-2\n";
     assert!(text.ends_with(last), "{text}");
 }
 
 #[test]
-fn yaml_output_says_the_same_as_json() {
+fn yaml_and_json_output_are_equal() {
     let nodes = data("nodes.json");
     let yaml = text(&["--nodes-from", &nodes, "-o", "yaml"]);
     let yaml: Value = serde_saphyr::from_str(&yaml).unwrap();
@@ -305,7 +305,7 @@ fn an_invalid_tuning_is_refused_with_the_path_of_the_field() {
         ),
         (
             "{neighbors: {thresholds: {gcThresh1: 3, gcThresh2: 2, gcThresh3: 4}}}",
-            "must ascend",
+            "must be in ascending order",
         ),
         (
             "{sysctls: [{name: net.core.somaxconn, value: 1}]}",
@@ -317,11 +317,11 @@ fn an_invalid_tuning_is_refused_with_the_path_of_the_field() {
         ),
         (
             "{sysctls: [{name: net.netfilter.nf_conntrack_max, value: '1'}]}",
-            "managed by the block `conntrack`",
+            "managed by `spec.conntrack`",
         ),
         (
             "{conntrack: {minEntries: 5, maxEntries: 4}}",
-            "above maxEntries",
+            "greater than maxEntries",
         ),
         ("[]", "spec is []"),
     ] {
@@ -345,7 +345,7 @@ fn errors_are_text_with_each_cause_on_its_own_line() {
 }
 
 #[test]
-fn help_teaches_with_examples() {
+fn help_has_examples() {
     let help = text(&["--help"]);
     for part in ["kubectl get nodes -o json |", "[default: 16Gi]", "AtLeast"] {
         assert!(help.contains(part), "{part}");
@@ -353,7 +353,7 @@ fn help_teaches_with_examples() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_stdout_is_not_an_error() {
     let mut plan = Command::new(env!("CARGO_BIN_EXE_kubectl-nettune"))
         .args(["plan", "-o", "json"])
         .stdout(Stdio::piped())

@@ -45,7 +45,7 @@ fn a_peak_raises_the_size_of_that_node_alone_and_the_reason_says_so() {
         assert_ne!(cluster.wanted("node-1", sysctl), value);
         let sysctls = &cluster.profiles["node-0"].spec.sysctls;
         let sized = sysctls.iter().find(|sized| sized.name == sysctl).unwrap();
-        assert!(sized.reason.contains("were seen"), "{}", sized.reason);
+        assert!(sized.reason.contains("observed peak"), "{}", sized.reason);
     }
     assert!(cluster.decide().is_empty());
     let groups = &cluster.status("default").groups;

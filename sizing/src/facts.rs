@@ -1,4 +1,4 @@
-//! What the model is told about the cluster and about one node.
+//! Inputs of the model: facts about the cluster and a node.
 
 use crate::kernel_version::KernelVersion;
 
@@ -37,7 +37,7 @@ pub struct NodeFacts {
     pub same_l2_nodes: Option<u32>,
     /// Addresses of its on-link prefixes; `None` where its agent has not said.
     pub on_link_addresses: Option<u64>,
-    /// The most counted neighbour entries seen on it, of either family.
+    /// The most counted neighbor entries seen on it, of either family.
     pub neighbors_peak: Option<u64>,
     /// The most conntrack entries seen on it.
     pub conntrack_peak: Option<u64>,

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// A kernel's version as far as behaviour depends on it.
+/// A kernel's version as far as behavior depends on it.
 ///
-/// The patch level is unknown where a distribution hides it: Ubuntu, Debian (`6.1.0-18-amd64`) and
+/// The patch level is unknown if the distribution hides it: Ubuntu, Debian (`6.1.0-18-amd64`) and
 /// RHEL put a 0 and their own number in its place. Unknown sorts before every known one, so that a
-/// fix which came with a patch level is not taken for granted.
+/// fix from a certain patch level is not assumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KernelVersion {
     major: u16,
@@ -14,7 +14,6 @@ pub struct KernelVersion {
     patch: Option<u16>,
 }
 
-/// A text that is no kernel release.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{release:?} is not a kernel release such as 5.15.0-1053-aws")]
 pub struct ParseKernelVersionError {

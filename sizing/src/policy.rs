@@ -1,33 +1,29 @@
-//! What the administrator wants, in a form that cannot be invalid.
+//! A tuning in a form that cannot be invalid.
 
 use crate::sysctl::key::SysctlKey;
 use crate::sysctl::value::Value;
 
-/// The highest value that the kernel takes for a threshold (`proc_dointvec_minmax` up to
+/// The highest value that the kernel accepts for a threshold (`proc_dointvec_minmax` up to
 /// `INT_MAX`, net/core/neighbour.c).
 const THRESHOLD_MAX: u32 = i32::MAX as u32;
 
 /// A tuning, parsed: each block that is `None` is not managed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Policy {
-    /// Neighbour tables of both families.
     pub neighbors: Option<NeighborPolicy>,
-    /// Connection tracking.
     pub conntrack: Option<ConntrackPolicy>,
-    /// IPVS.
     pub ipvs: Option<IpvsPolicy>,
     /// Other allow-listed sysctls, each `Exact`; sorted, no key twice, none that a block manages.
     sysctls: Vec<(SysctlKey, Value)>,
-    /// The judgement in the model.
     pub factors: Factors,
 }
 
-/// The constants of the model that are judgement rather than kernel facts.
+/// Constants of the model that are judgment calls, not facts about the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Factors {
-    /// Room for growth, in per cent of the nodes of today.
+    /// Room for growth, in percent of the current number of nodes.
     pub growth_percent: u32,
-    /// Room above the computed need, in per cent.
+    /// Room above the computed need, in percent.
     pub headroom_percent: u32,
     /// Pods of the same bridge that one pod talks to.
     pub bridge_fan_in: u32,
@@ -214,55 +210,29 @@ impl Policy {
     }
 }
 
-/// Why a policy cannot be.
+/// Why a policy is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPolicy {
-    /// Thresholds that are not strictly ascending.
     #[error(
-        "thresholds must ascend: gcThresh1 ({gc_thresh1}) < gcThresh2 ({gc_thresh2}) < gcThresh3 ({gc_thresh3})"
+        "thresholds must be in ascending order: gcThresh1 ({gc_thresh1}) < gcThresh2 ({gc_thresh2}) < gcThresh3 ({gc_thresh3})"
     )]
     ThresholdOrder {
-        /// As given.
         gc_thresh1: u32,
-        /// As given.
         gc_thresh2: u32,
-        /// As given.
         gc_thresh3: u32,
     },
-    /// Above what the kernel takes.
-    #[error("gcThresh3 is {gc_thresh3}; the kernel takes at most {THRESHOLD_MAX}")]
-    ThresholdTooLarge {
-        /// As given.
-        gc_thresh3: u32,
-    },
-    /// 0 or above what the kernel takes.
-    #[error("{entries} conntrack entries: write 1 to {THRESHOLD_MAX} (0 would be unlimited)")]
-    EntriesOutOfRange {
-        /// As given.
-        entries: u32,
-    },
-    /// minEntries above maxEntries.
-    #[error("minEntries ({min}) is above maxEntries ({max})")]
-    EntriesOrder {
-        /// As given.
-        min: u32,
-        /// As given.
-        max: u32,
-    },
-    /// The same sysctl more than once.
-    #[error("the sysctl {key} is listed twice; keep one")]
-    SysctlTwice {
-        /// The key.
-        key: SysctlKey,
-    },
-    /// A sysctl that a block manages.
-    #[error("the sysctl {key} is managed by the block `{block}`; set it there")]
-    SysctlOfBlock {
-        /// The key.
-        key: SysctlKey,
-        /// The block's field name.
-        block: &'static str,
-    },
+    #[error("gcThresh3 is {gc_thresh3}; the kernel accepts at most {THRESHOLD_MAX}")]
+    ThresholdTooLarge { gc_thresh3: u32 },
+    #[error(
+        "conntrack entries must be from 1 to {THRESHOLD_MAX}, not {entries} (0 would mean unlimited)"
+    )]
+    EntriesOutOfRange { entries: u32 },
+    #[error("minEntries ({min}) is greater than maxEntries ({max})")]
+    EntriesOrder { min: u32, max: u32 },
+    #[error("sysctl {key} is listed twice; remove one entry")]
+    SysctlTwice { key: SysctlKey },
+    #[error("sysctl {key} is managed by `spec.{block}`; set it there")]
+    SysctlOfBlock { key: SysctlKey, block: &'static str },
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ fn a_node_never_gets_less_than_kube_proxy_would_set() {
 }
 
 #[test]
-fn a_small_node_gets_what_its_memory_bears_and_the_cut_is_said() {
+fn memory_limits_a_small_node_with_a_warning() {
     let case = Case {
         pods: 64,
         memory: 3 << 29,
@@ -171,13 +171,13 @@ fn reused_ports_are_rescheduled_on_kernels_that_do_it_without_delay() {
 }
 
 #[test]
-fn both_prices_are_told_where_either_mode_costs_something() {
+fn the_reason_names_the_cost_of_both_modes() {
     let case = Case {
         kernel: KernelVersion::parse("5.4.0-150-generic").ok(),
         ..Case::default()
     };
     let reason = case.reason(REUSE);
-    for part in ["1 s", "gone", "5.4.59"] {
+    for part in ["1 s", "removed pods", "5.4.59"] {
         assert!(reason.contains(part), "{part} in {reason}");
     }
 }

@@ -147,7 +147,7 @@ fn a_node_that_was_seen_fuller_than_the_model_says_gets_more() {
     assert_eq!(thresholds(&full.size())[1], 32768);
     assert!(
         full.reason("net.ipv4.neigh.default.gc_thresh2")
-            .contains("10000 were seen")
+            .contains("observed peak 10000")
     );
 }
 
@@ -190,7 +190,7 @@ fn a_reason_names_the_numbers_that_went_in() {
     assert_eq!(
         case.reason("net.ipv6.neigh.default.gc_thresh2"),
         "605 nodes, sized for 908; 30 pods on a bridge: 1451 entries on IPv4, 1631 on IPv6; \
-         the power of two above twice 1.25 × 1631"
+         next power of two above 2 × 1.25 × 1631"
     );
 }
 
@@ -207,6 +207,6 @@ fn a_kernel_that_cannot_be_read_is_taken_for_a_recent_one_and_the_reason_says_so
         "net.ipv4.neigh.default.gc_thresh2",
         "net.ipv4.vs.conn_reuse_mode",
     ] {
-        assert!(unknown.reason(key).contains("kernel not known"), "{key}");
+        assert!(unknown.reason(key).contains("kernel unknown"), "{key}");
     }
 }

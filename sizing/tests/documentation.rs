@@ -96,14 +96,14 @@ fn the_table_of_conntrack_is_what_the_model_gives() {
         assert_eq!(value(&sizes, MAX).to_string(), max, "{row:?}");
         let key = SysctlKey::parse(MAX).unwrap();
         let reason = &sizes.get(&key).unwrap().reason;
-        let wanted = format!("the power of two above: {cut_from}; cut");
+        let wanted = format!("next power of two: {cut_from}; limited");
         assert_eq!(
             reason.contains(&wanted),
             !cut_from.is_empty(),
             "{row:?}: {reason}"
         );
         assert_eq!(
-            reason.contains("cut"),
+            reason.contains("limited"),
             !cut_from.is_empty(),
             "{row:?}: {reason}"
         );

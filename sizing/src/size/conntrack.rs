@@ -4,29 +4,28 @@ use std::fmt::Write as _;
 
 use crate::facts::NodeFacts;
 use crate::policy::ConntrackPolicy;
-use crate::size::units::Bytes;
+use crate::size::units::{Bytes, Count};
 use crate::sizes::{Sizes, Warning};
 use crate::sysctl::desired_value::DesiredValue;
 use crate::sysctl::keys;
 
-/// What a node gets that has memory for it: what kube-proxy sets at the least
-/// (`--conntrack-min`).
+/// Minimum where the memory allows it: kube-proxy's `--conntrack-min`.
 const LEAST_WANTED: u64 = 131_072;
 
-/// What a node gets that has no memory for more: 3.2 MiB when full. The kernel itself goes down to
-/// 1024 (nf_conntrack_init_start), which a few pods fill.
+/// Minimum on any node: 3.2 MiB when full. The kernel goes down to 1024 (nf_conntrack_init_start),
+/// which a few pods fill.
 const LEAST: u64 = 8192;
 
-/// The most, unless the tuning says more: 411 MiB when full; kube-proxy's own cap since 1.36.
+/// Maximum without `conntrack.maxEntries`: 411 MiB when full. The cap of kube-proxy since 1.36.
 const MOST: u64 = 1_048_576;
 
 /// kube-proxy's `--conntrack-max-per-core`.
 const KUBE_PROXY_PER_CORE: u64 = 32_768;
 
-/// What an entry costs: 256 bytes of `struct nf_conn`, 128 of its extensions, and 8 of its bucket.
+/// Memory of an entry: 256 bytes of `struct nf_conn`, 128 of its extensions, and 8 of its bucket.
 const ENTRY_BYTES: u64 = 392;
 
-/// Three hundredths of the memory may become entries.
+/// Share of the memory that entries may use.
 const MEMORY_PERCENT: u64 = 3;
 
 pub(crate) fn size(policy: &ConntrackPolicy, node: &NodeFacts, sizes: &mut Sizes) {
@@ -38,8 +37,8 @@ pub(crate) fn size(policy: &ConntrackPolicy, node: &NodeFacts, sizes: &mut Sizes
     let entries = affordable.max(min.map_or(0, u64::from));
     let ceiling = cap.min(most);
 
-    let buckets = "a bucket for each entry of nf_conntrack_max: in longer chains insertions fail on \
-                   some kernels (5.15 to 6.2)";
+    let buckets = "1 bucket per entry of nf_conntrack_max; with longer chains, insertions fail on some \
+                   kernels (5.15 to 6.2)";
     sizes.want(
         &keys::NF_CONNTRACK_BUCKETS,
         DesiredValue::at_least(entries, ceiling),
@@ -47,7 +46,7 @@ pub(crate) fn size(policy: &ConntrackPolicy, node: &NodeFacts, sizes: &mut Sizes
     );
     if entries > cap {
         sizes.warnings.push(Warning(format!(
-            "conntrack.minEntries asks for {entries} entries, {} when full, where 3% of {} memory bears {cap}",
+            "conntrack.minEntries requests {entries} entries ({} when full), but 3% of {} memory allows {cap}",
             Bytes(entries.saturating_mul(ENTRY_BYTES)),
             Bytes(node.memory),
         )));
@@ -62,10 +61,10 @@ pub(crate) fn size(policy: &ConntrackPolicy, node: &NodeFacts, sizes: &mut Sizes
     if entries < want.entries {
         let cut = cut(node, cap, max.map(u64::from));
         sizes.warnings.push(Warning(format!(
-            "nf_conntrack_max is {entries}, below the {} that this node wants ({reason}): {cut}",
+            "nf_conntrack_max is {entries}, below the {} that this node needs ({reason}): {cut}",
             want.entries
         )));
-        let _ = write!(reason, "; cut: {cut}");
+        let _ = write!(reason, "; limited: {cut}");
     }
     if entries > affordable {
         reason += "; raised to conntrack.minEntries";
@@ -74,19 +73,19 @@ pub(crate) fn size(policy: &ConntrackPolicy, node: &NodeFacts, sizes: &mut Sizes
     sizes.want(&keys::NF_CONNTRACK_MAX, wanted, reason);
 }
 
-/// What keeps a node from what it wants.
+/// What limits the node to less than it needs.
 fn cut(node: &NodeFacts, cap: u64, max: Option<u64>) -> String {
     let most = max.unwrap_or(MOST);
     if cap < most {
-        format!("3% of {} memory bears {cap}", Bytes(node.memory))
+        format!("3% of {} memory allows {cap}", Bytes(node.memory))
     } else if max.is_some() {
         format!("conntrack.maxEntries is {most}")
     } else {
-        format!("{most} is the most without conntrack.maxEntries")
+        format!("the maximum without conntrack.maxEntries is {most}")
     }
 }
 
-/// What a node would get if memory and bounds were no matter.
+/// What a node would get without limits of memory and bounds.
 struct Want {
     entries: u64,
     reason: String,
@@ -96,24 +95,25 @@ impl Want {
     fn of(policy: &ConntrackPolicy, node: &NodeFacts) -> Self {
         let (pods, per_pod) = (node.pods, policy.connections_per_pod);
         let for_pods = u64::from(per_pod) * u64::from(pods);
-        let cores = u64::from(node.cores);
-        let kube_proxy = (KUBE_PROXY_PER_CORE * cores).clamp(LEAST_WANTED, MOST);
+        let kube_proxy = (KUBE_PROXY_PER_CORE * u64::from(node.cores)).clamp(LEAST_WANTED, MOST);
         let seen = node.conntrack_peak.unwrap_or(0);
 
         let largest = for_pods.max(kube_proxy).max(seen.saturating_mul(2));
         let entries = largest.min(1 << 62).next_power_of_two();
         let mut reason = format!(
-            "{pods} pods × {per_pod} = {for_pods}; kube-proxy's {kube_proxy} for {cores} cores"
+            "{} × {per_pod} = {for_pods}; kube-proxy sets {kube_proxy} for {}",
+            Count(pods, "pod"),
+            Count(node.cores, "core")
         );
         if seen > 0 {
-            let _ = write!(reason, "; twice the {seen} that were seen");
+            let _ = write!(reason, "; 2 × observed peak {seen}");
         }
-        let _ = write!(reason, "; the power of two above: {entries}");
+        let _ = write!(reason, "; next power of two: {entries}");
         Self { entries, reason }
     }
 }
 
-/// What the memory bears: a power of two; no cap where the memory is not known.
+/// What the memory allows: a power of two. No cap if the memory is unknown.
 fn memory_cap(memory: u64) -> u64 {
     if memory == 0 {
         return u64::MAX;
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cap_is_a_power_of_two_and_never_next_to_nothing() {
+    fn memory_cap_is_a_power_of_two_with_a_minimum() {
         assert_eq!(memory_cap(1), LEAST);
         assert_eq!(memory_cap(3 << 29), 65536);
         assert_eq!(memory_cap(16 << 30), 1 << 20);

@@ -1,7 +1,7 @@
 //! IPVS: what happens to a connection that reuses a source port, by kernel.
 //!
-//! With `conn_reuse_mode` 0 IPVS sends it to the pod that had the port's last connection, also
-//! when that pod is gone (kubernetes #81775); with 1 kernels without the fix below drop its first
+//! With `conn_reuse_mode` 0, IPVS sends it to the pod of the port's last connection, even if that
+//! pod no longer exists (kubernetes #81775). With 1, kernels without the fix below drop its first
 //! packet, which costs 1 s (kubernetes #70747, #93297).
 
 use crate::facts::NodeFacts;
@@ -11,7 +11,7 @@ use crate::sizes::Sizes;
 use crate::sysctl::desired_value::DesiredValue;
 use crate::sysctl::keys;
 
-/// The sysctl exists from here on (d752c3645717 "ipvs: allow rescheduling of new connections when
+/// First kernel with the sysctl (d752c3645717 "ipvs: allow rescheduling of new connections when
 /// port reuse is detected"; kube-proxy: `connReuseMinSupportedKernelVersion`).
 const INTRODUCED: (u16, u16) = (4, 1);
 
@@ -19,9 +19,9 @@ const INTRODUCED: (u16, u16) = (4, 1);
 /// (kube-proxy: `connReuseFixedKernelVersion`).
 const FIXED: (u16, u16) = (5, 9);
 
-/// Stable kernels that took that fix, by series and patch level: it is in the shortlog of each of
-/// these releases' announcements (19 and 21 August 2020). In 5.7 it was in the review of 5.7.16;
-/// the announcement was not seen, so 5.7 counts as not fixed.
+/// Stable kernels with that fix, by series and patch level, from the shortlogs of their
+/// announcements (August 19 and 21, 2020). 5.7 counts as not fixed: the fix was in the review of
+/// 5.7.16, but no announcement confirms it.
 const FIXED_STABLE: [((u16, u16), u16); 4] =
     [((4, 14), 194), ((4, 19), 140), ((5, 4), 59), ((5, 8), 2)];
 
@@ -43,29 +43,29 @@ pub(crate) fn size(policy: &IpvsPolicy, node: &NodeFacts, sizes: &mut Sizes) {
     sizes.want(
         &keys::VS_EXPIRE_NODEST_CONN,
         DesiredValue::exactly(1),
-        "connections to a pod that is gone end at once, as kube-proxy has it".to_owned(),
+        "connections to a removed pod end immediately, as with kube-proxy".to_owned(),
     );
     sizes.want(
         &keys::VS_EXPIRE_QUIESCENT_TEMPLATE,
         DesiredValue::exactly(1),
-        "session affinity does not hold clients to a pod that drains, as kube-proxy has it"
-            .to_owned(),
+        "session affinity does not keep clients on a draining pod, as with kube-proxy".to_owned(),
     );
 }
 
-/// The mode and its reason; nothing where the kernel has no such sysctl.
+/// The mode and its reason; `None` if the kernel does not have the sysctl.
 fn by_kernel(kernel: Option<KernelVersion>) -> Option<(u64, String)> {
     let Some(kernel) = kernel else {
         let reason =
-            "kernel not known, taken for 5.9 or later: reused ports are rescheduled at once";
+            "kernel unknown, assumed 5.9 or later: reused ports are rescheduled immediately";
         return Some((1, reason.to_owned()));
     };
     if !kernel.at_least(INTRODUCED.0, INTRODUCED.1) {
         return None;
     }
     if kernel.at_least(FIXED.0, FIXED.1) {
-        let reason =
-            format!("kernel {kernel} reschedules reused ports at once, as all from 5.9 on");
+        let reason = format!(
+            "kernel {kernel} reschedules reused ports immediately, as all kernels since 5.9"
+        );
         return Some((1, reason));
     }
     let taken_in = FIXED_STABLE
@@ -74,19 +74,19 @@ fn by_kernel(kernel: Option<KernelVersion>) -> Option<(u64, String)> {
     let unless = match (taken_in, kernel.patch()) {
         (Some(&((major, minor), first)), Some(patch)) if patch >= first => {
             let reason = format!(
-                "kernel {kernel} reschedules reused ports at once: {major}.{minor}.{first} took \
-                 the fix of 5.9"
+                "kernel {kernel} reschedules reused ports immediately: {major}.{minor}.{first} has \
+                 the fix from 5.9"
             );
             return Some((1, reason));
         }
         (Some(&((major, minor), first)), None) => format!(
-            " (fixed in {major}.{minor}.{first}, but this release does not tell its patch level)"
+            " (fixed in {major}.{minor}.{first}, but this release does not show its patch level)"
         ),
         _ => String::new(),
     };
     let reason = format!(
-        "kernel {kernel} lacks the fix of 5.9{unless}: 1 would delay each reused port by 1 s; with \
-         0 some of them reach pods that are gone"
+        "kernel {kernel} lacks the fix from 5.9{unless}: 1 would delay each reused port by 1 s; \
+         with 0, some connections go to removed pods"
     );
     Some((0, reason))
 }

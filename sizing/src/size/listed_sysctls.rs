@@ -1,4 +1,4 @@
-//! The other sysctls of a tuning, and what should be said about some of their values.
+//! `spec.sysctls` of a tuning, with warnings about dangerous values.
 
 use std::ops::RangeInclusive;
 
@@ -9,17 +9,15 @@ use crate::sysctl::desired_value::DesiredValue;
 use crate::sysctl::key::SysctlKey;
 use crate::sysctl::value::Value;
 
-/// The service node ports that kube-apiserver hands out unless told otherwise
-/// (`--service-node-port-range`).
+/// NodePorts that kube-apiserver allocates by default (`--service-node-port-range`).
 const NODE_PORTS: RangeInclusive<u64> = 30_000..=32_767;
 
-/// Established connections that are idle this long are common: the kernel forgets them after five
-/// days, kube-proxy sets one, and TCP keepalive starts after two hours.
+/// Established connections are often idle for this long: the kernel's timeout is 5 days, kube-proxy
+/// sets 1 day, and TCP keepalive starts after 2 hours.
 const SHORT_ESTABLISHED_SECONDS: u64 = 3600;
 
-/// Per-namespace sysctls whose value in the host's namespace does its work there, for the pods'
-/// traffic too: nothing needs to reach the pods.
-const AT_WORK_IN_THE_HOST: [&str; 5] = [
+/// Per-namespace sysctls that affect pod traffic where it passes the host namespace.
+const EFFECTIVE_IN_HOST: [&str; 5] = [
     "net.bridge.",
     "net.ipv4.conf.",
     "net.ipv4.vs.",
@@ -49,40 +47,40 @@ pub(crate) fn size(policy: &Policy, sizes: &mut Sizes) {
         .collect();
     if !unreached.is_empty() {
         sizes.warnings.push(Warning(format!(
-            "set in the host's network namespace only, pods keep the kernel's default: {}",
+            "set only in the host network namespace; pods keep the kernel default: {}",
             unreached.join(", ")
         )));
     }
 }
 
 fn does_not_reach_pods(key: &SysctlKey) -> bool {
-    let at_work_here = AT_WORK_IN_THE_HOST
+    let effective_in_host = EFFECTIVE_IN_HOST
         .iter()
         .any(|part| key.name().contains(part));
-    key.scope() == Scope::HostNamespace && !at_work_here
+    key.scope() == Scope::HostNamespace && !effective_in_host
 }
 
-/// What a value that is allowed may do to a cluster.
+/// The damage that an allowed value may do.
 fn danger(name: &str, value: &Value) -> Option<String> {
     let number = value.as_number();
     if name.ends_with(".rp_filter") && number == Some(1) {
-        let danger = "strict reverse path filtering drops pods' traffic that comes back another \
-                      way; 2 is loose";
+        let danger = "strict reverse path filtering drops pod traffic that returns on another path; \
+                      use 2 (loose)";
         return Some(danger.to_owned());
     }
     if name.starts_with("net.bridge.bridge-nf-call-") && number == Some(0) {
-        let danger = "pods on a bridge do not reach Services whose endpoint is on the same bridge";
+        let danger = "pods on a bridge cannot reach Services with an endpoint on the same bridge";
         return Some(danger.to_owned());
     }
     match name {
         "net.ipv4.vs.conntrack" if number == Some(0) => Some(
-            "kube-proxy's IPVS mode masquerades through conntrack; Services stop answering"
+            "kube-proxy in IPVS mode masquerades through conntrack; Services stop working"
                 .to_owned(),
         ),
         "net.netfilter.nf_conntrack_tcp_timeout_established"
             if number.is_some_and(|seconds| seconds < SHORT_ESTABLISHED_SECONDS) =>
         {
-            Some("idle connections break when they are forgotten; an hour is the least".to_owned())
+            Some("idle connections break when their entries expire; use at least 3600".to_owned())
         }
         "net.ipv4.ip_local_port_range" => overlap(value),
         _ => None,
@@ -94,7 +92,7 @@ fn overlap(value: &Value) -> Option<String> {
     let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
     (first <= *NODE_PORTS.end() && last >= *NODE_PORTS.start()).then(|| {
         format!(
-            "outgoing connections take NodePorts ({}-{}); begin above them, or reserve them in \
+            "outgoing connections use NodePorts ({}-{}); start above them, or reserve them in \
              net.ipv4.ip_local_reserved_ports",
             NODE_PORTS.start(),
             NODE_PORTS.end()

@@ -1,4 +1,4 @@
-//! Neighbour tables: gc_thresh1, 2 and 3 of both families.
+//! Neighbor tables: gc_thresh1, 2 and 3 of IPv4 and IPv6.
 
 mod demand;
 
@@ -11,25 +11,25 @@ use crate::sysctl::key::SysctlKey;
 use crate::sysctl::keys;
 use demand::Demand;
 
-/// gc_thresh2 of the smallest cluster. The kernel's own gc_thresh3 of 1024 overflows with 110 pods
+/// Minimum for gc_thresh2. The kernel's default gc_thresh3 of 1024 overflows with 110 pods
 /// on one bridge and no traffic between nodes; a table costs nothing until it is used.
 const LEAST_THRESH2: u64 = 4096;
 
-/// gc_thresh3 of the smallest node, whatever its memory: 4.1 MiB when full.
+/// Minimum for gc_thresh3, whatever the memory: 4.1 MiB when full.
 const LEAST_THRESH3: u64 = 8192;
 
-/// What an entry costs: `struct neighbour` and its key fall into a slab of 512 bytes
-/// (neigh_alloc), and 16 are its share of the hash table (neigh_hash_grow).
+/// Memory of an entry: 512 bytes for the slab of `struct neighbour` and its key (neigh_alloc), and
+/// 16 for its share of the hash table (neigh_hash_grow).
 const ENTRY_BYTES: u64 = 528;
 
-/// One hundredth of the memory may become neighbour entries.
+/// Neighbor entries may use one hundredth of the memory.
 const MEMORY_SHARE: u64 = 100;
 
-/// gc_thresh3 is at most this where a node's memory is not known: 528 MiB when full, and twice what
-/// 150,000 pods, the most that Kubernetes supports, get on one flat network.
+/// Maximum for gc_thresh3 if the memory is unknown: 528 MiB when full, and twice what 150,000 pods,
+/// the most that Kubernetes supports, need on one flat network.
 const MOST_WITHOUT_MEMORY: u64 = 1 << 20;
 
-/// The highest power of two that the kernel takes (INT_MAX, neigh_sysctl_template in net/core/neighbour.c).
+/// The highest power of two that the kernel accepts (INT_MAX, neigh_sysctl_template in net/core/neighbour.c).
 const MOST: u64 = 1 << 30;
 
 const GC_THRESH: [(&SysctlKey, &SysctlKey); 3] = [
@@ -62,8 +62,8 @@ fn as_fixed(fixed: Thresholds, demand: &Demand, sizes: &mut Sizes) -> [(DesiredV
     let [_, _, thresh3] = fixed.values();
     if u64::from(thresh3) < demand.need {
         sizes.warnings.push(Warning(format!(
-            "the tuning fixes gc_thresh3 at {thresh3}, below the {} entries that this node may \
-             come to hold ({})",
+            "the tuning sets gc_thresh3 to {thresh3}, below the {} entries that this node may \
+             need ({})",
             demand.need, demand.basis
         )));
     }
@@ -91,9 +91,9 @@ fn as_computed(
 
     let Demand { basis, rule, .. } = demand;
     let limit = if thresh2 < uncapped {
-        format!(", cut to what {} bears", bearing(node))
+        format!(", limited: {} allows no more", memory_share(node))
     } else if demand.thresh2 < LEAST_THRESH2 {
-        format!(", at least {LEAST_THRESH2}")
+        format!(", minimum {LEAST_THRESH2}")
     } else {
         String::new()
     };
@@ -105,7 +105,9 @@ fn as_computed(
         ),
         (
             DesiredValue::at_least(thresh3, cap),
-            format!("{basis}; twice gc_thresh2, so that collection has room before entries fail"),
+            format!(
+                "{basis}; 2 × gc_thresh2, so that garbage collection has room before insertions fail"
+            ),
         ),
     ]
 }
@@ -117,21 +119,21 @@ fn thresh1(
     cap: u64,
 ) -> (DesiredValue, String) {
     let reused = if demand::network(policy.pod_network, node.pod_network) == PodNetwork::Flat {
-        "pods' addresses on the nodes' network"
+        "pod addresses on the network of the nodes"
     } else if node.cloud {
-        "a cloud provider's addresses"
+        "addresses of a cloud provider"
     } else {
-        let reason = "a quarter of gc_thresh2: fewer entries than this are never collected";
+        let reason = "a quarter of gc_thresh2; below this, the kernel does not collect entries";
         return (
             DesiredValue::at_least(thresh2 / 4, cap / 8),
             reason.to_owned(),
         );
     };
-    let reason = format!("{reused} are soon used again, so no entry may outlive its use");
+    let reason = format!("{reused} are reused quickly, so stale entries must be collected");
     (DesiredValue::exactly(0), reason)
 }
 
-/// The most for gc_thresh3: a power of two.
+/// Maximum for gc_thresh3: a power of two.
 fn memory_cap(memory: u64) -> u64 {
     if memory == 0 {
         return MOST_WITHOUT_MEMORY;
@@ -141,21 +143,21 @@ fn memory_cap(memory: u64) -> u64 {
     power.clamp(LEAST_THRESH3, MOST)
 }
 
-fn bearing(node: &NodeFacts) -> String {
+fn memory_share(node: &NodeFacts) -> String {
     match node.memory {
-        0 => "a node of unknown memory".to_owned(),
+        0 => "unknown memory".to_owned(),
         memory => format!("1% of {} memory", Bytes(memory)),
     }
 }
 
 fn too_little_memory(demand: &Demand, thresh3: u64, node: &NodeFacts) -> Warning {
     Warning(format!(
-        "gc_thresh2 is {}, below the {} entries that this node may come to hold ({}): {} bears no \
-         gc_thresh3 above {thresh3}",
+        "gc_thresh2 is {}, below the {} entries that this node may need ({}): {} allows a \
+         gc_thresh3 of at most {thresh3}",
         thresh3 / 2,
         demand.need,
         demand.basis,
-        bearing(node)
+        memory_share(node)
     ))
 }
 
@@ -164,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cap_is_a_power_of_two_between_what_a_node_and_the_kernel_bear() {
+    fn memory_cap_is_a_power_of_two_within_bounds() {
         assert_eq!(memory_cap(1), LEAST_THRESH3);
         assert_eq!(memory_cap(3 << 29), 16384);
         assert_eq!(memory_cap(8 << 30), 131_072);

@@ -1,8 +1,8 @@
-//! How amounts are written in reasons and warnings.
+//! Amounts as text in reasons and warnings.
 
 use std::fmt;
 
-/// Bytes as a person says them: `1.5 GiB`.
+/// Bytes with a unit: `1.5 GiB`.
 pub(crate) struct Bytes(pub(crate) u64);
 
 impl fmt::Display for Bytes {
@@ -20,7 +20,18 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// Per cent as a factor: 125 is `1.25`, 200 is `2`.
+/// A number of things: `1 node`, `3 nodes`.
+pub(crate) struct Count<N>(pub(crate) N, pub(crate) &'static str);
+
+impl<N: fmt::Display + PartialEq + From<u8>> fmt::Display for Count<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(number, noun) = self;
+        let plural = if *number == N::from(1) { "" } else { "s" };
+        write!(f, "{number} {noun}{plural}")
+    }
+}
+
+/// Percent as a factor: 125 is `1.25`, 200 is `2`.
 pub(crate) struct Factor(pub(crate) u32);
 
 impl fmt::Display for Factor {

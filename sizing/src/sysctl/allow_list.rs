@@ -71,7 +71,7 @@ impl InterfaceFamily {
     }
 }
 
-/// What can be set for one neighbour table's interface. A change of `neigh.default` reaches only
+/// What can be set per interface of a neighbor table. A change of `neigh.default` reaches only
 /// devices made later, hence these. gc_interval is read by nothing in the kernel and left out.
 const NEIGHBOR_LEAVES: &[&str] = &[
     "app_solicit",

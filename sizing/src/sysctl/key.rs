@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::sysctl::allow_list::{self, Block, InterfaceFamily, Listed, Scope};
 
-/// A sysctl that nettune may write. It can only be had from the compiled-in allow-list, so code
-/// that holds one cannot leave it, whatever the API said.
+/// A sysctl that nettune may write. It can only be created from the compiled-in allow-list, whatever
+/// the API says.
 #[derive(Clone)]
 pub struct SysctlKey(Repr);
 
@@ -21,19 +21,19 @@ enum Repr {
     },
 }
 
-/// Why a name is no key.
+/// Why a name is not a valid key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
     /// Not of the form of a sysctl's name.
     #[error(
-        "{name:?} is not a sysctl's name: write it with dots, as sysctl(8) prints it, like net.core.somaxconn"
+        "{name:?} is not a valid sysctl name; use dots, as printed by sysctl(8), such as net.core.somaxconn"
     )]
     Form {
         /// As given.
         name: String,
     },
     /// Not on the list.
-    #[error("the sysctl {name} is not on nettune's allow-list (docs/api.md has the list)")]
+    #[error("sysctl {name} is not on the allow-list (see docs/api.md)")]
     NotAllowed {
         /// As given.
         name: String,
@@ -48,7 +48,7 @@ impl SysctlKey {
     /// interface's own name stay as they are: `net.ipv4.neigh.eth0.100.gc_stale_time`.
     ///
     /// # Errors
-    /// When the name holds anything but letters, digits, `_`, `-` and single dots, or is not on
+    /// When the name contains anything but letters, digits, `_`, `-` and single dots, or is not on
     /// the list.
     pub fn parse(name: &str) -> Result<Self, InvalidKey> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');

@@ -3,31 +3,30 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest value that is taken, in bytes: the kernel's own lists (`ip_local_reserved_ports`)
-/// are the only ones that come near it.
+/// Maximum length of a value, in bytes. Only lists such as `ip_local_reserved_ports` come near it.
 const MAX_LEN: usize = 1024;
 
 /// A sysctl's value in normal form: not empty, printable ASCII, single spaces between words.
 ///
-/// The kernel prints several numbers with tabs between them (`tcp_rmem`) and takes spaces; two
-/// values that differ in white space alone are equal here.
+/// The kernel prints multiple numbers with tabs between them (`tcp_rmem`) and accepts spaces. Values
+/// that differ only in whitespace are equal.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Value(Arc<str>);
 
-/// Why a text is no sysctl value.
+/// Why a text is not a valid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidValue {
     /// Nothing but white space.
-    #[error("the value is empty; write the number or word that the kernel shall hold")]
+    #[error("the value must not be empty")]
     Empty,
     /// Over 1024 bytes.
-    #[error("the value has {len} bytes; at most {MAX_LEN} are taken")]
+    #[error("the value has {len} bytes; at most {MAX_LEN} are allowed")]
     TooLong {
         /// Length in bytes.
         len: usize,
     },
     /// A control character, a newline or a character outside ASCII.
-    #[error("the value holds the character {character:?}; only printable ASCII is taken")]
+    #[error("the value contains {character:?}; only printable ASCII is allowed")]
     Character {
         /// The first such character.
         character: char,

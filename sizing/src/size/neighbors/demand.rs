@@ -1,35 +1,34 @@
-//! How many neighbour entries a node may come to hold.
+//! How many neighbor entries a node may need.
 //!
-//! One number for both families: IPv4 and IPv6 thresholds move together, so the one that needs
-//! more decides.
+//! IPv4 and IPv6 get the same thresholds, so the family that needs more decides.
 
 use std::fmt::Write as _;
 
 use crate::facts::{ClusterFacts, NodeFacts, PodLinks, PodNetwork};
 use crate::kernel_version::KernelVersion;
 use crate::policy::{Factors, NeighborPolicy, PodNetworkChoice};
-use crate::size::units::Factor;
+use crate::size::units::{Count, Factor};
 
-/// Entries on the nodes' own network that are no nodes: gateways, the load balancer, the API
-/// server's address, storage.
+/// Entries on the network of the nodes for other hosts: gateways, the load balancer, the address
+/// of the API server, storage.
 const OTHER_HOSTS: u64 = 4;
 
-/// Entries that a node holds for each of its own pods: one on the pod's side, one on its own.
+/// Entries for each pod of the node: one in the pod's namespace, one in the host's.
 const PER_POD: u64 = 2;
 
-/// IPv6 link-local entries that come with each pod wherever the kernel has IPv6 enabled, used or
-/// not: 6 measured on Linux 6.18.
+/// IPv6 link-local entries for each pod if the kernel has IPv6 enabled, used or not: 6 measured on
+/// Linux 6.18.
 const IPV6_PER_POD: u64 = 6;
 
-/// Kernels from here on do not count PERMANENT entries, which is what VXLAN overlays program for
-/// remote nodes (58956317c8de "neighbor: Improve garbage collection", net/core/neighbour.c).
+/// First kernel that does not count PERMANENT entries, which VXLAN overlays create for remote nodes
+/// (58956317c8de "neighbor: Improve garbage collection", net/core/neighbour.c).
 const PERMANENT_NOT_COUNTED: (u16, u16) = (5, 0);
 
-/// What a node may come to hold, and why in words.
+/// The entries that a node may need, and why.
 pub(crate) struct Demand {
-    /// Entries, with the headroom that is asked for.
+    /// Entries with headroom.
     pub(crate) need: u64,
-    /// What gc_thresh2 should be for them, before any least or most is applied.
+    /// gc_thresh2 for them, before limits.
     pub(crate) thresh2: u64,
     /// The numbers that went in.
     pub(crate) basis: String,
@@ -52,8 +51,8 @@ impl Demand {
     }
 }
 
-/// The network that the policy names, else the one that was found. An overlay is a VXLAN one
-/// unless IPIP was found.
+/// The network that the policy names, otherwise the detected one. An overlay is VXLAN unless IPIP
+/// was detected.
 pub(crate) fn network(choice: PodNetworkChoice, found: PodNetwork) -> PodNetwork {
     match (choice, found) {
         (PodNetworkChoice::Auto, found) => found,
@@ -64,7 +63,7 @@ pub(crate) fn network(choice: PodNetworkChoice, found: PodNetwork) -> PodNetwork
     }
 }
 
-/// The nodes of today and those that are sized for.
+/// The current number of nodes and the number to size for.
 #[derive(Clone, Copy)]
 struct Nodes {
     today: u64,
@@ -97,7 +96,7 @@ impl Nodes {
     }
 
     fn describe(self, node: &NodeFacts) -> String {
-        let mut text = format!("{} nodes", self.today);
+        let mut text = Count(self.today, "node").to_string();
         if self.sized_for > self.today {
             let _ = write!(text, ", sized for {}", self.sized_for);
         }
@@ -122,12 +121,12 @@ fn routed_or_overlay(
     let seen = node.neighbors_peak.unwrap_or(0);
     let entries = counted.max(seen);
 
-    let pods = node.pods;
+    let pods = Count(node.pods, "pod");
     let mut basis = nodes.describe(node);
     basis += overlay;
     let _ = match node.pod_links {
-        PodLinks::Bridge => write!(basis, "; {pods} pods on a bridge"),
-        PodLinks::PointToPoint => write!(basis, "; {pods} point-to-point pods"),
+        PodLinks::Bridge => write!(basis, "; {pods} on a bridge"),
+        PodLinks::PointToPoint => write!(basis, "; {pods} on point-to-point links"),
     };
     let _ = write!(basis, ": {ipv4} entries");
     if node.ipv6 {
@@ -139,15 +138,14 @@ fn routed_or_overlay(
         need: percent(entries, factors.headroom_percent),
         thresh2: power_of_two(percent(entries, factors.headroom_percent).saturating_mul(2)),
         basis,
-        rule: format!("the power of two above twice {headroom} × {entries}"),
+        rule: format!("next power of two above 2 × {headroom} × {entries}"),
     }
 }
 
-/// Every pod has an address on the nodes' network, and a node may talk to each.
+/// Each pod has an address on the network of the nodes, and a node may talk to each of them.
 ///
-/// This counts the nodes and pods of today (or `sizeForNodes`), not those that the cluster may
-/// grow to: every address is the most that can be, the next power of four is about twice that on
-/// the average, and gc_thresh3 twice again.
+/// This counts the current nodes and pods (or `sizeForNodes`) without room for growth: all addresses
+/// are an upper bound, the next power of four is twice that on average, and gc_thresh3 twice again.
 fn flat(nodes: Nodes, factors: &Factors, cluster: &ClusterFacts, node: &NodeFacts) -> Demand {
     let near = nodes.on_the_same_network(node);
     let pods_today = cluster.pods.max(u64::from(node.pods));
@@ -164,21 +162,22 @@ fn flat(nodes: Nodes, factors: &Factors, cluster: &ClusterFacts, node: &NodeFact
     let mut basis = nodes.describe(node);
     let _ = write!(
         basis,
-        "; {pods} pods with addresses on the nodes' network: {reachable} entries"
+        "; {} with addresses on the network of the nodes: {reachable} entries",
+        Count(pods, "pod")
     );
     if addresses < reachable {
-        let _ = write!(basis, ", but only {addresses} addresses are on link");
+        let _ = write!(basis, ", but only {addresses} addresses are on-link");
     }
     mention(&mut basis, seen, counted);
     Demand {
         need,
         thresh2: power_of_four(need),
         basis,
-        rule: format!("the power of four above {need}"),
+        rule: format!("next power of four above {need}"),
     }
 }
 
-/// Entries for remote nodes on the overlay's device that the kernel counts, and how to say it.
+/// Entries for remote nodes on the overlay device that the kernel counts, and the text for them.
 fn overlay(network: PodNetwork, others: u64, kernel: Option<KernelVersion>) -> (u64, &'static str) {
     let (major, minor) = PERMANENT_NOT_COUNTED;
     match (network, kernel) {
@@ -187,7 +186,7 @@ fn overlay(network: PodNetwork, others: u64, kernel: Option<KernelVersion>) -> (
             others,
             ", each also on the VXLAN device, which kernels before 5.0 count",
         ),
-        (PodNetwork::Overlay, None) => (0, " (kernel not known, taken for 5.0 or later)"),
+        (PodNetwork::Overlay, None) => (0, " (kernel unknown, assumed 5.0 or later)"),
         _ => (0, ""),
     }
 }
@@ -214,7 +213,7 @@ fn ipv6(node: &NodeFacts) -> u64 {
 
 fn mention(basis: &mut String, seen: u64, counted: u64) {
     if seen > counted {
-        let _ = write!(basis, "; {seen} were seen");
+        let _ = write!(basis, "; observed peak {seen}");
     }
 }
 
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlay_that_is_asked_for_is_vxlan_unless_ipip_was_found() {
+    fn a_requested_overlay_is_vxlan_unless_ipip_was_detected() {
         let asked = PodNetworkChoice::Overlay;
         assert_eq!(network(asked, PodNetwork::Flat), PodNetwork::Overlay);
         assert_eq!(
