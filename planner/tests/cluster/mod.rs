@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test target uses its part of it")]
 
+pub(crate) mod rollout;
 pub(crate) mod timeline;
 
 use std::collections::BTreeMap;
