@@ -39,14 +39,13 @@ const OPERATORS: usize = 2;
 const LOG_LINES: usize = 12;
 const POLL: Duration = Duration::from_millis(100);
 
-/// What a cluster is made of.
+/// Configuration of a cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
-    /// How many nodes.
     pub nodes: u16,
-    /// For how long the operators' Lease is good, in seconds, from 3 to 600.
+    /// Duration of the operators' Lease in seconds, from 3 to 600.
     pub lease_seconds: u16,
-    /// Variables of the environment: the program (`operator-0`, `node-0`), name and value.
+    /// Environment variables: the program (`operator-0`, `node-0`), name and value.
     pub environment: Vec<(String, String, String)>,
 }
 
@@ -60,7 +59,7 @@ impl Default for ClusterConfig {
     }
 }
 
-/// Why a cluster does not run, or is not as it should be.
+/// Why a cluster does not run or is in the wrong state.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     #[error(transparent)]
@@ -85,27 +84,24 @@ pub enum ClusterError {
     },
 }
 
-/// A node: what its kubelet says, what stands for its kernel, and its agent.
+/// A node: its Node object, a fake kernel, and its agent.
 #[derive(Debug)]
 pub struct Machine {
     /// The Node object's content.
     pub spec: NodeSpec,
-    /// The kernel's stand-in.
+    /// The fake kernel.
     pub directory: FakeNode,
-    /// What it held before any agent.
+    /// Its sysctls before any agent ran.
     pub originals: std::collections::BTreeMap<String, String>,
-    /// The agent.
     pub agent: Member,
 }
 
 /// A cluster; its parts end in this order.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Two operators.
     pub operators: Vec<Member>,
-    /// The nodes.
     pub machines: Vec<Machine>,
-    /// Between those and the API server: one for each operator, in their order, and one for all agents.
+    /// Proxies to the API server: one for each operator, in their order, and one for all agents.
     pub proxies: Vec<Proxy>,
     /// The API server and its etcd.
     pub control_plane: ControlPlane,
@@ -115,7 +111,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one: the CRDs are there, the Nodes are Ready, operators and agents run; there is no tuning.
+    /// Starts one with CRDs, Ready Nodes, operators and agents, but no tuning.
     pub async fn start(config: ClusterConfig) -> Result<Self, ClusterError> {
         let audit = Audit::new()?;
         let control_plane = ControlPlane::start(ControlPlaneConfig {
@@ -172,7 +168,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts what has ended or was killed.
+    /// Restarts programs that have ended.
     pub fn revive(&mut self) -> Result<(), ClusterError> {
         let environment = &self.config.environment;
         let seconds = self.config.lease_seconds.to_string();
@@ -196,7 +192,7 @@ impl Cluster {
         Ok(self.control_plane.client().await?)
     }
 
-    /// Waits until the look is satisfied, and revives what ends meanwhile. Returns how long it took.
+    /// Waits until `look` succeeds, and restarts programs that end meanwhile. Returns how long it took.
     pub async fn until<E: std::fmt::Display>(
         &mut self,
         deadline: Duration,
@@ -219,7 +215,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until every node holds what is wanted and every status says so.
+    /// Waits until every node holds the desired values and every status says so.
     pub async fn comes_right(
         &mut self,
         client: &kube::Client,
@@ -236,7 +232,7 @@ impl Cluster {
         all.try_for_each(|machine| machine.holds(values))
     }
 
-    /// Waits for that.
+    /// Waits until every node's kernel holds these values.
     pub async fn holds(
         &mut self,
         values: &[(&str, &str)],
@@ -246,7 +242,7 @@ impl Cluster {
         self.until(deadline, look).await
     }
 
-    /// The ends of what everybody has said.
+    /// The ends of all logs.
     fn logs(&self) -> String {
         let agents = self.machines.iter().map(|machine| &machine.agent);
         let everybody = self.operators.iter().chain(agents);
@@ -262,7 +258,7 @@ impl Cluster {
         })
     }
 
-    /// Which operator leads, by the Lease and what it has said itself; none where the holder is gone.
+    /// Which operator leads, by the Lease and its log; none if the holder is gone.
     pub async fn leader(&self, client: &kube::Client) -> Result<Option<usize>, ClusterError> {
         let leases = Api::<Lease>::namespaced(client.clone(), "default");
         let spec = leases.get("nettune-operator").await?.spec;
@@ -278,7 +274,7 @@ impl Cluster {
         }))
     }
 
-    /// What operators and agents have written since then.
+    /// The writes of operators and agents since then.
     pub fn writes(&self, since: Mark) -> Result<Vec<Request>, ClusterError> {
         let requests = self.audit.since(since)?.into_iter();
         let ours = |request: &Request| matches!(request.user.as_str(), OPERATOR | AGENT);
@@ -287,7 +283,7 @@ impl Cluster {
             .collect())
     }
 
-    /// Waits until operators and agents have written nothing for so long.
+    /// Waits until operators and agents have written nothing for this long.
     pub async fn rests(&mut self, calm: Duration, deadline: Duration) -> Result<(), ClusterError> {
         let began = Instant::now();
         loop {
@@ -302,8 +298,8 @@ impl Cluster {
                     waited: began.elapsed(),
                     last: writes
                         .iter()
-                        .fold("still written:".to_owned(), |told, write| {
-                            format!("{told}\n{write}")
+                        .fold("still written:".to_owned(), |reported, write| {
+                            format!("{reported}\n{write}")
                         }),
                     logs: self.logs(),
                 });

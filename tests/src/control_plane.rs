@@ -35,7 +35,7 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// A port that was free can be taken before the server binds it.
 const ATTEMPTS: usize = 3;
 
-/// What a control plane is started with.
+/// Configuration of a control plane.
 #[derive(Debug, Clone, Default)]
 pub struct ControlPlaneConfig {
     /// Bearer tokens beside the administrator's.
@@ -44,7 +44,7 @@ pub struct ControlPlaneConfig {
     pub api_server_flags: Vec<String>,
 }
 
-/// Why there is no control plane.
+/// Why a control plane failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlPlaneError {
     #[error(transparent)]
@@ -157,17 +157,16 @@ impl ControlPlane {
         Ok(this)
     }
 
-    /// A client that may do everything. Make one for each runtime: a client lives in that in which it was made.
+    /// A client with all rights. Make one for each runtime.
     pub async fn client(&self) -> Result<kube::Client, ControlPlaneError> {
         client_of(&self.admin_kubeconfig).await
     }
 
-    /// A client with the token of somebody else.
+    /// A client with another token.
     pub async fn client_for_token(&self, token: &str) -> Result<kube::Client, ControlPlaneError> {
         client_of(&self.kubeconfig_for_token("client", token)?).await
     }
 
-    /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         &self.admin_kubeconfig
     }
@@ -203,7 +202,6 @@ impl ControlPlane {
         )
     }
 
-    /// The API server's port on loopback.
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -1,6 +1,6 @@
 //! A real Linux kernel in QEMU, with a console to run commands in.
 //!
-//! The neighbour table's thresholds are one value for a whole machine, so tests that write them do it in here. QEMU
+//! The neighbor table's thresholds are one value for a whole machine, so tests that write them do it in here. QEMU
 //! emulates the processor (TCG): nothing is needed of the host, no KVM and no privilege.
 
 use std::io;
@@ -34,15 +34,13 @@ const API_SERVER_PORT: u16 = 6443;
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What a guest is booted with.
+/// Configuration of a guest.
 #[derive(Debug, Clone)]
 pub struct GuestConfig {
-    /// Its host name.
     pub name: String,
-    /// Memory. One percent of it must hold the largest neighbour table of a test at 528 bytes an entry: 1536 MiB for
+    /// Memory. One percent of it must hold the largest neighbor table of a test at 528 bytes an entry: 1536 MiB for
     /// 16,384 entries, with room for what the kernel keeps to itself.
     pub memory_mib: u32,
-    /// Processors.
     pub cpus: u32,
     /// Modules that are loaded when the console opens, with what they depend on.
     pub modules: Vec<String>,
@@ -106,7 +104,7 @@ impl GuestConfig {
     }
 }
 
-/// Why there is no guest, or why it did not do something.
+/// Why a guest failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     #[error(transparent)]
@@ -227,7 +225,7 @@ impl Guest {
         self.ok(&format!("sysctl -n {name}")).await
     }
 
-    /// Sets a sysctl by sysctl(8), as somebody else on the node would.
+    /// Sets a sysctl by sysctl(8), as another process on the node would.
     pub async fn set_sysctl(&self, name: &str, value: &str) -> Result<(), GuestError> {
         self.ok(&format!("sysctl -q -w {name}={value}"))
             .await
@@ -243,7 +241,7 @@ impl Guest {
             .map(drop)
     }
 
-    /// Everything that the guest's kernel has said on its console.
+    /// The guest's kernel log.
     pub fn kernel_log(&self) -> String {
         self.qemu.log()
     }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// A TCP port on loopback that nobody listens on at this moment.
+/// A TCP port on loopback that is free now.
 pub fn free_port() -> io::Result<u16> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()
@@ -15,9 +15,7 @@ pub fn free_port() -> io::Result<u16> {
 /// A page that a daemon of ours served.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// HTTP status code.
     pub status: u16,
-    /// What follows the headers.
     pub body: String,
 }
 

@@ -1,4 +1,4 @@
-//! Node objects as kubelets make them, one or thousands.
+//! Node objects as kubelets create them.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,9 @@ use serde_json::json;
 /// Requests on their way at once; more do not make the API server faster.
 const CONCURRENCY: usize = 64;
 
-/// What a Node says of itself.
+/// The content of a Node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSpec {
-    /// Its name.
     pub name: String,
     /// Labels beside those that every kubelet sets.
     pub labels: BTreeMap<String, String>,
@@ -31,7 +30,6 @@ pub struct NodeSpec {
     pub pods: u32,
     /// Memory, `status.capacity.memory`, in KiB as kubelets write it.
     pub memory_kib: u64,
-    /// Processors.
     pub cpus: u32,
     /// `uname -r`.
     pub kernel: String,
@@ -44,8 +42,8 @@ pub struct NodeSpec {
 }
 
 impl NodeSpec {
-    /// A Linux worker with 110 pods, 8 processors, 16 GiB and a /24 for its pods; `index` up to 65,535 tells its
-    /// addresses and its boot id.
+    /// A Linux worker with 110 pods, 8 processors, 16 GiB and a /24 for its pods; its addresses and boot id derive from
+    /// `index`, at most 65,535.
     pub fn worker(name: &str, index: u16) -> Self {
         let [high, low] = index.to_be_bytes();
         Self {
@@ -150,7 +148,6 @@ fn ready_condition(ready: bool) -> NodeCondition {
     }
 }
 
-/// Creates one Node.
 pub async fn create(client: &kube::Client, node: &NodeSpec) -> kube::Result<Node> {
     Api::all(client.clone())
         .create(&PostParams::default(), &node.node())

@@ -112,22 +112,20 @@ impl Process {
         })
     }
 
-    /// The name it was started under.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Everything it has said so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         text_of(&self.log)
     }
 
-    /// Where that is kept.
+    /// The path of its log.
     pub fn log_path(&self) -> &Path {
         &self.log
     }
@@ -283,7 +281,7 @@ impl Drop for Process {
     }
 }
 
-/// What a log says; nothing where there is none yet.
+/// A log's text; empty if there is no log yet.
 pub(crate) fn text_of(log: &Path) -> String {
     std::fs::read(log)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -296,7 +294,7 @@ pub(crate) fn last_lines(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// Reads on a thread of its own, which ends when the other side closes the pipe or nobody listens any more.
+/// Reads on its own thread, which ends when the other side closes the pipe or the receiver is dropped.
 fn pass_on_lines(pipe: impl Read + Send + 'static, sender: UnboundedSender<String>) {
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
@@ -317,7 +315,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A command of [`command`] as one would type it.
+/// A command of [`command`] as typed in a shell.
 pub fn command_line(command: &Command) -> String {
     let words = command.get_args().skip(TETHER.len());
     words

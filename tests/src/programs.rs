@@ -16,7 +16,7 @@ use nettune_test_support::FakeNode;
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Why a program does not run.
+/// Why a program could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
     #[error(transparent)]
@@ -134,7 +134,7 @@ impl Program {
         &self.process
     }
 
-    /// The process, to end it or to look whether it has ended.
+    /// The process, to stop it or to check whether it has ended.
     pub fn process_mut(&mut self) -> &mut Process {
         &mut self.process
     }

@@ -1,6 +1,6 @@
-//! Says what is being prepared, for how long it has run and about how long it takes.
+//! Shows what is being prepared, and for how long.
 //!
-//! On a terminal it is one line that moves; elsewhere (CI, a pipe) a plain line now and then.
+//! A progress bar on a terminal; elsewhere (CI, a pipe) a line now and then.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -52,7 +52,7 @@ impl Progress {
         }
     }
 
-    /// Shows what the work is at just now.
+    /// Shows the current step.
     pub fn at(&self, step: &str) {
         match &self.display {
             Display::Bar(bar) => {
@@ -114,7 +114,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A duration as people say it: `45 s`, `8 min 30 s`.
+/// A duration such as `45 s` or `8 min 30 s`.
 pub fn in_words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds / 60, seconds % 60) {
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_people_say_them() {
+    fn durations_have_minutes_and_seconds() {
         assert_eq!(in_words(Duration::from_secs(45)), "45 s");
         assert_eq!(in_words(Duration::from_secs(540)), "9 min");
         assert_eq!(in_words(Duration::from_secs(510)), "8 min 30 s");

@@ -1,4 +1,4 @@
-//! Waiting for something that will be so, with a deadline and with the reason why it is not so yet.
+//! Waits for a state, with a deadline and the reason why it is not reached yet.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -6,21 +6,19 @@ use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// What was waited for did not come in time.
+/// A deadline has passed.
 #[derive(Debug, thiserror::Error)]
 #[error("waited {} s for {what}: {last}", waited.as_secs_f32())]
 pub struct TimedOut {
-    /// What was waited for.
     pub what: String,
-    /// How long.
     pub waited: Duration,
-    /// Why the last look was not satisfied.
+    /// Why the last attempt failed.
     pub last: String,
 }
 
 /// Calls `probe` until it returns `Ok`, at most for `deadline`.
 ///
-/// An `Err` is the reason why it is not so yet; the last one is in the error.
+/// An `Err` is the reason to wait longer; the last one is in the error.
 pub async fn eventually<T, E, F, Fut>(
     what: &str,
     deadline: Duration,

@@ -53,7 +53,6 @@ pub(crate) async fn create_nodes(client: &Client, from: u16, to: u16) -> anyhow:
     Ok(())
 }
 
-/// The name of a Node.
 pub(crate) fn name(index: u16) -> String {
     format!(
         "ip-10-1-{}-{}.eu-west-1.compute.internal",
@@ -62,7 +61,6 @@ pub(crate) fn name(index: u16) -> String {
     )
 }
 
-/// Its boot id.
 pub(crate) fn boot_id(index: u16) -> String {
     NodeSpec::worker("", index).boot_id
 }
@@ -187,7 +185,6 @@ impl Parsed {
         agreed(&self.state()).context("they differ again")
     }
 
-    /// What it is now.
     pub(crate) fn state(&self) -> State {
         self.state.borrow().clone()
     }
@@ -223,7 +220,6 @@ fn gc_thresh3(profile: &NodeNetworkProfile) -> Option<&str> {
         .map(|sysctl| sysctl.value.as_str())
 }
 
-/// All profiles.
 pub(crate) async fn profiles(client: &Client) -> anyhow::Result<Vec<NodeNetworkProfile>> {
     let api = Api::<NodeNetworkProfile>::all(client.clone());
     Ok(api.list(&ListParams::default()).await?.items)

@@ -169,7 +169,7 @@ impl Agent {
     }
 }
 
-/// No counters: nothing is suffered from.
+/// No counters: no pressure.
 fn nowhere() -> Roots {
     Roots {
         sysctl: "/nonexistent".into(),

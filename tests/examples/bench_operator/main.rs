@@ -39,21 +39,21 @@ struct Args {
     /// How often what is compared is repeated; medians are shown
     #[arg(long, default_value_t = 3, value_name = "N")]
     runs: usize,
-    /// Only these; all where none is named
+    /// Run only these parts
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
     /// Write the table and the plots into this page and a folder of its name beside it; the rows of
     /// parts that were not measured stay
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
-    /// Exit with 1 where a goal is missed
+    /// Exit with 1 if a goal is missed
     #[arg(long)]
     check: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// The ways of writing a profile and its status
+    /// Ways to write a profile and its status
     Ways,
     /// A new size for every node, against a bare loop
     Resize,

@@ -35,7 +35,7 @@ impl Report {
         }
     }
 
-    /// Says what is being done, so that a long run is seen to move.
+    /// Shows what is being measured.
     pub(crate) fn doing(&self, what: &str) {
         eprintln!("[{:>4} s] {what}", self.began.elapsed().as_secs());
     }

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_tells_where_one_part_ends() {
+    fn the_key_depends_on_where_a_part_ends() {
         assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
     }
 }

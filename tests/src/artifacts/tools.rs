@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn assets_without_a_binary_are_refused_by_its_name() {
+    fn a_missing_asset_is_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("etcd"), "").unwrap();
         assert_eq!(Tools::in_dir(dir.path()), Err("kube-apiserver"));

@@ -6,7 +6,7 @@
 //! others meanwhile. `lookups ADDRESS:PORT COUNT` sends two datagrams from one socket at once, so often;
 //! `ports ADDRESS:PORT FROM FROM COUNT` opens TCP connections from the same port of two addresses at
 //! once, from so many ports. `answers VALUE FILE...` writes a value to one file after the other, and prints
-//! how many microseconds each time pass until somebody has put the old one back.
+//! how many microseconds each time pass until the old one is back.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};

@@ -1,4 +1,4 @@
-//! Whether a cluster is as it should be: kernels, profiles, what agents say, and what the tuning says.
+//! Checks kernels, profiles, agents' statuses and the tuning's status of a cluster.
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
@@ -7,20 +7,20 @@ use nettune_crds::{KeyState, NodeNetworkProfile, NodeNetworkTuning, ProfileSysct
 
 use super::{Cluster, Machine};
 
-/// How long one look may take: an API server that is away is looked at again.
+/// How long one look may take, if the API server is down.
 const ONE_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// What the cluster shall come to.
+/// The desired state of a cluster.
 #[derive(Debug, Clone, Copy)]
 pub struct DesiredValue<'a> {
-    /// The tuning that has all nodes.
+    /// The tuning that owns all nodes.
     pub tuning: &'a str,
-    /// Sysctls and the values that every node shall hold; more are checked against the profiles.
+    /// Sysctls and the values that every node must hold; others are checked against the profiles.
     pub values: &'a [(&'a str, &'a str)],
 }
 
 impl Cluster {
-    /// Whether every node holds what is wanted and every status says so; the error is what is wrong.
+    /// Fails with the first difference, in a node or a status.
     pub async fn is_right(
         &self,
         client: &kube::Client,
@@ -78,8 +78,8 @@ impl Machine {
             let held = held.map_err(|error| error.to_string())?;
             let original = self.originals.get(&sysctl.name);
             let known = said.original.is_none() || said.original.as_ref() == original;
-            let told = said.state == KeyState::Applied && said.observed.as_ref() == Some(&held);
-            so(told && known && is_held(sysctl, &held), || {
+            let reported = said.state == KeyState::Applied && said.observed.as_ref() == Some(&held);
+            so(reported && known && is_held(sysctl, &held), || {
                 format!(
                     "{sysctl:?} wanted, {held} held, {original:?} before; its agent says {said:?}"
                 )

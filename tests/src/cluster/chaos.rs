@@ -1,4 +1,4 @@
-//! How many processes a test kills at random moments, and by which random numbers.
+//! Random kills of processes.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -11,18 +11,16 @@ pub const KILLS_VARIABLE: &str = "NETTUNE_KILLS";
 /// Kills that CI has time for.
 pub const KILLS: u32 = 200;
 
-/// What a chaos is made of. The same one kills the same processes after the same pauses, and changes the same things in
-/// between; what these are doing at that moment is up to the machine.
+/// The same seed kills the same processes after the same pauses, with the same changes in
+/// between; what the processes do at that moment depends on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chaos {
-    /// Of the random numbers.
     pub seed: u64,
-    /// How many.
     pub kills: u32,
 }
 
 impl Chaos {
-    /// One that nobody has seen yet.
+    /// With a new random seed.
     pub fn new() -> Self {
         Self {
             // The standard library's hash maps have random keys; short enough to be typed.
@@ -31,7 +29,7 @@ impl Chaos {
         }
     }
 
-    /// As the environment says, and else a new one.
+    /// From the environment, or with a new random seed.
     pub fn from_environment() -> Result<Self, std::num::ParseIntError> {
         let new = Self::new();
         let number = |name| std::env::var(name).ok();
@@ -41,7 +39,7 @@ impl Chaos {
         })
     }
 
-    /// Variables that make it happen again.
+    /// Environment variables that repeat it.
     pub fn environment(&self) -> [(&'static str, String); 2] {
         [
             (SEED_VARIABLE, self.seed.to_string()),

@@ -1,4 +1,4 @@
-//! The programs of a cluster.
+//! A program of a cluster.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::process::{Process, last_lines, text_of};
 use crate::programs::listen_address;
 use crate::workspace::MissingBinary;
 
-/// A program that is started again when it has ended.
+/// A program that is restarted when it has ended.
 #[derive(Debug)]
 pub struct Member {
     name: String,
@@ -41,12 +41,11 @@ impl Member {
         self.process.as_ref()
     }
 
-    /// How often it was started.
     pub fn starts(&self) -> usize {
         self.starts
     }
 
-    /// All that it has ever said.
+    /// Its whole log.
     pub fn log(&self) -> String {
         text_of(&self.log)
     }
@@ -56,7 +55,7 @@ impl Member {
         last_lines(&self.log(), lines)
     }
 
-    /// A metric as it is now; none where there is no such metric.
+    /// The current value of a metric; none if there is no such metric.
     pub async fn metric(&self, name: &str) -> io::Result<Option<String>> {
         let log = self.log();
         let address = log.lines().rev().find_map(listen_address);
@@ -65,7 +64,7 @@ impl Member {
         Ok(page.metric(name).map(str::to_owned))
     }
 
-    /// Ends it by SIGKILL; it stays away until it is revived.
+    /// Kills it; it stays down until it is revived.
     pub fn kill(&mut self) -> Result<(), ClusterError> {
         if let Some(mut process) = self.process.take() {
             process.kill()?;
@@ -73,7 +72,7 @@ impl Member {
         Ok(())
     }
 
-    /// Starts it where it does not run.
+    /// Starts it unless it runs.
     pub(super) fn revive(
         &mut self,
         command: impl FnOnce(&Path) -> Result<Command, MissingBinary>,

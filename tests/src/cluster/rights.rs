@@ -1,11 +1,8 @@
-//! What operators and agents may do, and no more than that.
+//! RBAC of operators and agents.
 
-/// The operators' user.
 pub const OPERATOR: &str = "system:serviceaccount:nettune-system:nettune-operator";
-/// The agents' user.
 pub const AGENT: &str = "system:serviceaccount:nettune-system:nettune-agent";
 
-/// The roles.
 pub(super) const ROLES: &str = r#"
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -28,7 +25,7 @@ rules:
 - {apiGroups: [nettune.dev], resources: [nodenetworkprofiles/status], verbs: [patch]}
 "#;
 
-/// Who has them; without this object nobody of nettune may do anything.
+/// Binds the roles; without it operators and agents have no rights.
 pub const BINDINGS: &str = r#"
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding

@@ -1,4 +1,4 @@
-//! Which values the nodes' kernels have held, also for a moment.
+//! Samples sysctls of nodes, to find values that were held only briefly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// By node and sysctl.
 type Seen = BTreeMap<(String, String), BTreeSet<String>>;
 
-/// Looks at sysctls all the time, until it is dropped.
+/// Samples sysctls until it is dropped.
 #[derive(Debug)]
 pub struct Sampler {
     seen: Arc<Mutex<Seen>>,
@@ -24,7 +24,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Looks at these sysctls of all nodes from now on.
+    /// Samples these sysctls of all nodes from now on.
     #[must_use]
     pub fn of(cluster: &Cluster, names: &[&str]) -> Self {
         let mut files: Vec<(String, String, PathBuf)> = Vec::new();
@@ -51,14 +51,14 @@ impl Sampler {
         }
     }
 
-    /// What one sysctl of one node has held.
+    /// All values of one sysctl of one node.
     pub fn of_node(&self, node: &str, name: &str) -> Vec<String> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let held = seen.get(&(node.to_owned(), name.to_owned()));
         held.into_iter().flatten().cloned().collect()
     }
 
-    /// What was held other than these values.
+    /// All values other than these.
     pub fn other_than(&self, values: &[&str]) -> Vec<(String, String, String)> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let all = seen.iter().flat_map(|((node, name), held)| {

@@ -1,4 +1,4 @@
-//! What was written to a control plane, by whom, and with what answer: from the API server's own audit log.
+//! The API server's audit log: who wrote what, and the response.
 
 use std::fmt;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Verbs that are recorded: all that write, and `list`, which is what a lost watch costs.
+/// Recorded verbs: all writes, and `list`, which a lost watch causes.
 const VERBS: [&str; 7] = [
     "create",
     "update",
@@ -25,14 +25,12 @@ pub struct Audit {
     dir: TempDir,
 }
 
-/// A place in the log: what came before it is not looked at.
+/// A position in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark(u64);
 
-/// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Who.
     pub user: String,
     /// `create`, `update`, `patch`, `delete`, `list` or `watch`.
     pub verb: String,
@@ -40,7 +38,6 @@ pub struct Request {
     pub resource: String,
     /// The object's name; empty where the request names none, as for `create`.
     pub name: String,
-    /// The API server's status code.
     pub code: u16,
 }
 
@@ -50,7 +47,7 @@ impl Request {
         !matches!(self.verb.as_str(), "list" | "watch")
     }
 
-    /// Whether the API server has done it.
+    /// Whether it succeeded.
     pub fn is_done(&self) -> bool {
         (200..300).contains(&self.code)
     }
@@ -88,7 +85,7 @@ impl Audit {
         Ok(Self { dir })
     }
 
-    /// What the API server is to be started with.
+    /// Flags of the API server.
     pub fn flags(&self) -> Vec<String> {
         vec![
             format!(
@@ -108,7 +105,7 @@ impl Audit {
         Mark(std::fs::metadata(self.log()).map_or(0, |log| log.len()))
     }
 
-    /// What was answered since then.
+    /// Requests answered since then.
     pub fn since(&self, mark: Mark) -> io::Result<Vec<Request>> {
         let mut log = File::open(self.log())?;
         log.seek(SeekFrom::Start(mark.0))?;
@@ -118,7 +115,7 @@ impl Audit {
     }
 }
 
-/// One line; none where it is cut off, as the last one may be.
+/// One line; none if it is incomplete, as the last one may be.
 fn request(line: &str) -> Option<Request> {
     let event: Value = serde_json::from_str(line).ok()?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -139,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_who_wrote_what_and_the_answer() {
+    fn a_line_has_the_user_the_write_and_the_answer() {
         let line = r#"{"kind":"Event","stage":"ResponseComplete","verb":"patch","user":{"username":"agent"},
             "objectRef":{"resource":"nodenetworkprofiles","name":"a","apiGroup":"nettune.dev","subresource":"status"},
             "responseStatus":{"metadata":{},"code":409}}"#;

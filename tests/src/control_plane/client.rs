@@ -12,7 +12,7 @@ pub(super) async fn client_of(path: &Path) -> Result<kube::Client, ControlPlaneE
     kube::Client::try_from(config).map_err(client_error(path))
 }
 
-/// A client that says at once when it was refused: kube's own retries would outlast the start.
+/// A client without retries: kube's own would outlast the start.
 pub(super) async fn probing_client(path: &Path) -> Result<kube::Client, ControlPlaneError> {
     let mut config = config_of(path).await?;
     config.default_retry = false;

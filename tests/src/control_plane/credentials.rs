@@ -20,7 +20,7 @@ const SERVER_NAMES: [&str; 5] = [
 pub struct StaticToken {
     /// The secret; anything without a comma.
     pub token: String,
-    /// Whom it stands for, for example `system:serviceaccount:nettune-system:nettune-agent`.
+    /// For example `system:serviceaccount:nettune-system:nettune-agent`.
     pub user: String,
     /// That user's groups.
     pub groups: Vec<String>,

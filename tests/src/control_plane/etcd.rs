@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{ControlPlane, ControlPlaneError, io_error};
 
 impl ControlPlane {
-    /// Compacts etcd at its latest revision, as it happens every five minutes: who comes with an older one is told
+    /// Compacts etcd at its latest revision, as happens every five minutes: a watch from an older one gets
     /// 410 once the API server's own memory of it is gone, which a restart sees to.
     pub async fn compact_etcd(&self) -> Result<(), ControlPlaneError> {
         let range = self.ask_etcd("range", json!({"key": "AA=="})).await?;

@@ -11,7 +11,7 @@ use crate::workspace;
 
 const CRD_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Why kubectl did not do it.
+/// Why a kubectl command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KubectlError {
     #[error("cannot run `{command}`")]
@@ -60,7 +60,7 @@ impl ControlPlane {
         succeeded(&args, self.kubectl_reading(&args, yaml).await?)
     }
 
-    /// Installs the CRDs of this workspace, also in place of what somebody has made of them, and waits until the API
+    /// Installs the CRDs of this workspace, replacing changed ones, and waits until the API
     /// server serves them.
     pub async fn install_crds(&self) -> Result<(), ControlPlaneError> {
         let manifests = workspace::root()

@@ -1,7 +1,7 @@
-//! A way to the API server that a test can cut, reset, close and hold up: TCP connections passed on byte by byte.
+//! A TCP proxy to the API server that a test can cut, reset, close and hold.
 //!
-//! What is inside stays encrypted from end to end, so a client that goes this way is told from one that goes directly
-//! by nothing. It works on threads of its own and so outlives the runtime of the test that made it.
+//! TLS passes through unchanged, so clients and the API server do not notice it. It runs on its own threads and so
+//! outlives the runtime of the test that made it.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -22,9 +22,9 @@ pub struct Proxy {
 /// How a connection ends before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// Both ends are told that nothing follows (FIN), as by a load balancer that is stopped.
+    /// Both ends get a FIN, as from a load balancer that stops.
     InOrder,
-    /// Both ends are told that there is no such connection (RST), as by one that has forgotten it.
+    /// Both ends get a RST, as from a load balancer that has lost its state.
     Reset,
 }
 
@@ -60,7 +60,6 @@ impl Proxy {
         Ok(Self { shared, port: own })
     }
 
-    /// Where it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -70,17 +69,17 @@ impl Proxy {
         self.shared.state().accepted
     }
 
-    /// Ends all connections that are open now, see [`Cut::InOrder`]; new ones are welcome.
+    /// Ends all open connections, see [`Cut::InOrder`]; new ones are accepted.
     pub fn cut(&self) {
         self.shared.cut();
     }
 
-    /// Resets all connections that are open now, see [`Cut::Reset`]; new ones are welcome.
+    /// Resets all open connections, see [`Cut::Reset`]; new ones are accepted.
     pub fn reset(&self) {
         self.shared.reset();
     }
 
-    /// Ends all connections in this way now and again and again, until [`Cutting::end`].
+    /// Ends all connections now and after each pause, until [`Cutting::end`].
     #[must_use]
     pub fn cut_every(&self, pause: Duration, cut: Cut) -> Cutting {
         let shared = Arc::clone(&self.shared);
@@ -112,9 +111,9 @@ impl Proxy {
         self.shared.state().closed = false;
     }
 
-    /// Keeps what clients say inside of TLS from now on (connections can still be made), until [`Proxy::release`]; what the server sends goes on. Also what a client
-    /// sent that is gone by then arrives in the end, as from one that waits for the answer: servers give up what they
-    /// were asked for when they see that nobody does.
+    /// Holds what clients send inside TLS, until [`Proxy::release`]. Connections can still be made, and the server's
+    /// data passes. Data of a client that is gone by then still arrives, as if it waited for the answer: servers drop
+    /// requests whose client is gone.
     pub fn hold(&self) {
         self.shared.state().held = true;
     }
@@ -126,7 +125,7 @@ impl Proxy {
     }
 }
 
-/// Cuts that go on.
+/// Repeated cuts.
 #[derive(Debug)]
 pub struct Cutting {
     ended: Sender<()>,
@@ -134,7 +133,7 @@ pub struct Cutting {
 }
 
 impl Cutting {
-    /// Ends them, and says how many there were.
+    /// Ends them and returns how many there were.
     pub fn end(self) -> usize {
         drop(self.ended);
         self.thread.join().unwrap_or(0)
@@ -202,7 +201,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits while clients' words are held. Whether they were.
+    /// Waits while clients' data is held. Returns whether it was.
     fn wait(&self) -> bool {
         let state = self.state();
         let is_held = state.held;
@@ -287,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn it_passes_on_cuts_resets_and_closes() -> io::Result<()> {
+    fn it_forwards_cuts_resets_and_closes() -> io::Result<()> {
         let proxy = Proxy::to(echo()?)?;
         let mut stream = connected(&proxy)?;
         stream.write_all(&record_of(22, b'a'))?;
@@ -312,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_arrives_later_also_from_one_that_is_gone() -> io::Result<()> {
+    fn held_data_arrives_later_even_from_a_client_that_is_gone() -> io::Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let proxy = Proxy::to(listener.local_addr()?.port())?;
         let mut client = connected(&proxy)?;

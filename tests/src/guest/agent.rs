@@ -12,7 +12,7 @@ const LOG: &str = "/var/log/agent.log";
 const PID: &str = "/run/agent.pid";
 /// The guest's own port: it is alone in there.
 const LISTEN: &str = "127.0.0.1:9400";
-/// A connection whose first packet is dropped by a full table is best tried anew: TCP itself waits longer and longer.
+/// After a full table drops its first packet, a new connection is faster than TCP's own retries.
 const PAGE_DEADLINE: Duration = Duration::from_secs(10);
 const START_DEADLINE: Duration = Duration::from_secs(120);
 

@@ -45,7 +45,6 @@ impl<W: Write> Archive<W> {
         self.entry(path.trim_matches('/'), FILE | mode, content)
     }
 
-    /// Adds a symbolic link.
     pub(super) fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
         if let Some((parent, _)) = path.rsplit_once('/') {
             self.folder(parent)?;
@@ -90,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_come_once_and_before_what_is_in_them() {
+    fn folders_come_once_and_before_their_content() {
         let mut bytes = Vec::new();
         let mut archive = Archive::new(&mut bytes);
         archive.file("/etc/a/one", 0o644, b"1").unwrap();

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn dependencies_go_in_first_and_once() {
+    fn dependencies_are_loaded_first_and_once() {
         let files = [
             ("ip_vs", "nf-conntrack,libcrc32c"),
             ("nf-conntrack", "libcrc32c"),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_in_is_not_inserted_and_what_is_unknown_is_named() {
+    fn built_in_modules_are_skipped_and_unknown_ones_are_named() {
         let (_dir, modules) = modules(&[("veth", "")], "kernel/drivers/net/virtio_net.ko\n");
         let mut loaded = Vec::new();
         modules.resolve("virtio_net", &mut loaded).unwrap();

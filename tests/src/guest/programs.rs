@@ -47,7 +47,7 @@ pub(super) enum Entry {
 /// By path in the guest, where everything is below `/usr`.
 pub(super) type Entries = BTreeMap<String, Entry>;
 
-/// The dynamic loader of amd64, which can also tell what it would load.
+/// The dynamic loader of amd64, which can also list what it would load.
 const LOADER: &str = "/usr/lib64/ld-linux-x86-64.so.2";
 /// Folders that are links into `/usr` in the guest.
 pub(super) const MERGED: [&str; 4] = ["/bin", "/sbin", "/lib", "/lib64"];
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_goes_in_with_links_and_what_they_lead_to() {
+    fn a_folder_is_added_with_links_and_their_targets() {
         let root = tempfile::tempdir().unwrap();
         let bin = root.path().join("usr/bin");
         fs::create_dir_all(&bin).unwrap();

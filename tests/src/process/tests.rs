@@ -77,15 +77,15 @@ async fn a_line_of_the_log_is_waited_for() {
     assert_eq!(port.await.unwrap(), 4711);
 }
 
-/// A child must end with the process that started it even if that one gets SIGKILL and can do nothing any more.
-/// The test starts its own program anew, as a process that starts a child, and kills it.
+/// A child must end with the process that started it, even if that one gets SIGKILL.
+/// The test starts its own program as a process that starts a child, and kills it.
 #[test]
 fn a_child_dies_with_a_parent_that_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut parent = Command::new(std::env::current_exe().unwrap());
     parent.args([
         "--exact",
-        "process::tests::parent_that_will_be_killed",
+        "process::tests::parent_to_be_killed",
         "--nocapture",
     ]);
     parent
@@ -110,7 +110,7 @@ const LOG_OF_THE_CHILD: &str = "NETTUNE_TEST_LOG_OF_THE_CHILD";
 
 /// Not a test of its own: the parent in [`a_child_dies_with_a_parent_that_is_killed`].
 #[test]
-fn parent_that_will_be_killed() {
+fn parent_to_be_killed() {
     let Some(log) = std::env::var_os(LOG_OF_THE_CHILD) else {
         return;
     };

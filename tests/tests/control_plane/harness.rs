@@ -1,4 +1,4 @@
-//! The control plane of the harness does what the other tests take for granted.
+//! The harness's control plane does what other tests rely on.
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
@@ -6,7 +6,7 @@ use nettune_tests::control_plane::StaticToken;
 use nettune_tests::{ControlPlane, ControlPlaneConfig, NodeSpec, Program, nodes};
 
 #[tokio::test]
-async fn a_node_that_was_made_is_seen_by_kubectl() -> anyhow::Result<()> {
+async fn a_created_node_is_seen_by_kubectl() -> anyhow::Result<()> {
     let control_plane = ControlPlane::shared().await?;
     let client = control_plane.client().await?;
     nodes::create(&client, &NodeSpec::worker("seen", 1)).await?;
@@ -75,7 +75,7 @@ async fn a_token_without_rights_is_refused() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn an_operator_says_where_it_listens_and_ends_when_told() -> anyhow::Result<()> {
+async fn an_operator_logs_its_address_and_stops_on_sigterm() -> anyhow::Result<()> {
     let control_plane = ControlPlane::start(ControlPlaneConfig::default()).await?;
     control_plane.install_crds().await?;
 

@@ -84,7 +84,7 @@ async fn lease(client: &kube::Client) -> anyhow::Result<LeaseSpec> {
 }
 
 #[tokio::test]
-async fn a_leader_that_is_ended_hands_over_within_two_seconds() -> anyhow::Result<()> {
+async fn a_stopped_leader_hands_over_within_two_seconds() -> anyhow::Result<()> {
     let mut pair = pair().await?;
     let before = lease(&pair.client).await?;
     let asked = Instant::now();
@@ -102,7 +102,7 @@ async fn a_leader_that_is_ended_hands_over_within_two_seconds() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn a_leader_that_is_killed_is_followed_when_its_lease_has_ended() -> anyhow::Result<()> {
+async fn a_killed_leader_is_replaced_when_its_lease_expires() -> anyhow::Result<()> {
     let mut pair = pair().await?;
     pair.leader.process_mut().kill()?;
     let killed = Instant::now();
@@ -123,7 +123,7 @@ async fn a_leader_that_is_killed_is_followed_when_its_lease_has_ended() -> anyho
 }
 
 #[tokio::test]
-async fn a_leader_that_was_frozen_writes_nothing_more_and_ends() -> anyhow::Result<()> {
+async fn a_leader_that_was_frozen_writes_nothing_more_and_exits() -> anyhow::Result<()> {
     let mut pair = pair().await?;
     pair.leader.process().signal(Signal::STOP)?;
     leads(&pair.standby, true, LEASE + SOON).await?;
@@ -148,7 +148,7 @@ async fn a_leader_that_was_frozen_writes_nothing_more_and_ends() -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn a_leader_that_cannot_renew_ends_before_its_lease_does() -> anyhow::Result<()> {
+async fn a_leader_that_cannot_renew_exits_before_its_lease_expires() -> anyhow::Result<()> {
     let mut pair = pair().await?;
     pair.control_plane.kill_api_server()?;
     let status = pair.leader.process_mut().wait(LEASE)?;

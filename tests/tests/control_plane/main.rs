@@ -3,8 +3,8 @@
 mod faults;
 mod harness;
 mod leader;
-mod link;
 mod operator;
+mod profile_sync;
 mod running;
 mod schema;
 mod whole_path;

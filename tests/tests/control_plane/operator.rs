@@ -99,7 +99,7 @@ async fn profiles_follow_the_size_of_the_cluster_and_are_written_no_more_than_ne
     assert_eq!(first.context("node-0")?.metadata.generation, Some(2));
 
     let tunings = Api::<NodeNetworkTuning>::all(client.clone());
-    eventually("the tuning's status to tell of 605 nodes", SOON, || async {
+    eventually("the tuning's status to count 605 nodes", SOON, || async {
         let status = tunings.get("default").await?.status.unwrap_or_default();
         ensure!(
             status.nodes.is_some_and(|nodes| nodes.selected == 605),
@@ -114,7 +114,7 @@ async fn profiles_follow_the_size_of_the_cluster_and_are_written_no_more_than_ne
         anyhow::Ok(())
     })
     .await?;
-    eventually("an Event that tells of the new size", SOON, || async {
+    eventually("an Event about the new size", SOON, || async {
         let events = control_plane.kubectl_ok(&["get", "events", "-A"]).await?;
         ensure!(
             events.contains("gc_thresh3 goes from 8192 to 16384"),
@@ -164,7 +164,7 @@ async fn without_a_tuning_it_does_nothing_and_says_so() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn crds_and_an_api_server_that_are_not_there_yet_are_waited_for() -> anyhow::Result<()> {
+async fn it_waits_for_missing_crds_and_api_server() -> anyhow::Result<()> {
     let mut control_plane = ControlPlane::start(ControlPlaneConfig::default()).await?;
     control_plane.stop_api_server()?;
     let operator = Program::operator(&control_plane, &[]).await?;
@@ -188,7 +188,7 @@ async fn crds_and_an_api_server_that_are_not_there_yet_are_waited_for() -> anyho
 }
 
 #[tokio::test]
-async fn it_goes_on_after_the_api_server_has_crashed() -> anyhow::Result<()> {
+async fn it_resumes_after_the_api_server_has_crashed() -> anyhow::Result<()> {
     let (mut control_plane, client) = cluster(2).await?;
     let _operator = Program::operator(&control_plane, &[]).await?;
     control_plane.apply(ALL_BLOCKS).await?;
@@ -201,7 +201,7 @@ async fn it_goes_on_after_the_api_server_has_crashed() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn sigterm_ends_it_within_two_seconds() -> anyhow::Result<()> {
+async fn sigterm_stops_it_within_two_seconds() -> anyhow::Result<()> {
     let (control_plane, _client) = cluster(1).await?;
     let mut operator = Program::operator(&control_plane, &[]).await?;
     let began = Instant::now();
@@ -226,8 +226,7 @@ async fn a_start_that_fails_says_why() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_tuning_that_is_deleted_retains_values_and_takes_the_profiles_away() -> anyhow::Result<()>
-{
+async fn deleting_a_tuning_retains_values_and_deletes_the_profiles() -> anyhow::Result<()> {
     let (control_plane, client) = cluster(2).await?;
     let _operator = Program::operator(&control_plane, &[]).await?;
     control_plane.apply(ALL_BLOCKS).await?;

@@ -1,4 +1,4 @@
-//! How an operator runs: how it paces its writes, what it hears of its agents, what it tells of releases.
+//! How an operator paces its writes, and what it reports about agents and releases.
 
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,8 @@ fn tuning(spec: &str) -> String {
     )
 }
 
-/// A control plane with this many nodes and a token of somebody who may do everything and is no
-/// system:masters, whom flow control would let through.
+/// A control plane with this many nodes and a token with all rights that is not in
+/// system:masters, which flow control exempts.
 async fn cluster(count: u16) -> anyhow::Result<(ControlPlane, kube::Client)> {
     let token = StaticToken::of("nettune-operator", "token-of-the-operator");
     let control_plane = ControlPlane::start(ControlPlaneConfig {
@@ -82,7 +82,7 @@ async fn reaches(program: &Program, line: &str, wanted: u64) -> anyhow::Result<(
     Ok(())
 }
 
-/// An agent's word about the profile as it is.
+/// An agent's status for the current profile.
 async fn say(
     client: &kube::Client,
     node: &str,
@@ -117,7 +117,7 @@ const FLOW: [&str; 2] = [
 ];
 
 #[tokio::test]
-async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() -> anyhow::Result<()> {
+async fn a_busy_api_server_is_left_alone_for_as_long_as_it_asks() -> anyhow::Result<()> {
     let (control_plane, client) = cluster(600).await?;
     for object in FLOW {
         control_plane.apply(object).await?;
@@ -136,7 +136,7 @@ async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() -> anyhow::Result<
         };
         let other = profiles(&other);
         let tries = (0..16).map(|_| other.create(&params, &profile));
-        // The client asks again by itself, after the second that it is told to wait.
+        // The client retries by itself, after the second of Retry-After.
         let began = Instant::now();
         for tried in futures::future::join_all(tries).await {
             tried?;
@@ -172,7 +172,7 @@ async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn an_agent_whose_pod_is_not_ready_is_silent() -> anyhow::Result<()> {
+async fn an_agent_whose_pod_is_not_ready_is_unresponsive() -> anyhow::Result<()> {
     let (control_plane, client) = cluster(2).await?;
     let selector = ["--agent-selector", "default/app.example.com/name=agent"];
     let operator = operator(&control_plane, &selector).await?;
@@ -234,7 +234,7 @@ async fn an_agent_whose_pod_is_not_ready_is_silent() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn without_the_right_to_see_pods_all_else_goes_on() -> anyhow::Result<()> {
+async fn without_permission_to_see_pods_all_else_works() -> anyhow::Result<()> {
     let token = StaticToken::of("nobody-in-particular", "token-of-a-reader");
     let control_plane = ControlPlane::start(ControlPlaneConfig {
         tokens: vec![token],
@@ -279,7 +279,7 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: nobody-in-par
 ";
 
 #[tokio::test]
-async fn a_release_that_stops_after_its_tuning_is_gone_is_told_on_the_node() -> anyhow::Result<()> {
+async fn a_stopped_release_of_a_deleted_tuning_is_reported_on_the_node() -> anyhow::Result<()> {
     let (control_plane, client) = cluster(2).await?;
     let operator = operator(&control_plane, &[]).await?;
     let spec = "{releasePolicy: Restore, rollout: {type: AllAtOnce}, sysctls: [{name: net.core.somaxconn, value: '4096'}]}";

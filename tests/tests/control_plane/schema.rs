@@ -1,4 +1,4 @@
-//! What the API server refuses, and with which sentence.
+//! What the API server refuses, and its message.
 
 use anyhow::ensure;
 use nettune_tests::ControlPlane;
@@ -200,14 +200,14 @@ const REFUSED: &[(&str, &str)] = &[
         "minEntries in body should be less than or equal to 134217728",
     ),
     // Unknown fields.
-    ("{neighbours: {}}", "unknown field \"spec.neighbours\""),
+    ("{neighbors: {}}", "unknown field \"spec.neighbors\""),
     (
         "{conntrack: {max: 5}}",
         "unknown field \"spec.conntrack.max\"",
     ),
 ];
 
-/// Specs at the edge of what is taken.
+/// Specs at the limits of what is accepted.
 const TAKEN: &[&str] = &[
     "{}",
     "{neighbors: {thresholds: {gcThresh1: 0, gcThresh2: 1, gcThresh3: 2147483647}}}",
@@ -226,7 +226,7 @@ fn tuning(name: &str, spec: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_not_valid_is_refused_with_a_sentence_that_helps() -> anyhow::Result<()> {
+async fn invalid_objects_are_refused_with_a_helpful_message() -> anyhow::Result<()> {
     let control_plane = ControlPlane::shared().await?;
     control_plane.install_crds().await?;
     for (spec, sentence) in REFUSED {
@@ -242,7 +242,7 @@ async fn what_is_not_valid_is_refused_with_a_sentence_that_helps() -> anyhow::Re
 }
 
 #[tokio::test]
-async fn what_is_at_the_edge_is_taken() -> anyhow::Result<()> {
+async fn values_at_the_limits_are_accepted() -> anyhow::Result<()> {
     let control_plane = ControlPlane::shared().await?;
     control_plane.install_crds().await?;
     for (index, spec) in TAKEN.iter().enumerate() {

@@ -205,7 +205,7 @@ async fn observe_writes_nothing_and_apply_once_leaves_drift() -> anyhow::Result<
         conditions::is_true(&status.conditions, conditions::DRIFTED)
     };
     let status = cluster
-        .reported("the difference to be told", "node-0", drifted)
+        .reported("the difference to be reported", "node-0", drifted)
         .await?;
     assert_eq!(state(&status, THRESH3), Some(KeyState::Drifted));
     assert_eq!(cluster.node(0)?.sysctl(THRESH3)?, "1024");
@@ -219,7 +219,7 @@ async fn observe_writes_nothing_and_apply_once_leaves_drift() -> anyhow::Result<
         .await?;
     cluster.node(0)?.set_sysctl(THRESH3, "7000")?;
     cluster
-        .reported("the drift to be told", "node-0", drifted)
+        .reported("the drift to be reported", "node-0", drifted)
         .await?;
     assert_eq!(cluster.node(0)?.sysctl(THRESH3)?, "7000");
     Ok(())
@@ -244,7 +244,7 @@ async fn restore_puts_originals_back_and_retain_leaves_values() -> anyhow::Resul
         conditions::is_true(&status.conditions, conditions::RELEASED)
     };
     cluster
-        .reported("the release to be told", "node-0", is_released)
+        .reported("the release to be reported", "node-0", is_released)
         .await?;
     let profiles = Api::<NodeNetworkProfile>::all(cluster.client.clone());
     let gone = || async {
@@ -268,7 +268,7 @@ async fn restore_puts_originals_back_and_retain_leaves_values() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn a_module_that_is_loaded_later_is_waited_for_and_holds_nothing_up() -> anyhow::Result<()> {
+async fn a_key_of_an_unloaded_module_waits_and_blocks_nothing() -> anyhow::Result<()> {
     let cluster = Cluster::with_nodes(1).await?;
     let key = "net.ipv4.vs.conn_reuse_mode";
     let node = cluster.node(0)?;
@@ -389,7 +389,7 @@ async fn a_fixed_value_goes_out_in_waves_and_a_limit_beside_it_at_once() -> anyh
 }
 
 #[tokio::test]
-async fn an_agent_that_is_gone_is_said_to_be_silent_until_it_comes_back() -> anyhow::Result<()> {
+async fn a_stopped_agent_is_unresponsive_until_it_comes_back() -> anyhow::Result<()> {
     let mut cluster = Cluster::with_nodes(1).await?;
     cluster
         .apply("{rollout: {nodeDeadlineSeconds: 1}, neighbors: {}}")
@@ -413,7 +413,7 @@ async fn an_agent_that_is_gone_is_said_to_be_silent_until_it_comes_back() -> any
     let status = cluster
         .reported("the profile to say so", &name, is_silent)
         .await?;
-    // The agent's own words stay.
+    // The agent's own conditions stay.
     ensure!(conditions::find(&status.conditions, conditions::DRIFTED).is_some());
     ensure!(!status.sysctls.is_empty());
     let counted = [

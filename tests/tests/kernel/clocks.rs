@@ -51,9 +51,9 @@ impl Clocks {
         self.0.path().join(member)
     }
 
-    /// As if somebody had set that machine's clock.
+    /// As if that machine's clock had been set.
     fn set(&self, member: &str, seconds: i64) -> anyhow::Result<()> {
-        // Renamed, so that nobody reads half of it.
+        // Renamed, so that no reader sees half of it.
         let new = self.0.path().join("new");
         fs::write(&new, format!("{seconds:+}\n"))?;
         fs::rename(new, self.file(member))?;
@@ -127,7 +127,10 @@ async fn clocks_of_two_machines_are_never_compared_and_may_jump() -> anyhow::Res
 
     // Each of the two follows the other, the one ahead and the one that is not.
     for somaxconn in ["2048", "16384"] {
-        let leader = cluster.leader(&client).await?.context("nobody leads")?;
+        let leader = cluster
+            .leader(&client)
+            .await?
+            .context("no operator leads")?;
         cluster.operators[leader].kill()?;
         let killed = Instant::now();
         cluster

@@ -1,4 +1,4 @@
-//! The main job, whole: from `kubectl apply` to a real kernel's tables, and back into status.
+//! End to end: from `kubectl apply` to a real kernel's tables, and back into the status.
 //!
 //! The kernel is read through sysctl(8) in the guest, never through the agent.
 
@@ -147,7 +147,7 @@ async fn a_tuning_reaches_the_kernel_and_grows_with_the_cluster() -> anyhow::Res
 }
 
 #[tokio::test]
-async fn a_value_that_somebody_lowers_is_put_back_and_counted() -> anyhow::Result<()> {
+async fn a_value_lowered_by_another_process_is_restored_and_counted() -> anyhow::Result<()> {
     let cluster = Cluster::start(|config| config).await?;
     cluster.apply_and_wait_until_ready().await?;
 
@@ -159,7 +159,7 @@ async fn a_value_that_somebody_lowers_is_put_back_and_counted() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn what_a_module_brings_is_waited_for_and_set_when_it_comes() -> anyhow::Result<()> {
+async fn keys_of_a_module_are_set_when_it_is_loaded() -> anyhow::Result<()> {
     let cluster = Cluster::start(|config| config.without_module("ip_vs")).await?;
     cluster.apply_and_wait_until_ready().await?;
     cluster.status_has(REUSE, "state", "Waiting").await?;

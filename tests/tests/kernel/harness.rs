@@ -6,7 +6,7 @@ use nettune_tests::artifacts::debian::packages;
 use nettune_tests::{ControlPlane, Guest, GuestConfig};
 
 #[tokio::test]
-async fn a_guest_has_a_kernel_of_its_own() -> anyhow::Result<()> {
+async fn a_guest_has_its_own_kernel() -> anyhow::Result<()> {
     let guest = Guest::boot(GuestConfig::default()).await?;
 
     assert_eq!(
@@ -40,7 +40,7 @@ async fn a_module_left_out_at_boot_can_be_loaded_later() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_script_in_the_guest_tells_its_status_and_all_it_prints() -> anyhow::Result<()> {
+async fn a_script_in_the_guest_returns_its_status_and_output() -> anyhow::Result<()> {
     let guest = Guest::boot(GuestConfig::default()).await?;
 
     let output = guest
@@ -88,7 +88,7 @@ async fn a_guest_reaches_the_api_server_of_the_host() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn programs_of_packages_are_there_instead_of_busyboxs_own() -> anyhow::Result<()> {
+async fn programs_of_packages_replace_those_of_busybox() -> anyhow::Result<()> {
     let config = GuestConfig::default()
         .with_package(packages::IPROUTE2, &["vxlan", "bridge"])
         .with_package(packages::PROCPS, &[])

@@ -58,7 +58,7 @@ struct Scenario {
 }
 
 impl Scenario {
-    /// What the agent has to remember in the end: an original that is back, of a sysctl that nobody names, is forgotten.
+    /// What the agent must remember in the end: a restored original of a sysctl that no profile names is forgotten.
     fn originals(&self) -> BTreeMap<String, String> {
         let named = self.profile["sysctls"].as_array().into_iter().flatten();
         let named: BTreeSet<_> = named.filter_map(|entry| entry["name"].as_str()).collect();
@@ -317,7 +317,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What has to hold when nobody has cleaned up: thresholds in order, and no value without its original on disk.
+    /// Before any cleanup: thresholds are in order, and each changed value has its original on disk.
     fn is_sound(&self, held: &[String]) -> anyhow::Result<()> {
         let originals = self.originals()?;
         for ((name, original), value) in ORIGINALS.iter().zip(held) {

@@ -1,10 +1,10 @@
 //! What needs a real kernel, or programs that come with one.
 
 mod clocks;
+mod conflicts;
 mod e2e;
 mod harness;
 mod kill_points;
-mod relief;
-mod rivals;
+mod overflow;
+mod pressure;
 mod rules;
-mod signals;

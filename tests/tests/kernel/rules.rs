@@ -32,13 +32,13 @@ fn tuning(spec: &str) -> String {
 }
 
 #[tokio::test]
-async fn thresholds_are_in_order_at_every_instant_up_and_down() -> anyhow::Result<()> {
+async fn thresholds_stay_in_order_when_raised_and_lowered() -> anyhow::Result<()> {
     let cluster = Cluster::start(|config| config).await?;
     let start = format!(
         "touch /disorder /looks; cd /proc/sys/net/ipv4/neigh/default; awk '{WITNESS}' </dev/null >/dev/null 2>&1 &"
     );
     cluster.guest.ok(&start).await?;
-    // The witness sees a disorder where there is one.
+    // The sampler detects a wrong order.
     let disorder = "for i in $(seq 50); do [ -s /disorder ] && exit 0; usleep 100000; done; exit 1";
     cluster.guest.set_sysctl(THRESHOLDS[1], "5000").await?;
     cluster.guest.ok(disorder).await?;
@@ -59,13 +59,13 @@ async fn thresholds_are_in_order_at_every_instant_up_and_down() -> anyhow::Resul
         }
     }
     let looks: u32 = cluster.guest.ok("wc -l </looks").await?.trim().parse()?;
-    ensure!(looks > 100, "the witness looked {looks} times");
+    ensure!(looks > 100, "only {looks} samples");
     assert_eq!(cluster.guest.ok("cat /disorder").await?, "");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_release_gives_the_kernel_its_own_values_back_also_after_a_crash() -> anyhow::Result<()> {
+async fn a_release_restores_the_kernels_values_even_after_a_crash() -> anyhow::Result<()> {
     let cluster = Cluster::start(|config| config).await?;
     let mut before = Vec::new();
     for name in THRESHOLDS

@@ -1,9 +1,9 @@
-//! What may happen next.
+//! The steps of a model.
 
 use crate::api::NODES;
 use crate::flight::Object;
 
-/// What happens next. Nodes, leaders and tunings by their index.
+/// A step. Nodes, leaders and tunings are given by index.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
     LeaderSees(usize, Kind),
@@ -32,7 +32,6 @@ pub(crate) enum Action {
     Fills(usize, u64),
 }
 
-/// What a watch is of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Kind {
     Nodes,
@@ -44,12 +43,12 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Answer {
     AtOnce,
-    /// The watch is faster.
+    /// The watch delivers the change first.
     Late,
 }
 
 impl Action {
-    /// Whether it takes one of the faults that may come.
+    /// Whether it is a fault.
     pub(crate) fn is_fault(&self) -> bool {
         matches!(
             self,
@@ -65,8 +64,8 @@ impl Action {
         )
     }
 
-    /// Whether it comes by itself: neither a fault, nor what people do, nor a watch that says the same
-    /// again and again.
+    /// Whether it happens without a fault, a user or a watch that repeats
+    /// what is known.
     pub(crate) fn is_calm(&self) -> bool {
         !self.is_fault() && !matches!(self, Self::Input | Self::LeaderIsWoken(_))
     }
@@ -83,8 +82,8 @@ impl std::fmt::Debug for Action {
                     "leader {leader}'s write of {object:?} lands, answered {answer:?}"
                 )
             }
-            Self::OrphanLands(at) => write!(f, "write {at} that nobody waits for lands"),
-            Self::OrphanIsLost(at) => write!(f, "write {at} that nobody waits for is lost"),
+            Self::OrphanLands(at) => write!(f, "write {at} without a leader lands"),
+            Self::OrphanIsLost(at) => write!(f, "write {at} without a leader is lost"),
             Self::LeaderRetires => write!(f, "leader 0 ends"),
             Self::AgentSees(node) => write!(f, "agent {} sees its profile", NODES[*node]),
             Self::AgentActs(node) => write!(f, "agent {} acts", NODES[*node]),
@@ -114,7 +113,7 @@ impl std::fmt::Debug for Action {
             Self::Rival(node, key, value) => {
                 write!(
                     f,
-                    "FAULT: somebody sets {key} = {value} on {}",
+                    "FAULT: another program sets {key} = {value} on {}",
                     NODES[*node]
                 )
             }

@@ -28,7 +28,6 @@ use crate::leader::{NOW, boot_id, reckon};
 use crate::rules;
 use crate::setup::Mutation;
 
-/// The agent's process.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Process {
     pub(crate) memory: Memory,

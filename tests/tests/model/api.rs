@@ -14,7 +14,6 @@ use crate::intern::{Interned, Memo, Pool};
 /// Names of the nodes, and of their profiles.
 pub(crate) const NODES: [&str; 3] = ["a", "b", "c"];
 
-/// Names of the tunings.
 pub(crate) const TUNINGS: [&str; 2] = ["first", "second"];
 
 /// All objects; a leader's copy of them, which lags behind, is one too.
@@ -25,14 +24,13 @@ pub(crate) struct Api {
     pub(crate) profiles: Vec<Found>,
 }
 
-/// A Node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Node {
     /// Counts the Nodes of this name.
     pub(crate) life: u8,
     /// Counts the boots of the machine.
     pub(crate) boot: u8,
-    /// Whether its kubelet is heard of.
+    /// Whether its kubelet reports.
     pub(crate) ready: bool,
 }
 

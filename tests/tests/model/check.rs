@@ -1,4 +1,4 @@
-//! Goes through all states of a model, and says what was found.
+//! Explores all states of a model, and reports violations.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -45,8 +45,8 @@ pub(crate) fn explore(name: &str, setup: Setup) -> Vec<String> {
 fn violation(property: &str, path: Path<State, Action>) -> String {
     let steps = path.into_vec();
     let broken = steps.last().and_then(|(state, _)| state.broken);
-    let told = broken.map(|rule| format!(": {rule}")).unwrap_or_default();
-    format!("does not hold: {property}{told}\n{}", lines(&steps))
+    let rule = broken.map(|rule| format!(": {rule}")).unwrap_or_default();
+    format!("does not hold: {property}{rule}\n{}", lines(&steps))
 }
 
 fn lines(steps: &[(State, Option<Action>)]) -> String {
@@ -93,7 +93,7 @@ fn circle(model: &Cluster) -> Option<String> {
     None
 }
 
-/// Once around, by some steps of a circle.
+/// Steps once around a cycle.
 fn around(model: &Cluster, start: &State, circle: &AHashSet<u64>) -> Vec<(State, Option<Action>)> {
     let mut seen = AHashSet::new();
     let mut steps = Vec::new();
@@ -107,7 +107,7 @@ fn around(model: &Cluster, start: &State, circle: &AHashSet<u64>) -> Vec<(State,
         steps.push((state, Some(action)));
         state = next;
     }
-    // The way to the circle that was found is no part of it.
+    // Drops the path to the cycle.
     let lead = steps.iter().position(|(step, _)| *step == state);
     steps.drain(..lead.unwrap_or(0));
     steps.push((state, None));

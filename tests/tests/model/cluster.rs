@@ -1,4 +1,4 @@
-//! A small cluster whose every interleaving is gone through: how it begins, and what holds in it.
+//! A small cluster: its initial state and its invariants.
 
 use std::sync::Mutex;
 

@@ -110,7 +110,6 @@ impl Flight {
         })
     }
 
-    /// What it does, in a word.
     pub(crate) fn verb(&self) -> &'static str {
         match self.change {
             Change::Create { .. } => "create",

@@ -81,7 +81,6 @@ impl Host {
     }
 }
 
-/// Nodes' parts.
 pub(crate) struct Hosts {
     /// One effect is one action; else all effects up to a rest are.
     pub(crate) fine: bool,
@@ -138,7 +137,7 @@ impl Hosts {
         host.disk = self.disks.put(Disk::default());
         self.reboot(host, kernel);
     }
-    /// Somebody else changes what the kernel holds.
+    /// Another program changes what the kernel holds.
     pub(crate) fn disturb(&self, host: &mut Host, change: impl FnOnce(&mut Kernel)) {
         let mut kernel = Kernel::clone(&host.kernel);
         change(&mut kernel);
@@ -170,7 +169,6 @@ impl Hosts {
         })
     }
 
-    /// Time passes.
     pub(crate) fn pass(&self, host: &mut Host, time: Duration) {
         let Some(process) = &host.process else { return };
         let later = self.later.get(&(process.clone(), time), |(process, time)| {

@@ -21,8 +21,8 @@ impl<T> Interned<T> {
 }
 
 impl<T: fmt::Debug> Interned<T> {
-    /// Whether it holds the uid of an object: what is in the product's memories is told by their
-    /// text alone.
+    /// Whether it holds the uid of an object. The product's memory is searched as
+    /// text.
     pub(crate) fn names(&self, uid: &str) -> bool {
         format!("{:?}", self.value).contains(&format!("{uid:?}"))
     }

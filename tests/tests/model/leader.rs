@@ -49,13 +49,12 @@ pub(crate) struct Decided {
     flights: Vec<Interned<Flight>>,
 }
 
-/// Leaders' parts.
 pub(crate) struct Leaders {
     specs: Vec<NodeNetworkTuningSpec>,
     /// Whether the status of tunings is written too.
     statuses: bool,
     mutation: Option<Mutation>,
-    /// No longer ago than this is told apart.
+    /// Anything longer ago counts as this long ago.
     longest: Duration,
     memories: Pool<Memory>,
     flights: Pool<Flight>,
@@ -183,7 +182,6 @@ impl Leaders {
         object
     }
 
-    /// Time passes.
     pub(crate) fn pass(&self, leader: &mut Leader, time: Duration) {
         let key = (leader.memory.clone(), time);
         leader.memory = self.later.get(&key, |(memory, time)| {

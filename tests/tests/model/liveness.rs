@@ -1,4 +1,4 @@
-//! Whether every run without a fault has an end.
+//! Whether every run without a fault ends.
 //!
 //! The checker itself follows no circle. All steps without a fault are recorded while it goes through
 //! the states, and looked through afterwards: a run that never ends stays in one circle of them.
@@ -13,8 +13,8 @@ pub(crate) struct Step {
     pub(crate) to: u64,
 }
 
-/// The states of a circle in which a run may stay for ever although nothing is left aside that could
-/// be done all the time. A process that is never given its turn is a fault, and does not count.
+/// The states of a cycle in which a run may stay forever although no step waits
+/// all along. A process that never gets its turn is a fault, and does not count.
 pub(crate) fn fair_circle(mut steps: Vec<Step>) -> Option<AHashSet<u64>> {
     steps.sort_unstable();
     steps.dedup();
@@ -43,7 +43,7 @@ pub(crate) fn fair_circle(mut steps: Vec<Step>) -> Option<AHashSet<u64>> {
         })
 }
 
-/// The steps that lead to further steps for ever.
+/// The steps that lead to further steps forever.
 fn without_ends(steps: &[Step]) -> Vec<(u64, u64)> {
     let mut before: AHashMap<u64, Vec<u64>> = AHashMap::new();
     let mut ways: AHashMap<u64, usize> = AHashMap::new();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_ends_has_no_circle() {
+    fn a_run_that_ends_has_no_cycle() {
         assert_eq!(
             fair_circle(steps(&[(1, 10, 2), (1, 11, 3), (2, 11, 4), (3, 10, 4)])),
             None
@@ -147,13 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_found_behind_the_way_to_it() {
+    fn a_cycle_is_found_after_the_path_to_it() {
         let found = fair_circle(steps(&[(1, 10, 2), (2, 11, 3), (3, 12, 2), (3, 13, 4)]));
         assert_eq!(found, Some(AHashSet::from([2, 3])));
     }
 
     #[test]
-    fn a_circle_beside_which_something_waits_all_the_time_is_none() {
+    fn a_cycle_with_a_step_that_always_waits_does_not_count() {
         let waits = steps(&[(2, 11, 3), (3, 12, 2), (3, 13, 4), (2, 13, 5)]);
         assert_eq!(fair_circle(waits), None);
     }

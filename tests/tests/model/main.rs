@@ -1,4 +1,4 @@
-//! The real `decide` and the real `step`, run through every interleaving of small clusters.
+//! The real `decide` and `step` in all interleavings of small clusters.
 //!
 //! See docs/design/0010-model-checking.md.
 

@@ -10,7 +10,7 @@ mod leaders;
 mod nodes;
 mod tunings;
 
-/// Goes through a model twice: nothing may be found as it is, and with the mutation a violation of this rule must be.
+/// Explores a model twice: as it is, without violations, and with the mutation, which must violate this rule.
 fn check(name: &str, model: fn() -> Setup, mutation: Mutation, rule: &str) {
     let violations = explore(name, model());
     assert!(violations.is_empty(), "{}", violations.join("\n\n"));

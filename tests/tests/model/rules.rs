@@ -1,4 +1,4 @@
-//! The rules that always hold, as a model sees them.
+//! The invariants of an agent's writes and of statuses.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::agent::CORES;
 use crate::api::Profile;
 use crate::host::Kernel;
 
-/// What an agent waits for: the end of a burst, the proof that a contest is over, what it tells
-/// again, and what it leaves for an hour.
+/// What an agent waits for: the end of a burst, the end of a conflict, the next report,
+/// and the hour for which it leaves a key alone.
 pub(crate) const WAITS: [Duration; 4] = [
     Duration::from_secs(2),
     Duration::from_secs(60),
@@ -96,17 +96,17 @@ pub(crate) fn least(key: &SysctlKey, original: &Content) -> Content {
     }
 }
 
-/// What a profile tells of its own spec is true: a key that is `Applied` was seen to hold what is
-/// wanted.
+/// A status about the current spec is true: an `Applied` key was seen to hold the
+/// desired value.
 pub(crate) fn tells_the_truth(profile: &Profile) -> bool {
     if profile.status["observedGeneration"] != profile.generation || profile.spec.release {
         return true;
     }
-    let told: &[Value] = profile.status["sysctls"]
+    let reported: &[Value] = profile.status["sysctls"]
         .as_array()
         .map_or(&[], Vec::as_slice);
     profile.spec.sysctls.iter().all(|wanted| {
-        let said = told.iter().find(|said| said["name"] == wanted.name);
+        let said = reported.iter().find(|said| said["name"] == wanted.name);
         said.is_some_and(|said| {
             said["state"] != "Applied"
                 || wanted.rule == nettune_crds::Rule::AtLeast

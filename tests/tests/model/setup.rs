@@ -1,13 +1,12 @@
-//! What a model is of: the cluster, what people do in it, and what may go wrong.
+//! What a model consists of: the cluster, users' changes, and faults.
 
 use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::state::State;
 
-/// What a model is of.
+/// What a model consists of.
 pub(crate) struct Setup {
-    /// How many nodes.
     pub(crate) nodes: usize,
     /// The sysctls that a kernel boots with.
     pub(crate) sysctls: Vec<(&'static str, &'static str)>,
@@ -15,11 +14,11 @@ pub(crate) struct Setup {
     pub(crate) specs: Vec<serde_json::Value>,
     /// Which spec each tuning has at first.
     pub(crate) tunings: [Option<usize>; 2],
-    /// What people do, in this order, at any time.
+    /// Users' changes, in this order, at any time.
     pub(crate) inputs: Vec<Input>,
-    /// What may go wrong, at any time.
+    /// Possible faults, at any time.
     pub(crate) faults: Vec<Fault>,
-    /// How often something may go wrong.
+    /// How many faults may occur.
     pub(crate) most_faults: u8,
     /// One effect of an agent is one step; else it does all it has to before anything else happens.
     pub(crate) fine: bool,
@@ -35,13 +34,13 @@ pub(crate) struct Setup {
     /// Time passes only when what is on its way has come. Else it passes at any time, and any process
     /// may be slow for as long as it likes.
     pub(crate) prompt: bool,
-    /// A value that cuts a node off.
+    /// A value that cuts off its node.
     pub(crate) harmful: Option<(&'static str, &'static str)>,
-    /// On how many nodes that value may ever be.
+    /// How many nodes may ever hold that value.
     pub(crate) most_cut_off: usize,
-    /// No longer ago than this is told apart: as long as the longest that is waited for.
+    /// Anything longer ago counts as this long ago: the longest wait.
     pub(crate) longest: Duration,
-    /// Whether everything is as it should be once nothing is left to do.
+    /// Whether the final state is right.
     pub(crate) right: fn(&Cluster, &State) -> bool,
     /// A bug of the shell that must be found.
     pub(crate) mutation: Option<Mutation>,
@@ -98,16 +97,14 @@ impl Setup {
 /// The sysctl of most models.
 pub(crate) const SOMAXCONN: &str = "net.core.somaxconn";
 
-/// What people do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Input {
     /// A tuning gets this spec; it is made where it is not there.
     Tunes(usize, usize),
-    /// A tuning is deleted.
     Deletes(usize),
 }
 
-/// What may go wrong.
+/// A fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     /// A leader is killed; the next one begins, and what was on its way may still arrive.
@@ -122,9 +119,8 @@ pub(crate) enum Fault {
     AgentDies,
     /// A machine boots again, and with this value.
     Reboot(&'static str, &'static str),
-    /// A Node is deleted.
     NodeGoes,
-    /// Somebody else sets a sysctl.
+    /// Another program sets a sysctl.
     Rival(&'static str, &'static str),
     /// This many entries are in both tables from now on.
     Fills(u64),

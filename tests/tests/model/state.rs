@@ -26,7 +26,7 @@ pub(crate) struct State {
     /// How much of that was known when the spec of each node's profile was written.
     pub(crate) written_after: Vec<usize>,
     pub(crate) faults_left: u8,
-    /// Nodes on which the deadly value was.
+    /// Nodes that held the harmful value.
     pub(crate) struck: Vec<bool>,
     /// The rule that was broken.
     pub(crate) broken: Option<&'static str>,
@@ -64,7 +64,7 @@ impl State {
         self.leave(leader.in_flight);
     }
 
-    /// Nobody waits for these writes any more; they may still arrive.
+    /// No leader waits for these writes any more; they may still arrive.
     pub(crate) fn leave(&mut self, flights: impl IntoIterator<Item = Interned<Flight>>) {
         self.orphans.extend(flights);
         self.orphans.sort_by_key(Interned::id);
@@ -89,7 +89,7 @@ impl State {
         Some((profile.life, profile.generation))
     }
 
-    /// The first uid for a profile that nobody knows: one that was forgotten is as good as new.
+    /// The first uid for a profile that nothing refers to: a forgotten one is as good as new.
     /// Counted on instead, a leader that does not see its Node go would make one profile after the
     /// other, each collected, and no two states would be the same.
     pub(crate) fn unused_life(&self, flight: &Flight) -> u8 {
@@ -123,7 +123,6 @@ impl State {
         fingerprint(self)
     }
 
-    /// Whether a node is cut off.
     pub(crate) fn is_cut_off(&self, at: usize) -> bool {
         self.reach[at] == Reach::CutOff
     }
@@ -133,7 +132,6 @@ pub(crate) fn fingerprint(of: &impl Hash) -> u64 {
     RandomState::with_seed(0).hash_one(of)
 }
 
-/// One line about a state, for a path that people read.
 pub(crate) fn summary(state: &State) -> String {
     let mut parts = Vec::new();
     for (name, tuning) in TUNINGS.iter().zip(&state.api.tunings) {

@@ -15,7 +15,6 @@ use crate::artifacts::cache;
 /// `*` at the end stands for the rest of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Package {
-    /// Its name.
     pub name: &'static str,
     /// Programs and libraries; the libraries that they are linked with go with them.
     pub programs: &'static [&'static str],
@@ -23,7 +22,7 @@ pub struct Package {
     pub files: &'static [&'static str],
 }
 
-/// ip(8) and bridge(8), which can do what busybox cannot: VXLAN, forwarding entries, neighbour tables.
+/// ip(8) and bridge(8), which can do what busybox cannot: VXLAN, forwarding entries, neighbor tables.
 pub const IPROUTE2: Package = Package {
     name: "iproute2",
     programs: &["/usr/bin/ip", "/usr/sbin/bridge"],
@@ -129,7 +128,7 @@ fn with_version(file: &str) -> Option<String> {
     Some(format!("{name}={}", version.replace("%3a", ":")))
 }
 
-/// Makes of what some packages have in `/lib` and others in `/usr/lib` one folder, and leaves out what nobody reads.
+/// Merges `/lib` and `/usr/lib` of packages into one folder, and leaves out what is not needed.
 fn merge(root: &Path) -> Result<(), DebianError> {
     for name in MERGED {
         let beside = root.join(name);
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_inside_of_the_folder() {
+    fn links_are_followed_inside_the_folder() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("usr/lib64")).unwrap();
         fs::create_dir_all(root.path().join("usr/lib/x")).unwrap();

@@ -18,17 +18,17 @@ use super::writes::{SPEC_CHANGED, Writes};
 use super::{LARGE, SMALL, SOMAXCONN, SOON, TUNING, wanted};
 
 const NODES: u16 = 6;
-/// Until the next kill, at most.
+/// The longest pause between two kills.
 const PAUSE_MS: u64 = 400;
 /// One of so many kills is of an operator: without a leader for a while nothing is under way that could be cut off.
 const OPERATORS: usize = 10;
 /// One of so many kills is followed by a change of the tuning.
 const CHANGES: usize = 4;
-/// So long nothing is written any more in the end.
+/// The cluster has settled when nothing is written for this long.
 const CALM: Duration = Duration::from_secs(3);
 
 #[tokio::test]
-async fn processes_that_are_killed_at_random_moments_lose_nothing() -> anyhow::Result<()> {
+async fn processes_killed_at_random_moments_lose_nothing() -> anyhow::Result<()> {
     let chaos = Chaos::from_environment()?;
     eprintln!("{chaos}");
     run(chaos).await.with_context(|| chaos.to_string())
@@ -68,7 +68,7 @@ async fn run(chaos: Chaos) -> anyhow::Result<()> {
         }
         cluster.revive()?;
     }
-    // What a merge has left out of the last spec stays, such as a pause: the object is applied anew.
+    // A merge would keep fields of the last spec, such as a pause.
     cluster.control_plane.apply(&LARGE.at_once()).await?;
     let calm = json!({"spec": {"rollout": {"type": "AllAtOnce", "paused": false}, "releasePolicy": "Retain", "conntrack": {"minEntries": null}}});
     tunings
@@ -119,7 +119,7 @@ fn spec(random: &mut Rng) -> Value {
     })
 }
 
-/// What has to hold whenever an agent is gone: thresholds in order, and no value without its original on disk.
+/// While an agent is down: thresholds are in order, and each changed value has its original on disk.
 fn is_sound(machine: &Machine) -> anyhow::Result<()> {
     let held = machine.directory.sysctls()?;
     let saved = originals(machine)?;

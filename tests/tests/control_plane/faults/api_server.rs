@@ -16,13 +16,13 @@ use super::writes::{SPEC_CHANGED, Writes};
 use super::{LARGE, LONG, SMALL, SOON};
 
 #[tokio::test]
-async fn while_the_api_server_is_away_values_are_kept_and_afterwards_work_goes_on()
--> anyhow::Result<()> {
+async fn values_are_kept_while_the_api_server_is_down_and_work_resumes_after() -> anyhow::Result<()>
+{
     with_cluster(async |fault| {
         fault.cluster.control_plane.kill_api_server()?;
-        // Nobody can read a condition now.
+        // No condition can be read now.
         fault.agents_reach_the_api_server(false).await?;
-        fault.nobody_leads().await?;
+        fault.no_operator_leads().await?;
         fault.is_still_kept().await?;
         fault.cluster.control_plane.start_api_server().await?;
         fault.agents_reach_the_api_server(true).await?;
@@ -37,9 +37,9 @@ async fn while_the_api_server_is_away_values_are_kept_and_afterwards_work_goes_o
 }
 
 #[tokio::test]
-async fn a_watch_that_is_older_than_what_etcd_keeps_begins_anew() -> anyhow::Result<()> {
+async fn a_watch_older_than_etcds_history_lists_again() -> anyhow::Result<()> {
     with_cluster(async |fault| {
-        // What is changed while nobody can watch is compacted away, and forgotten by an API server that starts.
+        // Changes that no watch has seen are compacted away, and a new API server does not know them.
         fault.cluster.proxies.iter().for_each(Proxy::close);
         fault.apply(&LARGE.at_once()).await?;
         fault.cluster.control_plane.kill_api_server()?;
@@ -53,7 +53,7 @@ async fn a_watch_that_is_older_than_what_etcd_keeps_begins_anew() -> anyhow::Res
             .ends_right("etcd compacted under a watch", &LARGE.values(), SOON)
             .await?;
         writes.have_just(3, SPEC_CHANGED)?;
-        // Agents have not been restarted: only a watch that is told 410 lists again.
+        // Agents have not been restarted: only a watch that gets a 410 lists again.
         let requests = Writes::of(fault.cluster.audit.since(fault.began)?);
         let listed = requests
             .all()
@@ -75,7 +75,7 @@ async fn generations(client: &kube::Client) -> anyhow::Result<i64> {
 }
 
 #[tokio::test]
-async fn watches_that_are_cut_each_second_still_bring_what_changes() -> anyhow::Result<()> {
+async fn watches_cut_every_second_still_deliver_changes() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let before = generations(&fault.client).await?;
         let mut all_cuts = 0;
@@ -106,14 +106,14 @@ async fn watches_that_are_cut_each_second_still_bring_what_changes() -> anyhow::
 }
 
 #[tokio::test]
-async fn when_both_operators_are_killed_the_next_ones_go_on() -> anyhow::Result<()> {
+async fn new_operators_resume_after_both_are_killed() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         for operator in &mut fault.cluster.operators {
             operator.kill()?;
         }
         fault.apply(&LARGE.at_once()).await?;
         fault.machine_is_meddled_with()?;
-        // Nobody starts them again meanwhile.
+        // Nothing restarts them meanwhile.
         sleep(Duration::from_secs(2)).await;
         let held = fault.cluster.all_hold(&SMALL.values());
         held.map_err(anyhow::Error::msg)?;

@@ -1,4 +1,4 @@
-//! What people do to objects that are not theirs.
+//! Users who change objects of nettune by hand.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn edit(fault: &Fault, node: &str, subresource: &str, patch: &str) -> anyh
 }
 
 #[tokio::test]
-async fn a_profile_that_is_edited_by_hand_is_put_right() -> anyhow::Result<()> {
+async fn a_profile_edited_by_hand_is_corrected() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let said = fault.listen();
         let sysctls = format!(
@@ -36,7 +36,7 @@ async fn a_profile_that_is_edited_by_hand_is_put_right() -> anyhow::Result<()> {
             .ends_right("profiles edited by hand", &SMALL.values(), SOON)
             .await?;
         writes.have_just(3, SPEC_CHANGED)?;
-        said.has_told(&["Ready=False NodesNotReady", "profiles are being rewritten"])?;
+        said.has_said(&["Ready=False NodesNotReady", "profiles are being rewritten"])?;
         let of_another = r#"{"spec": {"tuning": "another"}}"#;
         edit(fault, "node-0", "", of_another).await?;
         let label = r#"{"metadata": {"labels": {"somebody": "was-here"}}}"#;
@@ -46,7 +46,7 @@ async fn a_profile_that_is_edited_by_hand_is_put_right() -> anyhow::Result<()> {
         let writes = fault
             .ends_right("profile, label, status edited", &SMALL.values(), SOON)
             .await?;
-        // A label is nobody's business, and a status is the agent's.
+        // A foreign label stays, and the status belongs to the agent.
         writes.have_just(4, SPEC_CHANGED)?;
         Ok(())
     })
@@ -54,7 +54,7 @@ async fn a_profile_that_is_edited_by_hand_is_put_right() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn profiles_that_are_deleted_come_back_and_no_value_moves() -> anyhow::Result<()> {
+async fn deleted_profiles_come_back_and_no_value_moves() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let values = Sampler::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
         let said = fault.listen();
@@ -64,14 +64,14 @@ async fn profiles_that_are_deleted_come_back_and_no_value_moves() -> anyhow::Res
             .await?;
         writes.have_just(3, PROFILE_CREATED)?;
         writes.have_just(0, SPEC_CHANGED)?;
-        said.has_told(&["of 3 ready", "Ready=False NodesNotReady"])?;
+        said.has_said(&["of 3 ready", "Ready=False NodesNotReady"])?;
         has_kept_small(&values)?;
         Ok(())
     })
     .await
 }
 
-/// Deletes a Node and makes it anew, under its name and with another uid.
+/// Deletes a Node and creates it again, with the same name and another uid.
 async fn a_node_comes_back(fault: &Fault) -> anyhow::Result<()> {
     let api = Api::<Node>::all(fault.client.clone());
     let spec = &fault.cluster.machines[1].spec;
@@ -82,19 +82,18 @@ async fn a_node_comes_back(fault: &Fault) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a Node that comes back costs.
+/// The writes for a Node that comes back.
 fn one_profile_was_made_anew(writes: &Writes) -> anyhow::Result<()> {
     writes.have_just(1, PROFILE_DELETED)?;
     writes.have_just(1, PROFILE_CREATED)?;
     writes.have_just(0, SPEC_CHANGED)?;
-    // What its agent finds, and what else it says a moment later.
+    // The agent's first report, and a second one a moment later.
     writes.have(0..=2, AGENT_SAID)?;
     writes.have(0..=6, TUNING_SAID)
 }
 
 #[tokio::test]
-async fn a_node_that_is_deleted_and_back_in_a_second_gets_a_profile_of_its_own()
--> anyhow::Result<()> {
+async fn a_node_recreated_within_a_second_gets_its_own_profile() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let values = Sampler::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
         let said = fault.listen();
@@ -104,15 +103,14 @@ async fn a_node_that_is_deleted_and_back_in_a_second_gets_a_profile_of_its_own()
             .await?;
         one_profile_was_made_anew(&writes)?;
         // Of two or of three, as it is seen that the Node was gone.
-        said.has_told(&["2 of "])?;
+        said.has_said(&["2 of "])?;
         has_kept_small(&values)
     })
     .await
 }
 
 #[tokio::test]
-async fn a_node_that_is_replaced_while_no_operator_runs_gets_a_profile_of_its_own()
--> anyhow::Result<()> {
+async fn a_node_replaced_while_no_operator_runs_gets_its_own_profile() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let values = Sampler::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
         for operator in &mut fault.cluster.operators {
@@ -129,7 +127,7 @@ async fn a_node_that_is_replaced_while_no_operator_runs_gets_a_profile_of_its_ow
     .await
 }
 
-/// Applies LARGE, which reaches one node and goes no further yet; that one's index.
+/// Applies LARGE, which reaches only one node; returns its index.
 async fn first_of_a_rollout(fault: &mut Fault, release: &str) -> anyhow::Result<usize> {
     let slowly = format!("releasePolicy: {release}, rollout: {{minReadySeconds: 3600}}");
     fault.apply(&LARGE.tuning(&slowly)).await?;
@@ -139,7 +137,7 @@ async fn first_of_a_rollout(fault: &mut Fault, release: &str) -> anyhow::Result<
     };
     let look = async |cluster: &Cluster| match cluster.machines.iter().any(large) {
         true => Ok(()),
-        false => Err("nobody holds it"),
+        false => Err("no node holds it"),
     };
     fault.cluster.until(SOON, look).await?;
     let status = ["get", "nnt", TUNING, "-o", "yaml"];
@@ -150,8 +148,7 @@ async fn first_of_a_rollout(fault: &mut Fault, release: &str) -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn a_tuning_that_is_deleted_in_the_middle_of_a_rollout_moves_no_value() -> anyhow::Result<()>
-{
+async fn a_tuning_deleted_during_its_rollout_moves_no_value() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let first = first_of_a_rollout(fault, "Retain").await?;
         let values = Sampler::of(&fault.cluster, &[SOMAXCONN]);
@@ -163,7 +160,7 @@ async fn a_tuning_that_is_deleted_in_the_middle_of_a_rollout_moves_no_value() ->
             anyhow::Ok(())
         })
         .await?;
-        // No object is left that could say anything. Longer than an agent takes to believe it.
+        // No object is left to watch. This is longer than an agent waits before it believes the deletion.
         tokio::time::sleep(Duration::from_secs(6)).await;
         for (index, machine) in fault.cluster.machines.iter().enumerate() {
             let expected = if index == first { LARGE } else { SMALL }.somaxconn;
@@ -183,8 +180,7 @@ async fn a_tuning_that_is_deleted_in_the_middle_of_a_rollout_moves_no_value() ->
 }
 
 #[tokio::test]
-async fn originals_that_go_back_one_by_one_stop_going_back_when_the_tuning_is_there_again()
--> anyhow::Result<()> {
+async fn a_restore_in_waves_stops_when_the_tuning_is_back() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let restore = "releasePolicy: Restore, rollout: {type: AllAtOnce}";
         fault.apply(&SMALL.tuning(restore)).await?;
@@ -202,7 +198,7 @@ async fn originals_that_go_back_one_by_one_stop_going_back_when_the_tuning_is_th
         };
         // The first of each group: the node that the rollout had reached, and one of the others.
         let look = async |cluster: &Cluster| match released(cluster) {
-            0 | 1 => Err("nobody has been released"),
+            0 | 1 => Err("no node has been released"),
             _ => Ok(()),
         };
         fault.cluster.until(SOON, look).await?;
@@ -210,8 +206,8 @@ async fn originals_that_go_back_one_by_one_stop_going_back_when_the_tuning_is_th
         tokio::time::sleep(Duration::from_secs(3)).await;
         let released = released(&fault.cluster);
         ensure!(released == 2, "{released} released");
-        let told = fault.nodes_that_say("Released").await?;
-        ensure!(told == 2, "{told} nodes say that they are released");
+        let reported = fault.nodes_that_say("Released").await?;
+        ensure!(reported == 2, "{reported} nodes say that they are released");
         fault.apply(&SMALL.at_once()).await?;
         let writes = fault
             .ends_right(

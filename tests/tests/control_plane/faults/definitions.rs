@@ -30,9 +30,9 @@ impl Fault {
 }
 
 #[tokio::test]
-async fn fields_of_a_newer_definition_change_nothing() -> anyhow::Result<()> {
+async fn fields_of_a_newer_crd_change_nothing() -> anyhow::Result<()> {
     with_cluster(async |fault| {
-        let told = fault.listen();
+        let reported = fault.listen();
         let future = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
         for crd in [TUNINGS, PROFILES] {
             let at = |part| format!("{SCHEMA}/properties/{part}/properties/future");
@@ -61,14 +61,14 @@ async fn fields_of_a_newer_definition_change_nothing() -> anyhow::Result<()> {
             .ends_right("newer CRDs", &SMALL.values(), SOON)
             .await?;
         // The new field makes new generations, which each agent has to confirm.
-        told.has_not_told("profiles are being rewritten")?;
-        drop(told);
+        reported.never_said("profiles are being rewritten")?;
+        drop(reported);
         fault.apply(&LARGE.at_once()).await?;
         let writes = fault
             .ends_right("a change under newer CRDs", &LARGE.values(), SOON)
             .await?;
         writes.have_just(3, SPEC_CHANGED)?;
-        // What they do not know they leave where it is.
+        // Unknown fields are kept.
         fault
             .prints(&["get", "nnp", "node-0", "-o", kept], |printed| {
                 printed == "1"
@@ -87,7 +87,7 @@ async fn fields_of_a_newer_definition_change_nothing() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_definition_that_keeps_less_is_not_written_to_again_and_again() -> anyhow::Result<()> {
+async fn a_crd_that_prunes_fields_causes_no_write_loop() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let remove = |path| json!({"op": "remove", "path": format!("{SCHEMA}/properties/{path}")});
         let older = [
@@ -198,7 +198,7 @@ async fn a_thousand_malformed_objects_stop_nothing_and_are_written_once() -> any
             .await?;
         eprintln!("the good ones held what is wanted after {took:.1?}");
         writes.have_just(3, SPEC_CHANGED)?;
-        // A profile without a Node is nobody's; a tuning that cannot be used says so, and once.
+        // A profile without a Node is ignored; an invalid tuning is reported once.
         writes.have_just(MALFORMED / 2, PROFILE_DELETED)?;
         let said = writes
             .all()
@@ -215,8 +215,8 @@ async fn a_thousand_malformed_objects_stop_nothing_and_are_written_once() -> any
         let reasons = fault
             .kubectl(&["get", "nnt", "-l", "malformed=true", "-o", reasons])
             .await?;
-        let told = reasons.lines().filter(|line| *line == "InvalidTuning");
-        ensure!(told.count() == MALFORMED / 2, "{reasons}");
+        let reported = reasons.lines().filter(|line| *line == "InvalidTuning");
+        ensure!(reported.count() == MALFORMED / 2, "{reasons}");
         fault
             .kubectl(&["delete", "nnt", "-l", "malformed=true", "--wait=false"])
             .await?;

@@ -1,4 +1,4 @@
-//! What goes wrong in clusters, done to one: two operators and three agents as they ship, on a real control plane.
+//! Faults of a cluster of two operators and three agents, as they ship, on a real control plane.
 //!
 //! After each fault every kernel holds the right values, every condition says so, and no more was written than had to
 //! be; what the conditions say during the fault is looked at where there is something to say.
@@ -82,7 +82,7 @@ fn wanted<'a>(values: &'a [(&'a str, &'a str)]) -> DesiredValue<'a> {
     }
 }
 
-/// Fails where a node has held, for a moment, anything but SMALL's gc_thresh3 and somaxconn.
+/// Fails if a node has held, even briefly, anything but SMALL's gc_thresh3 and somaxconn.
 fn has_kept_small(values: &Sampler) -> anyhow::Result<()> {
     let moved = values.other_than(&[SMALL.somaxconn]);
     ensure!(moved.is_empty(), "{moved:?}");

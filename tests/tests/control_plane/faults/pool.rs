@@ -9,7 +9,7 @@ use nettune_tests::{Cluster, ClusterConfig};
 
 use super::{SMALL, SOON, THRESH3, Writes, wanted};
 
-/// So long nothing is written in a cluster that has come to rest.
+/// Nothing is written for this long in a settled cluster.
 const CALM: Duration = Duration::from_millis(1500);
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
@@ -75,8 +75,8 @@ pub(super) async fn with_cluster(
 impl Fault {
     pub(super) async fn on(mut cluster: Cluster) -> anyhow::Result<Self> {
         let client = cluster.client().await?;
-        // One whose watch has failed lately waits up to a minute before it tries again: the fault before this one is
-        // not to be felt.
+        // A watch that has failed lately waits up to a minute before it tries again: the previous fault must not
+        // affect this test.
         for machine in &mut cluster.machines {
             machine.agent.kill()?;
         }
@@ -135,7 +135,7 @@ impl Fault {
         Ok(writes)
     }
 
-    /// Somebody else changes a value on a node, which its agent undoes.
+    /// Another process changes a value on a node; its agent restores it.
     pub(super) fn machine_is_meddled_with(&self) -> anyhow::Result<()> {
         self.cluster.machines[0]
             .directory
@@ -143,7 +143,7 @@ impl Fault {
         Ok(())
     }
 
-    /// Waits until agents have undone what somebody else does now to values that SMALL has set.
+    /// Another process changes values that SMALL has set; waits until the agents have restored them.
     pub(super) async fn is_still_kept(&mut self) -> anyhow::Result<()> {
         self.machine_is_meddled_with()?;
         self.cluster.holds(&SMALL.values(), SOON).await?;

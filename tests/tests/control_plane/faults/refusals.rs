@@ -1,4 +1,4 @@
-//! An API server that does not do what it is asked to.
+//! An API server that refuses requests.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -54,7 +54,7 @@ async fn is_refused(fault: &mut Fault, words: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_policy_that_denies_writes_is_told_and_outlasted() -> anyhow::Result<()> {
+async fn a_policy_that_denies_writes_is_reported_and_survived() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let values = Sampler::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
         fault.apply(POLICY).await?;
@@ -88,7 +88,7 @@ async fn a_policy_that_denies_writes_is_told_and_outlasted() -> anyhow::Result<(
 }
 
 #[tokio::test]
-async fn a_webhook_that_never_answers_is_told_and_outlasted() -> anyhow::Result<()> {
+async fn a_webhook_that_never_answers_is_reported_and_survived() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         // Takes connections, and says nothing on them.
         let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -122,8 +122,7 @@ async fn a_webhook_that_never_answers_is_told_and_outlasted() -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn rights_that_are_taken_away_move_no_value_and_are_used_again_when_they_are_back()
--> anyhow::Result<()> {
+async fn revoked_rights_move_no_value_and_work_resumes_when_they_are_back() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let values = Sampler::of(&fault.cluster, &[THRESH3, SOMAXCONN]);
         for binding in ["nettune-operator", "nettune-agent"] {
@@ -137,13 +136,13 @@ async fn rights_that_are_taken_away_move_no_value_and_are_used_again_when_they_a
         fault.agents_reach_the_api_server(false).await?;
         // Longer than a leader goes on without its Lease.
         tokio::time::sleep(Duration::from_secs(7)).await;
-        fault.nobody_leads().await?;
+        fault.no_operator_leads().await?;
         fault.is_unanswered().await?;
-        let told = fault.cluster.operators.iter().filter(|operator| {
+        let reported = fault.cluster.operators.iter().filter(|operator| {
             let log = operator.log();
             log.contains("cannot watch (the operator's ClusterRole does not allow it)")
         });
-        ensure!(told.count() == 2, "no operator says what it may not");
+        ensure!(reported.count() == 2, "no operator says what it may not");
         has_kept_small(&values)?;
         fault.is_still_kept().await?;
         fault.apply(BINDINGS).await?;

@@ -8,13 +8,12 @@ use super::writes::{SPEC_CHANGED, Writes};
 use super::{LARGE, SMALL, SOON};
 
 #[tokio::test]
-async fn what_a_leader_wrote_before_another_one_led_is_refused_by_the_api_server()
--> anyhow::Result<()> {
+async fn writes_of_a_former_leader_are_refused_by_the_api_server() -> anyhow::Result<()> {
     with_cluster(async |fault| {
         let leader = fault.cluster.leader(&fault.client).await?;
-        let leader = leader.context("nobody leads")?;
+        let leader = leader.context("no operator leads")?;
         let starts = fault.cluster.operators[leader].starts();
-        // It hears of the change and writes, and nothing of that arrives: neither can it renew its Lease.
+        // It sees the change and writes, but nothing arrives: it cannot renew its Lease either.
         fault.cluster.proxies[leader].hold();
         fault.apply(&LARGE.at_once()).await?;
         fault.cluster.holds(&LARGE.values(), SOON).await?;

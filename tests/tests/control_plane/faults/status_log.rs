@@ -1,4 +1,4 @@
-//! What users see of a fault: the conditions of the tuning and of the nodes, and the programs' metrics.
+//! What users see of a fault: conditions and metrics.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,17 +14,17 @@ use tokio::task::JoinHandle;
 use super::pool::Fault;
 use super::{SOON, TUNING};
 
-/// All that the tuning has said of itself since a moment, also for an instant.
+/// Every status that the tuning had since a moment, even briefly.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct StatusLog {
     lines: Arc<Mutex<Vec<String>>>,
     watching: JoinHandle<()>,
 }
 
-impl Said {
+impl StatusLog {
     fn by_the_tuning(client: Client) -> Self {
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let told = Arc::clone(&lines);
+        let reported = Arc::clone(&lines);
         let tunings = Api::<NodeNetworkTuning>::all(client);
         let watching = tokio::spawn(async move {
             let found = watcher::watch_object(tunings, TUNING).default_backoff();
@@ -32,7 +32,7 @@ impl Said {
             while let Some(found) = found.next().await {
                 let status = found.ok().flatten().and_then(|tuning| tuning.status);
                 if let Some(status) = status {
-                    let mut lines = told.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut lines = reported.lock().unwrap_or_else(PoisonError::into_inner);
                     lines.push(line(&status));
                 }
             }
@@ -46,27 +46,27 @@ impl Said {
         lines.clone()
     }
 
-    /// Fails unless one status has said all of these.
-    pub(super) fn has_told(&self, all_of: &[&str]) -> anyhow::Result<()> {
+    /// Fails unless one status contains all of these.
+    pub(super) fn has_said(&self, all_of: &[&str]) -> anyhow::Result<()> {
         let lines = self.all();
-        let tells = |line: &String| all_of.iter().all(|one| line.contains(one));
+        let has_it = |line: &String| all_of.iter().all(|one| line.contains(one));
         ensure!(
-            lines.iter().any(tells),
+            lines.iter().any(has_it),
             "{all_of:?} was not said: {lines:#?}"
         );
         Ok(())
     }
 
-    /// Fails where a status has said this.
-    pub(super) fn has_not_told(&self, what: &str) -> anyhow::Result<()> {
+    /// Fails if a status contains this.
+    pub(super) fn never_said(&self, what: &str) -> anyhow::Result<()> {
         let lines = self.all();
-        let tells = |line: &String| line.contains(what);
-        ensure!(!lines.iter().any(tells), "{what} was said: {lines:#?}");
+        let has_it = |line: &String| line.contains(what);
+        ensure!(!lines.iter().any(has_it), "{what} was said: {lines:#?}");
         Ok(())
     }
 }
 
-impl Drop for Said {
+impl Drop for StatusLog {
     fn drop(&mut self) {
         self.watching.abort();
     }
@@ -86,9 +86,9 @@ fn line(status: &NodeNetworkTuningStatus) -> String {
 }
 
 impl Fault {
-    /// Listens to the tuning from now on.
-    pub(super) fn listen(&self) -> Said {
-        Said::by_the_tuning(self.client.clone())
+    /// Records the tuning's status from now on.
+    pub(super) fn listen(&self) -> StatusLog {
+        StatusLog::by_the_tuning(self.client.clone())
     }
 
     /// Waits until the tuning's conditions say all of these at once. A watch that an earlier fault has cut may
@@ -117,7 +117,7 @@ impl Fault {
         Ok(said.lines().filter(|line| *line == "True").count())
     }
 
-    /// Fails unless the tuning shows that nobody has answered its last change: what it says is of the generation before.
+    /// Fails unless the tuning's status is still about the previous generation.
     pub(super) async fn is_unanswered(&self) -> anyhow::Result<()> {
         let tunings = Api::<NodeNetworkTuning>::all(self.client.clone());
         let tuning = tunings.get(TUNING).await?;
@@ -135,32 +135,32 @@ impl Fault {
         let value = if is_so { "1" } else { "0" };
         let look = async |cluster: &Cluster| {
             let agents = cluster.machines.iter().map(|machine| &machine.agent);
-            all_tell(agents, "nettune_agent_api_reachable", value).await
+            all_report(agents, "nettune_agent_api_reachable", value).await
         };
         self.cluster.until(SOON, look).await?;
         Ok(())
     }
 
     /// Waits until no operator leads, by their own metrics.
-    pub(super) async fn nobody_leads(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn no_operator_leads(&mut self) -> anyhow::Result<()> {
         let look = async |cluster: &Cluster| {
-            all_tell(cluster.operators.iter(), "nettune_operator_leader", "0").await
+            all_report(cluster.operators.iter(), "nettune_operator_leader", "0").await
         };
         self.cluster.until(SOON, look).await?;
         Ok(())
     }
 }
 
-async fn all_tell(
+async fn all_report(
     members: impl Iterator<Item = &Member>,
     metric: &str,
     value: &str,
 ) -> Result<(), String> {
     for member in members {
-        let told = member.metric(metric).await;
-        let told = told.map_err(|error| format!("{}: {error}", member.name()))?;
-        if told.as_deref() != Some(value) {
-            return Err(format!("{}: {metric} is {told:?}", member.name()));
+        let reported = member.metric(metric).await;
+        let reported = reported.map_err(|error| format!("{}: {error}", member.name()))?;
+        if reported.as_deref() != Some(value) {
+            return Err(format!("{}: {metric} is {reported:?}", member.name()));
         }
     }
     Ok(())

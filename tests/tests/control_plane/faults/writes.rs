@@ -1,4 +1,4 @@
-//! What operators and agents have written, counted and told.
+//! The writes of operators and agents, counted.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What the operator tells by Events on Nodes.
+//! The operator's Events on Nodes.
 
 use anyhow::ensure;
 use kube::Api;
@@ -38,17 +38,17 @@ async fn node_events(client: &kube::Client, node: &str) -> anyhow::Result<Vec<(S
             object.kind.as_deref() == Some("Node") && object.name.as_deref() == Some(node)
         })
     });
-    let told = |event: k8s_openapi::api::events::v1::Event| {
+    let reported = |event: k8s_openapi::api::events::v1::Event| {
         (
             event.type_.unwrap_or_default(),
             event.reason.unwrap_or_default(),
         )
     };
-    Ok(of_node.map(told).collect())
+    Ok(of_node.map(reported).collect())
 }
 
 #[tokio::test]
-async fn a_node_whose_tables_begin_or_end_to_suffer_gets_an_event() -> anyhow::Result<()> {
+async fn a_node_gets_an_event_when_pressure_begins_and_ends() -> anyhow::Result<()> {
     let (control_plane, client) = cluster(2).await?;
     let mut operator = Program::operator(&control_plane, &["--leader-elect", "false"]).await?;
     control_plane.apply(ALL_BLOCKS).await?;
@@ -58,12 +58,12 @@ async fn a_node_whose_tables_begin_or_end_to_suffer_gets_an_event() -> anyhow::R
 
     say_pressure(&client, "node-0", Some("Overflow")).await?;
     eventually("an event of the beginning", SOON, || async {
-        let told = node_events(&client, "node-0").await?;
-        ensure!(told == [begun.clone()], "{told:?}");
+        let reported = node_events(&client, "node-0").await?;
+        ensure!(reported == [begun.clone()], "{reported:?}");
         Ok(())
     })
     .await?;
-    // Another operator knows what has begun before it, and tells the end.
+    // Another operator knows what began before it started, and reports the end.
     operator.process_mut().stop()?;
     let operator = Program::operator(&control_plane, &["--leader-elect", "false"]).await?;
     eventually("an operator that knows the cluster", SOON, || async {
@@ -75,9 +75,9 @@ async fn a_node_whose_tables_begin_or_end_to_suffer_gets_an_event() -> anyhow::R
     .await?;
     say_pressure(&client, "node-0", None).await?;
     eventually("an event of the end", SOON, || async {
-        let mut told = node_events(&client, "node-0").await?;
-        told.sort();
-        ensure!(told == [ended.clone(), begun.clone()], "{told:?}");
+        let mut reported = node_events(&client, "node-0").await?;
+        reported.sort();
+        ensure!(reported == [ended.clone(), begun.clone()], "{reported:?}");
         Ok(())
     })
     .await?;

@@ -24,7 +24,7 @@ async fn with_an_older_schema(control_plane: &ControlPlane, object: &str) -> any
 }
 
 #[tokio::test]
-async fn an_object_that_an_older_schema_let_in_says_so_itself_and_stops_nothing_else()
+async fn an_object_invalid_under_the_new_schema_is_reported_and_stops_nothing_else()
 -> anyhow::Result<()> {
     let (control_plane, client) = cluster(1).await?;
     // One that can be read and is not valid, and one that cannot be read at all.
@@ -46,7 +46,7 @@ async fn an_object_that_an_older_schema_let_in_says_so_itself_and_stops_nothing_
         })
         .await?;
     }
-    // Said once: an object that cannot be used is not written for ever. What is still under way comes to
+    // Said once: an object that cannot be used is not written forever. What is still under way comes to
     // rest first.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let version = [
@@ -105,7 +105,7 @@ async fn a_status_from_a_newer_agent_is_left_alone() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_crd_that_is_lost_is_no_wish_to_release() -> anyhow::Result<()> {
+async fn a_lost_crd_releases_nothing() -> anyhow::Result<()> {
     let (control_plane, client) = cluster(2).await?;
     let _operator = Program::operator(&control_plane, &[]).await?;
     let restore = ALL_BLOCKS.replace("ipvs: {}", "ipvs: {}, releasePolicy: Restore");

@@ -109,7 +109,7 @@ fn files(arguments: &str, paths: &[PathBuf]) -> String {
 }
 
 #[test]
-fn calls_are_counted_by_name_and_named_by_their_files() -> anyhow::Result<()> {
+fn calls_are_counted_by_name_and_file() -> anyhow::Result<()> {
     let paths = ["/d/state", "/d/state/state.json", "/d/state/state.json.new"].map(PathBuf::from);
     let log = "7 close(11</d/state/state.json>) = 0\n\
                7 rename(\"/d/state/state.json.new\", \"/d/state/state.json\") = 0\n\

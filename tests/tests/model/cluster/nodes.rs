@@ -11,7 +11,7 @@ use crate::setup::Mutation;
 use crate::state::{Reach, State};
 
 /// After at most this long a node that is cut off is not Ready any more: the node controller's grace
-/// period for a kubelet that is not heard of is 40 s, or 50 s since Kubernetes 1.32.
+/// period for a kubelet that stops reporting is 40 s, or 50 s since Kubernetes 1.32.
 const GRACE: Duration = Duration::from_secs(50);
 
 impl Cluster {
@@ -61,7 +61,7 @@ impl Cluster {
                 next.api.nodes[at].as_mut()?.ready = false;
             }
             Action::NodeComesBack(_) => {
-                // Its uid counts on, which the profiles' owners tell.
+                // Its uid counts up; profiles name it as their owner.
                 let boot = host.kernel.boot + 1;
                 self.hosts.replace(host, self.kernel(boot));
                 next.api.nodes[at] = Some(Node {

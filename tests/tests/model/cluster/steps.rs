@@ -85,7 +85,7 @@ impl Cluster {
         actions
     }
 
-    /// Whether a step may change anything, told without making it.
+    /// Whether a step may change anything, without taking it.
     fn may(&self, state: &State, action: &Action) -> bool {
         match *action {
             Action::LeaderSees(at, Kind::Nodes) => state.leaders[at].view.nodes != state.api.nodes,

@@ -1,4 +1,4 @@
-//! A table that is full is given more room by the agent itself, at once and up to the ceiling; on a real kernel.
+//! The agent doubles a full table at once, up to the ceiling, on a real kernel.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use nettune_tests::{
     ControlPlane, ControlPlaneConfig, Guest, GuestConfig, eventually, nodes, workspace,
 };
 
-use crate::signals::{NEIGHBORHOOD, NFTABLES};
+use crate::pressure::{NEIGHBORHOOD, NFTABLES};
 
 const NODE: &str = "kernel-0";
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ spec:
     - {name: net.netfilter.nf_conntrack_max, rule: AtLeast, value: '1024', ceiling: 3000}
 ";
 
-/// What the main table and IPv4 do not tell.
+/// A route outside the main table, and IPv6.
 const OTHER_NETWORKS: &str = "
 ip route add 10.77.0.0/25 dev va table 100
 ip -6 addr add 2001:db8:7::1/64 dev va nodad
@@ -102,7 +102,7 @@ impl Node {
         Ok(())
     }
 
-    /// How often the kernel has refused a neighbour since it started, for each processor.
+    /// How often the kernel has refused a neighbor since it started, for each processor.
     async fn overflows(&self) -> anyhow::Result<String> {
         let script = "awk 'NR == 1 && $NF != \"table_fulls\" { exit 1 } NR > 1 { print $NF }' \
                       /proc/net/stat/arp_cache";
@@ -111,8 +111,7 @@ impl Node {
 }
 
 #[tokio::test]
-async fn a_neighbour_table_that_overflows_gets_twice_the_room_up_to_the_ceiling()
--> anyhow::Result<()> {
+async fn an_overflowing_neighbor_table_is_doubled_up_to_the_ceiling() -> anyhow::Result<()> {
     let node = Node::start().await?;
     let before = node.overflows().await?;
     node.raises("neighbors 10.99.128.1 700", THRESH3, "1024")
@@ -162,7 +161,7 @@ async fn a_neighbour_table_that_overflows_gets_twice_the_room_up_to_the_ceiling(
 }
 
 #[tokio::test]
-async fn a_full_connection_table_gets_twice_the_room_up_to_the_ceiling() -> anyhow::Result<()> {
+async fn a_full_connection_table_is_doubled_up_to_the_ceiling() -> anyhow::Result<()> {
     let node = Node::start().await?;
     // Of eth0, of va, and of va in the other table.
     let addresses = (256 + 65_536 + 128).to_string();

@@ -1,4 +1,4 @@
-//! What the tables suffer from, produced for real and told apart by the agent.
+//! Real problems of the kernel's tables, and the reasons that the agent reports for them.
 //!
 //! No control plane: the agent reads the kernel's counters whether it has a profile or not, and says
 //! what it finds in its metrics, which are read in the guest.
@@ -138,7 +138,7 @@ fn thresholds(values: [u64; 3]) -> [(&'static str, u64); 3] {
 }
 
 #[tokio::test]
-async fn a_neighbour_overflow_is_told_from_a_table_full_of_permanent_entries() -> anyhow::Result<()>
+async fn a_neighbor_overflow_differs_from_a_table_full_of_permanent_entries() -> anyhow::Result<()>
 {
     let host = Host::boot(&[]).await?;
 
@@ -176,7 +176,7 @@ async fn a_neighbour_overflow_is_told_from_a_table_full_of_permanent_entries() -
     host.set(&thresholds([50, 100, 200])).await?;
     host.traffic("neighbors 10.99.140.1 2000").await?;
     host.0.ok("sleep 2").await?;
-    // While it overflows, not even the loopback takes new entries, and nobody can ask the agent.
+    // While it overflows, not even the loopback gets new entries, and the agent cannot be queried.
     host.set(&thresholds([1024, 4096, 8192])).await?;
     host.pressure("NeighborPressure", "Overflow").await?;
     host.pressure("ConntrackPressure", "NoPressure").await
@@ -188,7 +188,7 @@ const ROOM: u64 = 262_144;
 const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
 
 #[tokio::test]
-async fn what_conntrack_suffers_from_is_told_apart() -> anyhow::Result<()> {
+async fn conntrack_problems_have_their_own_reasons() -> anyhow::Result<()> {
     let host = Host::boot(&["nf_tables", "nft_ct"]).await?;
     let full = "nettune_conntrack_full_seconds_total";
     // Each hook with a rule on the connection's state makes the kernel track.
@@ -217,7 +217,7 @@ async fn what_conntrack_suffers_from_is_told_apart() -> anyhow::Result<()> {
     host.fresh_agent().await?;
     host.set(&[(MAX, 100)]).await?;
     host.traffic("connections 200 4").await?;
-    // Meanwhile nobody could ask the agent either.
+    // Meanwhile the agent could not be queried either.
     host.set(&[(MAX, ROOM)]).await?;
     host.pressure("ConntrackPressure", "TableFull").await?;
     let drops = host.metric("nettune_conntrack_drops_total").await?;
@@ -235,7 +235,7 @@ async fn what_conntrack_suffers_from_is_told_apart() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_race_for_a_source_port_is_told_from_one_of_dns_lookups() -> anyhow::Result<()> {
+async fn a_source_port_race_differs_from_a_dns_race() -> anyhow::Result<()> {
     let modules = [
         "nf_tables",
         "nft_ct",
@@ -244,7 +244,7 @@ async fn a_race_for_a_source_port_is_told_from_one_of_dns_lookups() -> anyhow::R
         "nft_numgen",
     ];
     let host = Host::boot(&modules).await?;
-    // A service of two backends, and pods that are masqueraded. Nobody answers at 10.98.0.0/16. Between NAT and the
+    // A service of two backends, and pods that are masqueraded. Nothing answers at 10.98.0.0/16. Between NAT and the
     // moment at which an entry goes into the table lie rules that match nothing, 30,000 times, so that packets which
     // are sent at once are there at once.
     host.0
@@ -295,7 +295,7 @@ fn remote_node(n: u8) -> String {
 }
 
 #[tokio::test]
-async fn what_flannels_device_lacks_is_told() -> anyhow::Result<()> {
+async fn missing_entries_of_flannels_device_are_reported() -> anyhow::Result<()> {
     let host = Host::boot(&["vxlan"]).await?;
     let device =
         "ip link add flannel.1 type vxlan id 1 local 10.99.0.1 dev va dstport 8472 nolearning
@@ -326,7 +326,7 @@ async fn what_flannels_device_lacks_is_told() -> anyhow::Result<()> {
         .await?;
     host.has(&missing("forwarding"), "1", "").await?;
 
-    // Flannel is started anew.
+    // Flannel restarts.
     let again = "ip neigh replace 10.244.11.0 lladdr 02:00:00:00:01:11 nud permanent dev flannel.1
                  bridge fdb add 02:00:00:00:01:12 dev flannel.1 dst 10.99.0.12 self permanent";
     host.0.ok(again).await?;

@@ -125,8 +125,7 @@ fn is_ready(status: &NodeNetworkProfileStatus) -> bool {
 }
 
 #[tokio::test]
-async fn a_status_that_was_overtaken_by_other_writes_comes_to_speak_of_the_last_one()
--> anyhow::Result<()> {
+async fn a_status_overtaken_by_other_writes_catches_up() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
     cluster.create("5000").await?;
     cluster.reported("the first value", is_ready).await?;
@@ -150,7 +149,7 @@ async fn a_status_that_was_overtaken_by_other_writes_comes_to_speak_of_the_last_
 }
 
 #[tokio::test]
-async fn a_profile_that_is_made_anew_is_another_one() -> anyhow::Result<()> {
+async fn a_recreated_profile_is_a_new_profile() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
     cluster.create("5000").await?;
     cluster.reported("the first value", is_ready).await?;
@@ -162,7 +161,7 @@ async fn a_profile_that_is_made_anew_is_another_one() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_profile_that_is_gone_is_enforced_no_more() -> anyhow::Result<()> {
+async fn a_deleted_profile_is_no_longer_enforced() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
     cluster.create("5000").await?;
     cluster.reported("the value", is_ready).await?;
@@ -179,7 +178,7 @@ async fn a_profile_that_is_gone_is_enforced_no_more() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_lost_kind_is_no_lost_profile() -> anyhow::Result<()> {
+async fn a_lost_crd_is_no_deleted_profile() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
     cluster.create("5000").await?;
     cluster.reported("the value", is_ready).await?;
@@ -198,7 +197,7 @@ async fn a_lost_kind_is_no_lost_profile() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn an_agent_that_was_taken_for_silent_says_that_it_is_not() -> anyhow::Result<()> {
+async fn an_agent_wrongly_marked_unresponsive_corrects_it() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
     cluster.create("5000").await?;
     let profile = cluster.reported("the value", is_ready).await?;
@@ -219,7 +218,7 @@ async fn an_agent_that_was_taken_for_silent_says_that_it_is_not() -> anyhow::Res
 }
 
 #[tokio::test]
-async fn outage_is_over_although_the_watch_brings_nothing() -> anyhow::Result<()> {
+async fn an_outage_ends_even_if_the_watch_delivers_nothing() -> anyhow::Result<()> {
     const TOKEN: &str = "token-of-the-agent";
     let config = ControlPlaneConfig {
         tokens: vec![StaticToken::admin(TOKEN)],

@@ -1,7 +1,7 @@
-//! Other people's programs that write what the agent keeps, each the real one.
+//! Real programs that write sysctls that the agent manages.
 //!
-//! The agent runs by a policy file: no API server is needed to be at odds with somebody. Every rival has a key of its
-//! own, so that none is met with the patience that another one has used up.
+//! The agent runs with a policy file; no API server is needed. Each program writes its own key, so that the agent's
+//! backoff for one does not affect another.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use nettune_tests::artifacts::tools;
 use nettune_tests::{ControlPlane, Guest, GuestConfig, eventually, nodes, workspace};
 
 const DEADLINE: Duration = Duration::from_secs(120);
-/// A writer that rings no bell is found by the next look, which comes every 100 ms; the rest is the writer's own start.
-/// The fastest of several tells, because the others may have waited for a busy machine that emulates a processor.
+/// A write without an event is found by the next look, every 100 ms; the rest is the writer's own start.
+/// The fastest of several counts: the others may have waited for the emulated processor.
 const UNHEARD: Duration = Duration::from_millis(110 + 140);
 const UNHEARD_AT_MOST: Duration = Duration::from_secs(10);
 
@@ -67,7 +67,7 @@ impl Node {
         Ok(())
     }
 
-    /// How often the agent has seen somebody else change a key.
+    /// How often the agent has seen another program change a key.
     async fn drifts(&self, key: &str) -> anyhow::Result<u64> {
         let name = format!("nettune_agent_drifts_total{{sysctl=\"{key}\"}} ");
         self.metric(&name).await
@@ -109,7 +109,7 @@ impl Node {
     }
 }
 
-/// Somebody who writes one key once.
+/// A program that writes one key once.
 struct Rival {
     name: &'static str,
     script: &'static str,
@@ -118,7 +118,7 @@ struct Rival {
 }
 
 #[tokio::test]
-async fn who_writes_once_is_undone_and_counted_once() -> anyhow::Result<()> {
+async fn a_single_write_is_undone_and_counted_once() -> anyhow::Result<()> {
     let config = GuestConfig::default()
         .with_package(packages::PROCPS, &[])
         .with_package(packages::SYSTEMD_SYSCTL, &[])
@@ -163,7 +163,7 @@ async fn who_writes_once_is_undone_and_counted_once() -> anyhow::Result<()> {
         node.once(rival).await?;
     }
 
-    // Who only raises a limit is no rival.
+    // A program that only raises a limit is no conflict.
     let limit = "net.netfilter.nf_conntrack_max";
     let before = node.drifts(limit).await?;
     node.guest.set_sysctl(limit, "524288").await?;
@@ -173,7 +173,7 @@ async fn who_writes_once_is_undone_and_counted_once() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes in a way that inotify does not tell, and waits in the guest until the value is back; prints the
+/// Writes in a way that inotify does not report, and waits in the guest until the value is back; prints the
 /// milliseconds. The clock has steps of 10 ms.
 const UNHEARD_WRITE: &str = r#"
     now() { cut -d " " -f 1 /proc/uptime | tr -d .; }
@@ -183,7 +183,7 @@ const UNHEARD_WRITE: &str = r#"
     echo $(( ($(now) - start) * 10 ))"#;
 
 #[tokio::test]
-async fn who_is_not_heard_is_found_by_the_next_look() -> anyhow::Result<()> {
+async fn a_write_without_an_event_is_found_by_the_next_look() -> anyhow::Result<()> {
     let config = GuestConfig::default().with_package(packages::IPROUTE2, &[]);
     let node = Node::start(config).await?;
     let mut fastest = Duration::MAX;
@@ -234,8 +234,7 @@ const LEAVES: [&str; 5] = [
 
 /// Heard and not heard are measured in turns in one guest: how fast it is does not matter then.
 #[tokio::test]
-async fn who_writes_in_the_agents_own_procfs_is_answered_before_the_next_look() -> anyhow::Result<()>
-{
+async fn a_write_in_the_agents_own_procfs_is_undone_before_the_next_look() -> anyhow::Result<()> {
     // Each key once: a second write within 3 h is answered later on purpose.
     let device = |n| LEAVES.map(|leaf| format!("net/ipv4/neigh/{n}/{leaf}"));
     let devices: Vec<_> = (0..PAIRS)
@@ -302,7 +301,7 @@ const MOST_ANSWERS: usize = 7;
 const FIGHT: Duration = Duration::from_secs(300);
 
 #[tokio::test]
-async fn who_never_rests_is_left_alone_until_the_policy_changes() -> anyhow::Result<()> {
+async fn a_persistent_writer_is_left_alone_until_the_policy_changes() -> anyhow::Result<()> {
     let config = GuestConfig::default().with_package(packages::PROCPS, &[]);
     let node = Node::start(config).await?;
     let key = "net.core.somaxconn";
@@ -348,7 +347,7 @@ const KUBE_PROXY: &str = "kube-proxy --kubeconfig /etc/nettune/kubeconfig --host
                           | grep 'Set sysctl'";
 
 #[tokio::test]
-async fn a_start_of_kube_proxy_is_undone_and_no_contest() -> anyhow::Result<()> {
+async fn a_start_of_kube_proxy_is_undone_and_no_conflict() -> anyhow::Result<()> {
     let control_plane = ControlPlane::shared().await?;
     let mut config = GuestConfig {
         memory_mib: 2048,
@@ -365,7 +364,7 @@ async fn a_start_of_kube_proxy_is_undone_and_no_contest() -> anyhow::Result<()> 
         wrote: "131072",
     };
     let timeout = "net.netfilter.nf_conntrack_tcp_timeout_established";
-    // A second time as in an upgrade: its pod starts anew.
+    // A second time, as in an upgrade that restarts its pod.
     for times in 1..=2 {
         node.once(&start).await?;
         node.holds(timeout, "7200").await?;
