@@ -16,7 +16,7 @@ use nettune_crds::ProfileFacts;
 use nettune_reconcile::desired::{DesiredState, Revision, Source};
 use nettune_reconcile::memory::Memory;
 use nettune_reconcile::observed::{Content, Counts, ObservedState, OverflowCounters};
-use nettune_reconcile::step::keys_to_look_at;
+use nettune_reconcile::step::keys_to_read;
 use nettune_sizing::{KernelVersion, Mono, SysctlKey, keys, size};
 
 use crate::node::Node;
@@ -52,7 +52,7 @@ fn parts(data: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Statistics of the tables, at two moments.
 fn counters(data: &[u8]) {
     let node = Node::get();
-    let mut signals = TableMonitor::new(&node.roots());
+    let mut monitor = TableMonitor::new(&node.roots());
     let mut parts = parts(data);
     for second in [0, 1, 2] {
         for name in ["arp_cache", "ndisc_cache", "nf_conntrack"] {
@@ -62,10 +62,10 @@ fn counters(data: &[u8]) {
             );
         }
         let now = Mono::at(Duration::from_secs(second));
-        let (counts, distress) = signals.read(Some(65536), now);
-        let live = live(counts, distress);
-        signals.observe(&live, now);
-        let _findings = signals.findings(now);
+        let (counts, overflows) = monitor.read(Some(65536), now);
+        let observed = observed(counts, overflows);
+        monitor.observe(&observed, now);
+        let _conditions = monitor.conditions(now);
     }
 }
 
@@ -73,12 +73,12 @@ fn counters(data: &[u8]) {
 fn devices(data: &[u8]) {
     let node = Node::get();
     node.put("net/dev", data);
-    let mut signals = TableMonitor::new(&node.roots());
-    signals.observe(
-        &live(Counts::default(), OverflowCounters::default()),
+    let mut monitor = TableMonitor::new(&node.roots());
+    monitor.observe(
+        &observed(Counts::default(), OverflowCounters::default()),
         Mono::default(),
     );
-    let _findings = signals.findings(Mono::default());
+    let _conditions = monitor.conditions(Mono::default());
 }
 
 /// Processors, and the kernel's version in both of its places.
@@ -161,10 +161,10 @@ fn policy(data: &[u8]) {
     let sized = policy
         .size(&host, &ProfileFacts::default())
         .expect("a policy that was read");
-    let goal = DesiredState::read(sized.after(None)).expect("a profile");
-    assert_eq!(goal.invalid, Vec::new());
-    assert_eq!(goal.values.len(), sized.spec.sysctls.len());
-    keeps_the_rules(&goal);
+    let desired = DesiredState::read(sized.after(None)).expect("a profile");
+    assert_eq!(desired.invalid, Vec::new());
+    assert_eq!(desired.values.len(), sized.spec.sysctls.len());
+    keeps_the_rules(&desired);
 }
 
 /// A profile's spec.
@@ -176,36 +176,36 @@ fn profile(data: &[u8]) {
         uid: "u".to_owned(),
         generation: 1,
     };
-    if let Ok(goal) = DesiredState::read(Arc::new(Source { revision, spec })) {
-        keeps_the_rules(&goal);
+    if let Ok(desired) = DesiredState::read(Arc::new(Source { revision, spec })) {
+        keeps_the_rules(&desired);
     }
 }
 
-/// Takes every step to a goal on paper: the thresholds keep their order after each, conntrack is never
-/// without a limit, and there is an end.
-fn keeps_the_rules(goal: &DesiredState) {
+/// Steps to a desired state without a kernel: the thresholds stay in order, conntrack is never unlimited,
+/// and the number of steps is bounded.
+fn keeps_the_rules(desired: &DesiredState) {
     let mut sysctls = Sysctls::new(&Node::get().roots().sysctl);
     let memory = Memory::default();
-    sysctls.track(&keys_to_look_at(goal, &memory));
+    sysctls.track(&keys_to_read(desired, &memory));
     sysctls.read();
     let counts = Counts {
         neighbors_ipv4: Some(5),
         neighbors_ipv6: Some(5),
         conntrack: Some(10),
     };
-    let mut live = ObservedState {
+    let mut observed = ObservedState {
         keys: sysctls.seen(),
-        ..live(counts, OverflowCounters::default())
+        ..observed(counts, OverflowCounters::default())
     };
-    let outcome = dry_run(goal, &live, &memory);
+    let outcome = dry_run(desired, &observed, &memory);
     assert!(
-        outcome.writes.len() <= 2 * goal.values.len() + 6,
+        outcome.writes.len() <= 2 * desired.values.len() + 6,
         "{:?}",
         outcome.writes
     );
     for (key, content) in outcome.writes {
         assert!(key != keys::NF_CONNTRACK_MAX || content.number() != Some(0));
-        live.keys
+        observed.keys
             .insert(key, nettune_reconcile::observed::Seen::Content(content));
         for [one, two, three] in [
             [
@@ -219,7 +219,7 @@ fn keeps_the_rules(goal: &DesiredState) {
                 &keys::IPV6_GC_THRESH3,
             ],
         ] {
-            let [one, two, three] = [one, two, three].map(|key| live.number(key));
+            let [one, two, three] = [one, two, three].map(|key| observed.number(key));
             assert!(one <= two && two <= three, "{one:?} {two:?} {three:?}");
             assert!(
                 one.is_none() || (one < two && two < three),
@@ -229,12 +229,12 @@ fn keeps_the_rules(goal: &DesiredState) {
     }
 }
 
-fn live(counts: Counts, distress: OverflowCounters) -> ObservedState {
-    let mut live = ObservedState {
+fn observed(counts: Counts, overflows: OverflowCounters) -> ObservedState {
+    let mut observed = ObservedState {
         initial_namespace: true,
         keys: Default::default(),
         counts,
-        overflows: distress,
+        overflows: overflows,
         machine: fixed_identity().machine(),
         wall: Default::default(),
     };
@@ -244,12 +244,12 @@ fn live(counts: Counts, distress: OverflowCounters) -> ObservedState {
         &keys::NF_CONNTRACK_MAX,
     ] {
         let limit = Content::from(1024);
-        live.keys.insert(
+        observed.keys.insert(
             key.clone(),
             nettune_reconcile::observed::Seen::Content(limit),
         );
     }
-    live
+    observed
 }
 
 fn fixed_identity() -> Arc<Identity> {

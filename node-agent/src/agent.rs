@@ -24,7 +24,7 @@ use nettune_reconcile::drift::Drift;
 use nettune_reconcile::effect::{Effect, Left, Persisted};
 use nettune_reconcile::memory::Memory;
 use nettune_reconcile::observed::{Content, ObservedState};
-use nettune_reconcile::step::{Step, keys_to_look_at, step};
+use nettune_reconcile::step::{Step, keys_to_read, step};
 
 /// How often all keys are read: the longest that a change goes unnoticed.
 const LOOK: Duration = Duration::from_millis(100);
@@ -226,7 +226,7 @@ impl Agent {
     }
 
     fn track_keys(&mut self) {
-        let mut keys = keys_to_look_at(&self.desired, &self.memory);
+        let mut keys = keys_to_read(&self.desired, &self.memory);
         // For the tables' usage, whether they are managed or not.
         keys.extend(TABLE_LIMITS.map(SysctlKey::clone));
         self.sysctls.track(&keys);

@@ -1,4 +1,4 @@
-//! The nettune agent: keeps the kernel network tables of its node as the node's profile says.
+//! The nettune agent: keeps the kernel network sysctls of its node as the node's profile says.
 
 mod cmd;
 
@@ -35,20 +35,23 @@ fn main() -> ExitCode {
         });
     }
     block_on(arguments.run).unwrap_or_else(|failure| {
-        tracing::error!(error = error::chain(failure.as_ref()), "ending");
+        tracing::error!(
+            error = error::chain(failure.as_ref()),
+            "exiting after an error"
+        );
         ExitCode::FAILURE
     })
 }
 
 fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     tls::install();
-    // Before there is another thread, or anything that comes from outside.
+    // Before there is another thread, or any input from outside.
     let sandbox = Sandbox::enforce(&arguments.needs());
     // One thread: reading the kernel's files takes microseconds, and an idle thread takes memory.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start the runtime")?;
+        .context("cannot start the async runtime")?;
     let ended = runtime.block_on(async {
         if arguments.once {
             cmd::once::run(arguments).await
@@ -56,14 +59,14 @@ fn block_on(arguments: RunArguments) -> anyhow::Result<ExitCode> {
             run(arguments, &sandbox).await.map(|()| ExitCode::SUCCESS)
         }
     });
-    // Not waiting for a name that is still being resolved.
+    // Without waiting for a pending DNS lookup.
     runtime.shutdown_background();
     ended
 }
 
 async fn run(arguments: RunArguments, sandbox: &Sandbox) -> anyhow::Result<()> {
     let shutdown = shutdown::on_signal()?;
-    let hangups = signal(SignalKind::hangup()).context("cannot listen to SIGHUP")?;
+    let hangups = signal(SignalKind::hangup()).context("cannot install a SIGHUP handler")?;
     let env = HostEnv::of(&arguments.host, arguments.node_name)?;
     let mut registry = Registry::default();
     metrics::register_build_info(&mut registry, "nettune-agent", env!("CARGO_PKG_VERSION"));
@@ -82,7 +85,7 @@ async fn run(arguments: RunArguments, sandbox: &Sandbox) -> anyhow::Result<()> {
     }
     let mut agent = Agent::new(env.agent_config(metrics.clone(), report));
     first.into_iter().for_each(|update| agent.take(update));
-    // Before anything that can fail or be waited for.
+    // Before anything that can fail or take time.
     agent.turn();
 
     let endpoint = Endpoint::bind(arguments.listen)?;
@@ -106,8 +109,8 @@ async fn run(arguments: RunArguments, sandbox: &Sandbox) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a part in a task of its own: one that is woken in the main one goes through the kernel each
-/// time, which is ten times a second here.
+/// Runs a part in its own task: waking the main task takes a system call each time, which would be ten
+/// times a second here.
 async fn task<E: Into<anyhow::Error> + Send + 'static>(
     part: impl Future<Output = Result<(), E>> + Send + 'static,
 ) -> anyhow::Result<()> {

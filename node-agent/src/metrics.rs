@@ -1,4 +1,4 @@
-//! The agent's metrics. Labels are bounded: by the allow-list, by states and by a few words.
+//! The agent's metrics. All labels are bounded.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
@@ -16,7 +16,7 @@ use crate::pressure::monitor::{TableConditions, TableMonitor};
 use crate::pressure::utilization::Utilization;
 use nettune_reconcile::outcome::KeyReport;
 
-/// All of them; clones share them.
+/// Clones share the same metrics.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     sysctls: Family<StateLabel, Gauge<i64, AtomicI64>>,
@@ -95,7 +95,7 @@ const STATES: [(KeyState, &str); 6] = [
 ];
 
 impl Metrics {
-    /// Registers them, but for those of [`register_api`](Self::register_api).
+    /// Registers all but those of [`register_api`](Self::register_api).
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
@@ -107,45 +107,45 @@ impl Metrics {
         );
         registry.register(
             "agent_drifts",
-            "How often somebody else changed a sysctl",
+            "Changes of a sysctl by another process",
             metrics.drifts.clone(),
         );
         registry.register("agent_writes", "Writes of sysctls", metrics.writes.clone());
         registry.register(
             "agent_state_saves",
-            "Times that the state was saved to disk",
+            "Saves of the state to disk",
             metrics.saves.clone(),
         );
         registry.register(
             "agent_change_detection",
-            "How a change by somebody else is noticed: inotify (at once) or polling (within 100 ms)",
+            "How changes by other processes are noticed: inotify (at once) or polling (within 100 ms)",
             metrics.change_detection.clone(),
         );
         registry.register(
             "table_entries",
-            "Entries of a kernel table; of neighbours, also those that are not counted against its limit",
+            "Entries of a kernel table, including neighbors that do not count against its limit",
             metrics.entries.clone(),
         );
         registry.register(
             "table_peak_entries",
-            "The most entries seen in a kernel table since the agent was started",
+            "Most entries seen in a kernel table since the agent started",
             metrics.peak.clone(),
         );
         registry.register(
             "table_counted_entries",
-            "Entries of a kernel table that count against its limit, where that is known",
+            "Entries of a kernel table that count against its limit, if known",
             metrics.counted.clone(),
         );
         registry.register(
             "table_limit_entries",
-            "The most entries that a kernel table may hold",
+            "Limit of a kernel table",
             metrics.limit.clone(),
         );
         metrics.register_pressure(registry);
         metrics
     }
 
-    /// Registers those of the way to the API server, where there is one.
+    /// Registers those of the connection to the API server.
     pub fn register_api(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("nettune");
         registry.register(
@@ -163,17 +163,17 @@ impl Metrics {
     fn register_pressure(&self, registry: &mut Registry) {
         registry.register(
             "pressure",
-            "1 for the reason that the condition NeighborPressure or ConntrackPressure has now",
+            "1 for the present reason of the condition NeighborPressure or ConntrackPressure",
             self.pressure.clone(),
         );
         registry.register(
             "neighbor_overflows",
-            "Insertions that found the neighbour table full (table_fulls)",
+            "Insertions that found the neighbor table full (table_fulls)",
             self.overflows.clone(),
         );
         registry.register(
             "neighbor_forced_gc_runs",
-            "Insertions into the neighbour table that had to wait for garbage collection",
+            "Insertions into the neighbor table that had to wait for garbage collection",
             self.forced_gc_runs.clone(),
         );
         registry.register(
@@ -183,7 +183,7 @@ impl Metrics {
         );
         registry.register(
             "flannel_missing_entries",
-            "Neighbour and forwarding entries that these routes need and that are not there",
+            "Missing neighbor and forwarding entries of these routes",
             self.flannel_missing.clone(),
         );
         registry.register(
@@ -198,7 +198,7 @@ impl Metrics {
         );
         registry.register(
             "conntrack_clashes_resolved",
-            "Connections that lost such a race and no packet by it: mostly DNS lookups (clashres)",
+            "Connections that lost such a race without losing a packet, mostly DNS lookups (clashres)",
             self.conntrack_clashes_resolved.clone(),
         );
         registry.register(
@@ -218,12 +218,12 @@ impl Metrics {
         );
         registry.register(
             "conntrack_early_drops",
-            "Connections that were given up for new ones because the table was full (early_drop)",
+            "Connections that were evicted for new ones because the table was full (early_drop)",
             self.conntrack_early_drops.clone(),
         );
     }
 
-    /// Somebody else changed a sysctl.
+    /// Another process changed a sysctl.
     pub fn drift(&self, key: &str) {
         let label = KeyLabel {
             sysctl: key.to_owned(),
@@ -231,27 +231,22 @@ impl Metrics {
         self.drifts.get_or_create(&label).inc();
     }
 
-    /// A sysctl was written.
     pub fn write(&self, ok: bool) {
         self.writes.get_or_create(&result(ok)).inc();
     }
 
-    /// The state was saved.
     pub fn save(&self, ok: bool) {
         self.saves.get_or_create(&result(ok)).inc();
     }
 
-    /// The status was written.
     pub fn status_patch(&self, ok: bool) {
         self.status_patches.get_or_create(&result(ok)).inc();
     }
 
-    /// Whether the API server answered.
     pub fn api_reachable(&self, reachable: bool) {
         self.api_reachable.set(reachable.into());
     }
 
-    /// How changes are noticed.
     pub fn change_detection(&self, by_event: bool) {
         for (state, is_so) in [("inotify", by_event), ("polling", !by_event)] {
             let gauge = self
@@ -261,7 +256,6 @@ impl Metrics {
         }
     }
 
-    /// How the keys stand.
     pub fn keys(&self, keys: &[KeyReport]) {
         for (state, name) in STATES {
             let managed = keys.iter().filter(|key| !key.dropped);
@@ -274,7 +268,7 @@ impl Metrics {
     /// The tables' counters, conditions and usage.
     pub fn tables(&self, monitor: &TableMonitor, found: &TableConditions) {
         self.usage(monitor.utilization());
-        // Only the reasons that hold now are there.
+        // Only the present reasons are exported.
         self.pressure.clear();
         for (condition, finding) in [
             (NEIGHBOR_PRESSURE, &found.neighbors),
@@ -321,16 +315,18 @@ impl Metrics {
 
     fn usage(&self, tables: &Utilization) {
         let number = |entries: u64| entries.try_into().unwrap_or(i64::MAX);
-        // Of a table that is gone, and of a count that is not known any more, nothing stays.
+        // A table that is gone, or a count that is no longer known, is not exported.
         for gauges in [&self.entries, &self.peak, &self.counted, &self.limit] {
             gauges.clear();
         }
-        for (table, fill) in tables.fills() {
+        for (table, usage) in tables.usages() {
             let label = TableLabel { table };
-            self.entries.get_or_create(&label).set(number(fill.entries));
-            self.peak.get_or_create(&label).set(number(fill.peak));
-            self.limit.get_or_create(&label).set(number(fill.limit));
-            if let Some(counted) = fill.counted {
+            self.entries
+                .get_or_create(&label)
+                .set(number(usage.entries));
+            self.peak.get_or_create(&label).set(number(usage.peak));
+            self.limit.get_or_create(&label).set(number(usage.limit));
+            if let Some(counted) = usage.counted {
                 self.counted.get_or_create(&label).set(number(counted));
             }
         }

@@ -1,4 +1,4 @@
-//! What is reported: a profile's status, from what was found on the node.
+//! The profile's status, made from what was found on the node.
 
 use std::sync::Arc;
 
@@ -15,42 +15,36 @@ use crate::pressure::monitor::TableConditions;
 use nettune_reconcile::desired::{Revision, Task};
 use nettune_reconcile::outcome::KeyReport;
 
-/// What was found on the node when there was nothing left to do.
+/// What was found on the node when nothing was left to do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeReport {
     /// The version of the profile that the agent works on.
     pub revision: Option<Revision>,
-    /// What it does with it.
     pub task: Task,
-    /// Each key.
     pub keys: Vec<KeyReport>,
-    /// Whether a release is over.
+    /// Whether a release has ended.
     pub released: bool,
-    /// A later version of the profile that cannot be read, and why.
+    /// A newer version of the profile that cannot be read, and why.
     pub malformed: Option<(Revision, String)>,
-    /// Use of the tables.
     pub tables: Option<TablesUse>,
-    /// What the tables suffer from.
     pub table_conditions: TableConditions,
-    /// What only the node can see.
     pub facts: ProfileFacts,
-    /// The boot and the kernel.
     pub identity: Arc<Identity>,
 }
 
-/// The most characters that a key's message may have, by the schema.
+/// The longest message of a key that the schema allows, in characters.
 const MOST_CHARACTERS: usize = 1024;
 
 impl NodeReport {
-    /// The version of the profile that a status made of this speaks of.
+    /// The version of the profile that the status is about.
     #[must_use]
     pub fn reported_revision(&self) -> Option<&Revision> {
         let malformed = self.malformed.as_ref().map(|(revision, _)| revision);
         malformed.or(self.revision.as_ref())
     }
 
-    /// The status of the profile. `previous` is the one that it has now: times of conditions that
-    /// have not turned stay, and so do conditions that are not the agent's.
+    /// The profile's status. From `previous`, its present one, come the times of conditions that have not
+    /// changed, and conditions of others.
     #[must_use]
     pub fn status(
         &self,
@@ -101,7 +95,7 @@ impl NodeReport {
 
     fn ready(&self) -> (bool, &'static str, String) {
         if let Some((_, why)) = &self.malformed {
-            let message = format!("{why}; the last one that could be read is kept");
+            let message = format!("{why}; keeping the last valid profile");
             return (false, reasons::INVALID, message);
         }
         if self.task == Task::Release {
@@ -128,51 +122,45 @@ impl NodeReport {
         (true, reason, message)
     }
 
-    /// How the keys stand, in one sentence, where none has failed and none is contested.
+    /// The states of the keys, in one sentence, if none has failed and none is contested.
     fn summary(&self) -> (&'static str, String) {
         let inapplicable = self.count(KeyState::NotApplicable);
-        let (all, hold) = (
+        let (all, applied) = (
             self.managed().count() - inapplicable,
             self.count(KeyState::Applied),
         );
         let (drifted, waiting) = (self.count(KeyState::Drifted), self.count(KeyState::Waiting));
         let mut message = match (all, inapplicable) {
-            (0, 0) => "no sysctl is managed".to_owned(),
-            (0, _) => "no sysctl that is managed applies to this node".to_owned(),
-            _ if waiting > 0 => format!("{hold} {}", plural(hold, "holds", "hold")),
+            (0, 0) => "no sysctls are managed".to_owned(),
+            (0, _) => "no managed sysctl applies to this node".to_owned(),
+            _ if waiting > 0 => format!("{applied} applied"),
             _ => format!(
-                "{hold} of {all} {}",
-                plural(all, "sysctl holds", "sysctls hold")
+                "{applied} of {all} {} applied",
+                plural(all, "sysctl", "sysctls")
             ),
         };
         if waiting > 0 {
-            let waits = plural(waiting, "waits", "wait");
-            message.push_str(&format!(", {waiting} {waits} for {}", self.waits_for()));
+            message.push_str(&format!(", {waiting} waiting for {}", self.waits_for()));
         }
         if drifted > 0 {
-            let differ = plural(drifted, "differs", "differ");
             let because = match self.task {
                 Task::Observe => "mode Observe writes nothing",
-                Task::Enforce => "somebody else keeps changing what is set again after a pause",
-                _ => "mode ApplyOnce leaves what was changed since",
+                Task::Enforce => "another process keeps changing what is set again after a pause",
+                _ => "mode ApplyOnce does not undo later changes",
             };
-            message.push_str(&format!(", {drifted} {differ}: {because}"));
+            message.push_str(&format!(", {drifted} drifted: {because}"));
         }
         if inapplicable > 0 && all > 0 {
-            let does = plural(inapplicable, "does", "do");
-            message.push_str(&format!("; {inapplicable} {does} not apply to this node"));
+            message.push_str(&format!("; {inapplicable} not applicable to this node"));
         }
         let dropped = self.keys.iter().filter(|key| key.dropped).count();
         if dropped > 0 {
             let of = plural(
                 dropped,
-                "original of a sysctl that is",
-                "originals of sysctls that are",
+                "original value of a sysctl that is no longer managed is",
+                "original values of sysctls that are no longer managed are",
             );
-            let is = plural(dropped, "is", "are");
-            message.push_str(&format!(
-                "; {dropped} {of} not managed any more {is} not back"
-            ));
+            message.push_str(&format!("; {dropped} {of} not restored"));
         }
         let reason = match self.task {
             Task::Observe => reasons::OBSERVED,
@@ -204,12 +192,12 @@ impl NodeReport {
 
     fn release(&self) -> (bool, &'static str, String) {
         let all = self.keys.len();
-        let back = self.count(KeyState::Applied);
-        if back == all {
+        let restored = self.count(KeyState::Applied);
+        if restored == all {
             let message = match all {
-                0 => "nothing was written in this boot: nothing had to go back".to_owned(),
-                1 => "the one sysctl that was written is back".to_owned(),
-                _ => format!("all {all} sysctls are back"),
+                0 => "nothing was written in this boot, so nothing had to be restored".to_owned(),
+                1 => "the 1 sysctl that was written is restored".to_owned(),
+                _ => format!("all {all} sysctls are restored"),
             };
             return (true, reasons::RESTORED, message);
         }
@@ -220,7 +208,10 @@ impl NodeReport {
         let left: Vec<String> = left
             .map(|key| format!("{}: {}", key.name, key.message))
             .collect();
-        let message = format!("{back} of {all} sysctls are back; {}", left.join("; "));
+        let message = format!(
+            "{restored} of {all} sysctls are restored; {}",
+            left.join("; ")
+        );
         (
             true,
             reasons::PARTIALLY_RESTORED,
@@ -228,7 +219,7 @@ impl NodeReport {
         )
     }
 
-    /// The keys that count for conditions.
+    /// The keys that count towards conditions.
     fn managed(&self) -> impl Iterator<Item = &KeyReport> {
         self.keys.iter().filter(|key| !key.dropped)
     }

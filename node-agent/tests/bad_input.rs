@@ -56,7 +56,7 @@ fn sysctl(name: &str, value: &Value) -> Value {
 }
 
 #[test]
-fn each_bad_entry_is_said_by_its_name_and_the_good_one_is_applied() {
+fn invalid_entries_are_reported_and_the_valid_one_is_applied() {
     let bad = [
         ("kernel.panic", json!("1")),
         ("net.core.somaxconn/../../../kernel/panic", json!("1")),
@@ -94,7 +94,7 @@ fn each_bad_entry_is_said_by_its_name_and_the_good_one_is_applied() {
 }
 
 #[test]
-fn a_profile_of_another_shape_changes_nothing() {
+fn malformed_profile_changes_nothing() {
     for spec in [
         json!([]),
         json!("text"),
@@ -104,7 +104,7 @@ fn a_profile_of_another_shape_changes_nothing() {
         let node = with_profile(&spec);
         let (code, log) = once(&node);
         assert_ne!(code, 0, "{spec}: {log}");
-        assert!(log.contains("spec cannot be read"), "{spec}: {log}");
+        assert!(log.contains("cannot read the profile"), "{spec}: {log}");
         assert_eq!(node.get(SOMAXCONN), "128");
     }
 }
@@ -144,7 +144,7 @@ fn ten_thousand_entries_and_a_huge_reason_take_little_memory() {
 }
 
 #[test]
-fn garbage_and_endless_text_from_the_kernel_hold_up_nothing() {
+fn garbage_and_huge_text_from_the_kernel_block_nothing() {
     let node = with_profile(&json!({"tuning": "t", "sysctls": [
         sysctl(SOMAXCONN, &json!("5000")),
         {"name": THRESH3, "rule": "AtLeast", "value": "8192"},
@@ -188,7 +188,7 @@ fn garbage_and_endless_text_from_the_kernel_hold_up_nothing() {
 }
 
 #[test]
-fn a_state_of_zeros_is_set_aside_and_a_policy_goes_on() {
+fn zeroed_state_is_set_aside_and_the_policy_is_applied() {
     let node = Node::new();
     node.put(&node.state(), &"\u{0}".repeat(1 << 16));
     let path = node.dir.path().join("policy.yaml");
@@ -206,7 +206,7 @@ fn a_state_of_zeros_is_set_aside_and_a_policy_goes_on() {
 }
 
 #[test]
-fn policies_that_are_no_policies_are_named_and_take_little_time() {
+fn invalid_policy_files_are_named_and_rejected_quickly() {
     let bomb = format!(
         "a: &a [x,x,x,x,x,x,x,x,x]\n{}",
         (0..12)

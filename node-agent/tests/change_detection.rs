@@ -37,7 +37,7 @@ const KEYS: [&str; 16] = [
 ];
 const WANTED: &str = "5";
 
-/// A directory with all the keys, and a saved goal that wants 5 of each.
+/// A directory with all the keys, and a saved profile that sets each to 5.
 fn node() -> Node {
     let mut node = Node::new();
     for key in KEYS {
@@ -48,7 +48,7 @@ fn node() -> Node {
     node
 }
 
-/// How long each key differs once somebody else has written it, sorted.
+/// How long each key differs after another process has written it, sorted.
 fn repairs(node: &Node) -> Vec<Duration> {
     let mut times: Vec<_> = KEYS
         .map(|key| {
@@ -74,7 +74,7 @@ fn until_repaired(path: &Path, start: Instant) {
 }
 
 #[test]
-fn a_writer_is_answered_long_before_the_next_look() {
+fn write_is_undone_long_before_the_next_tick() {
     let node = node();
     let agent = Running::start(&node, &Kernel::Directory, &[]);
     agent.has_looked();
@@ -96,7 +96,7 @@ fn a_writer_is_answered_long_before_the_next_look() {
 }
 
 #[test]
-fn without_an_inotify_instance_it_looks_and_says_so_once() {
+fn without_inotify_it_polls_and_logs_that_once() {
     let node = node();
     // A user namespace has a limit of its own.
     let none = "echo 0 >/proc/sys/user/max_inotify_instances && exec \"$@\"";
@@ -131,7 +131,7 @@ fn without_an_inotify_instance_it_looks_and_says_so_once() {
 }
 
 #[test]
-fn its_own_writes_are_no_news_to_it() {
+fn own_writes_cause_no_work() {
     let node = node();
     let agent = Running::start(&node, &Kernel::Directory, &[]);
     agent.has_looked();
@@ -150,7 +150,7 @@ fn its_own_writes_are_no_news_to_it() {
 
 /// It changes nothing, so there is nothing to repair, but rings without end.
 #[test]
-fn a_writer_who_never_rests_does_not_keep_it_busy() {
+fn endless_writer_does_not_keep_the_agent_busy() {
     let node = node();
     let agent = Running::start(&node, &Kernel::Directory, &[]);
     agent.has_looked();
@@ -176,7 +176,7 @@ fn a_writer_who_never_rests_does_not_keep_it_busy() {
 }
 
 #[test]
-fn a_folder_that_another_takes_the_place_of_is_noticed() {
+fn replaced_folder_is_noticed() {
     let node = node();
     let agent = Running::start(&node, &Kernel::Directory, &[]);
     agent.has_looked();
@@ -189,7 +189,7 @@ fn a_folder_that_another_takes_the_place_of_is_noticed() {
 
 /// Real sysctls of a network namespace of its own: an interface goes, and another comes in its place.
 #[test]
-fn keys_of_an_interface_that_goes_and_comes_back_are_applied_anew() {
+fn keys_of_a_recreated_interface_are_applied_again() {
     const STALE: &str = "net.ipv4.neigh.nt0.gc_stale_time";
     let mut node = Node::new();
     let wanted = [(STALE, "Exact", "300"), (SOMAXCONN, "Exact", "5")];
@@ -227,7 +227,7 @@ fn keys_of_an_interface_that_goes_and_comes_back_are_applied_anew() {
 
 /// A mount changes nothing on the descriptor, and causes no event.
 #[test]
-fn another_mount_over_a_key_is_noticed_within_a_second() {
+fn mount_over_a_key_is_noticed_within_a_second() {
     let node = node();
     let wrapper = ["unshare", "--user", "--map-root-user", "--mount"];
     let agent = Running::start(&node, &Kernel::Directory, &wrapper);

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 
 #[test]
-fn a_profile_is_applied_and_what_is_reported_was_read_back() {
+fn profile_is_applied_and_the_report_was_read_back() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -31,7 +31,7 @@ fn a_profile_is_applied_and_what_is_reported_was_read_back() {
     let ready = conditions::find(&status.conditions, READY).unwrap();
     assert_eq!(
         (ready.status.as_str(), ready.message.as_str()),
-        ("True", "3 of 3 sysctls hold")
+        ("True", "3 of 3 sysctls applied")
     );
     assert_eq!(
         status.tables.unwrap().neighbors.unwrap().usage,
@@ -40,7 +40,7 @@ fn a_profile_is_applied_and_what_is_reported_was_read_back() {
 }
 
 #[test]
-fn drift_is_undone_by_the_next_look() {
+fn drift_is_undone_at_the_next_tick() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -52,7 +52,7 @@ fn drift_is_undone_by_the_next_look() {
 }
 
 #[test]
-fn a_key_that_vanishes_waits_and_is_applied_when_it_comes_back() {
+fn key_that_disappears_is_applied_when_it_returns() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -69,7 +69,7 @@ fn a_key_that_vanishes_waits_and_is_applied_when_it_comes_back() {
 }
 
 #[test]
-fn a_file_that_was_replaced_is_looked_at_anew() {
+fn replaced_file_is_read_again() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -84,13 +84,13 @@ fn a_file_that_was_replaced_is_looked_at_anew() {
 /// Each with what the real system answers to root: a directory in a file's place, a file of procfs
 /// that takes no such number, one that nobody may write, one whose start cannot be read.
 #[test]
-fn each_fault_is_said_on_its_key_and_holds_up_no_other() {
+fn fault_of_a_key_is_reported_and_does_not_affect_others() {
     let faults = [
         ("/tmp", "EISDIR", "--sysctl-root"),
         (
             "/proc/self/oom_score_adj",
             "EINVAL",
-            "give the tuning another one",
+            "set another one in the tuning",
         ),
         ("/proc/sys/kernel/osrelease", "EACCES", "as root"),
         ("/proc/self/mem", "EIO", "dmesg"),
@@ -124,7 +124,7 @@ fn each_fault_is_said_on_its_key_and_holds_up_no_other() {
 }
 
 #[test]
-fn neither_a_pipe_nor_an_endless_file_in_a_keys_place_holds_up_the_agent() {
+fn pipe_or_endless_file_does_not_block_the_agent() {
     let mut node = Node::new();
     node.link(SOMAXCONN, "/dev/zero");
     fs::remove_file(node.path(MAX)).unwrap();
@@ -138,7 +138,7 @@ fn neither_a_pipe_nor_an_endless_file_in_a_keys_place_holds_up_the_agent() {
 }
 
 #[test]
-fn a_rival_that_never_rests_is_answered_after_a_pause_and_does_not_stop_the_agent() {
+fn endless_writer_is_undone_after_pauses_and_does_not_block_the_agent() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -154,7 +154,7 @@ fn a_rival_that_never_rests_is_answered_after_a_pause_and_does_not_stop_the_agen
 }
 
 #[test]
-fn a_profile_that_cannot_be_read_is_reported_and_the_last_goal_stays() {
+fn malformed_profile_is_reported_and_the_last_one_stays() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -179,7 +179,7 @@ fn a_profile_that_cannot_be_read_is_reported_and_the_last_goal_stays() {
 }
 
 #[test]
-fn nothing_is_said_when_nothing_has_changed() {
+fn unchanged_state_causes_no_report() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -196,7 +196,7 @@ fn nothing_is_said_when_nothing_has_changed() {
 }
 
 #[test]
-fn a_release_puts_the_originals_back() {
+fn release_restores_originals() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());

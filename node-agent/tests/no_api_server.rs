@@ -14,8 +14,8 @@ use process::{Running, run};
 
 const AWAY: [&str; 4] = ["--kubeconfig", "/nonexistent/kubeconfig", "--timeout", "1"];
 
-/// A node whose agent has kept a goal, and whose value was lost since.
-fn with_a_goal(node_name: &str) -> Node {
+/// A node whose agent has saved a profile, and whose value was lost since.
+fn with_saved_profile(node_name: &str) -> Node {
     let node = Node::new();
     let path = node.dir.path().join("policy.yaml");
     let policy = "apiVersion: nettune.dev/v1alpha1\nkind: NodeNetworkTuning\nmetadata: {name: t}\n\
@@ -36,7 +36,7 @@ fn once(node: &Node, name: &str) -> (i32, String) {
 }
 
 #[test]
-fn neither_a_missing_kubeconfig_nor_a_missing_token_holds_up_what_was_kept() {
+fn missing_kubeconfig_or_token_does_not_block_the_saved_profile() {
     let kubeconfig = [
         "--node-name",
         "n1",
@@ -45,7 +45,7 @@ fn neither_a_missing_kubeconfig_nor_a_missing_token_holds_up_what_was_kept() {
     ];
     let pod = ["--node-name", "n1"];
     for arguments in [&kubeconfig[..], &pod] {
-        let node = with_a_goal("n1");
+        let node = with_saved_profile("n1");
         let running = Running::start(&node, arguments);
         running.wait("the value", || node.get(SOMAXCONN) == "5000");
         running.wait("ready", || {
@@ -66,7 +66,7 @@ fn neither_a_missing_kubeconfig_nor_a_missing_token_holds_up_what_was_kept() {
 }
 
 #[test]
-fn an_agent_that_knows_nothing_yet_is_ready_and_changes_nothing() {
+fn agent_without_a_profile_is_ready_and_changes_nothing() {
     let node = Node::new();
     let before = node.get(SOMAXCONN);
     let arguments = [&["--node-name", "n1"], &AWAY[..2]].concat();
@@ -79,8 +79,8 @@ fn an_agent_that_knows_nothing_yet_is_ready_and_changes_nothing() {
 }
 
 #[test]
-fn once_applies_what_was_kept_and_says_so_within_its_time() {
-    let node = with_a_goal("n1");
+fn once_applies_the_saved_profile_within_its_timeout() {
+    let node = with_saved_profile("n1");
     let began = Instant::now();
     let (code, log) = once(&node, "n1");
     assert!(
@@ -89,21 +89,21 @@ fn once_applies_what_was_kept_and_says_so_within_its_time() {
         began.elapsed()
     );
     assert_eq!((code, node.get(SOMAXCONN).as_str()), (0, "5000"), "{log}");
-    assert!(log.contains("no word from the API server"), "{log}");
+    assert!(log.contains("no answer from the API server"), "{log}");
     assert!(log.contains("/nonexistent/kubeconfig"), "{log}");
 }
 
 #[test]
-fn what_was_kept_of_another_node_is_not_applied_and_once_fails() {
-    let node = with_a_goal("another");
+fn profile_of_another_node_is_not_applied_and_once_fails() {
+    let node = with_saved_profile("another");
     let (code, log) = once(&node, "n1");
     assert_eq!((code, node.get(SOMAXCONN).as_str()), (1, "128"), "{log}");
     assert!(log.contains("/nonexistent/kubeconfig"), "{log}");
 }
 
 #[test]
-fn what_was_kept_in_another_boot_is_applied_to_the_new_originals() {
-    let mut node = with_a_goal("n1");
+fn profile_of_another_boot_is_applied_to_the_new_originals() {
+    let mut node = with_saved_profile("n1");
     node.boot_id = "boot-2";
     node.set(SOMAXCONN, "77");
     let (code, log) = once(&node, "n1");
@@ -135,8 +135,8 @@ fn kubeconfig_with_a_program(node: &Node, script: &str) -> String {
 }
 
 #[test]
-fn a_program_that_gets_no_token_holds_up_neither_repair_nor_the_end() {
-    let node = with_a_goal("n1");
+fn hanging_credential_plugin_blocks_neither_repair_nor_shutdown() {
+    let node = with_saved_profile("n1");
     let path = kubeconfig_with_a_program(&node, "exec sleep 20");
     let running = Running::start(&node, &["--node-name", "n1", "--kubeconfig", &path]);
     running.wait("the value", || node.get(SOMAXCONN) == "5000");
@@ -150,8 +150,8 @@ fn a_program_that_gets_no_token_holds_up_neither_repair_nor_the_end() {
 }
 
 #[test]
-fn a_program_that_gets_the_token_may_write_to_dev_null() {
-    let node = with_a_goal("n1");
+fn credential_plugin_may_write_to_dev_null() {
+    let node = with_saved_profile("n1");
     let said = "if true >/dev/null; then echo it-may; else echo it-may-not; fi >&2; exit 1";
     let path = kubeconfig_with_a_program(&node, said);
     let running = Running::start(&node, &["--node-name", "n1", "--kubeconfig", &path]);
@@ -191,13 +191,13 @@ fn kubeconfig_of_a_server_without_the_kind(node: &Node) -> String {
 }
 
 #[test]
-fn once_does_not_take_a_lost_kind_for_a_lost_profile() {
-    let node = with_a_goal("n1");
+fn missing_kind_is_not_a_missing_profile_for_once() {
+    let node = with_saved_profile("n1");
     let path = kubeconfig_of_a_server_without_the_kind(&node);
     let arguments = ["--once", "--timeout", "1", "--node-name", "n1"];
     let (code, _, log) = run(&node, &[&arguments[..], &["--kubeconfig", &path]].concat());
     assert_eq!((code, node.get(SOMAXCONN).as_str()), (0, "5000"), "{log}");
-    assert!(log.contains("no word from the API server"), "{log}");
+    assert!(log.contains("no answer from the API server"), "{log}");
     let state = fs::read_to_string(node.state()).unwrap();
     assert!(state.contains("net.core.somaxconn"), "{state}");
     assert!(!state.contains(r#""source":null"#), "{state}");

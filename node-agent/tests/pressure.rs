@@ -93,7 +93,7 @@ impl Node {
 }
 
 #[test]
-fn what_happened_to_conntrack_is_told_by_the_kernels_own_numbers() {
+fn conntrack_findings_follow_the_kernels_counters() {
     use reasons::{CHAINS_TOO_LONG, NO_PRESSURE, SOURCE_PORT_RACE, TABLE_FULL};
     let cases: [(&str, u64, Rise, &str); 10] = [
         ("nothing", 10, [0, 0, 0, 0], NO_PRESSURE),
@@ -130,7 +130,7 @@ fn what_happened_to_conntrack_is_told_by_the_kernels_own_numbers() {
 }
 
 #[test]
-fn the_worst_is_the_reason_and_all_are_in_the_message() {
+fn worst_finding_is_the_reason_and_all_are_in_the_message() {
     let mut node = Node::new();
     node.conntrack(1000, [10, 4, 9, 1]);
     let found = node.of_conntrack();
@@ -142,7 +142,7 @@ fn the_worst_is_the_reason_and_all_are_in_the_message() {
 }
 
 #[test]
-fn the_race_of_dns_lookups_is_told_where_the_kernel_may_lose_it_and_not_where_it_cannot() {
+fn dns_race_is_named_only_on_kernels_that_can_lose_it() {
     for (resolved, reason, dns) in [
         (Some(7), reasons::SOURCE_PORT_RACE, false),
         (None, reasons::INSERTION_RACE, true),
@@ -166,7 +166,7 @@ fn the_race_of_dns_lookups_is_told_where_the_kernel_may_lose_it_and_not_where_it
 }
 
 #[test]
-fn a_family_is_named_and_an_overflow_counts_for_more_than_garbage() {
+fn family_is_named_and_overflow_outranks_garbage_collection() {
     let mut node = Node::new();
     node.reading.ipv6.forced_gc_runs = Some(4);
     node.second();
@@ -176,7 +176,7 @@ fn a_family_is_named_and_an_overflow_counts_for_more_than_garbage() {
         (Some(true), reasons::GARBAGE_COLLECTION)
     );
     assert!(
-        found.message.contains("the IPv6 neighbour table"),
+        found.message.contains("the IPv6 neighbor table"),
         "{}",
         found.message
     );
@@ -190,33 +190,33 @@ fn a_family_is_named_and_an_overflow_counts_for_more_than_garbage() {
     assert!(
         found
             .message
-            .starts_with("the IPv4 neighbour table overflowed")
+            .starts_with("the IPv4 neighbor table overflowed")
     );
     assert!(found.message.contains("garbage collection"));
 }
 
 #[test]
-fn a_finding_is_told_at_once_and_taken_back_after_a_quiet_time() {
+fn finding_is_reported_at_once_and_withdrawn_after_a_quiet_time() {
     let mut node = Node::new();
     node.reading.ipv4.table_fulls = Some(1);
     node.second();
-    let told = node.neighbors();
+    let found = node.neighbors();
     node.after(QUIET - Duration::from_secs(1));
     assert_eq!(
         node.neighbors(),
-        told,
+        found,
         "it says the same as long as it lasts"
     );
     node.reading.ipv4.table_fulls = Some(2);
     node.second();
     node.after(QUIET - Duration::from_secs(1));
-    assert_eq!(node.neighbors(), told, "another one starts the time anew");
+    assert_eq!(node.neighbors(), found, "another one restarts the time");
     node.second();
     assert_eq!(node.neighbors().reason, reasons::NO_PRESSURE);
 }
 
 #[test]
-fn what_was_counted_before_the_first_look_is_no_pressure() {
+fn counts_before_the_first_read_are_not_pressure() {
     let mut reading = Node::new().reading;
     reading.ipv4.table_fulls = Some(7);
     reading.conntrack.early_drop = Some(7);
@@ -227,7 +227,7 @@ fn what_was_counted_before_the_first_look_is_no_pressure() {
 }
 
 #[test]
-fn less_than_a_second_is_not_judged() {
+fn less_than_a_second_is_not_evaluated() {
     let mut node = Node::new();
     node.reading.conntrack.early_drop = Some(1);
     node.after(Duration::from_millis(999));
@@ -237,7 +237,7 @@ fn less_than_a_second_is_not_judged() {
 }
 
 #[test]
-fn what_is_not_shown_is_not_called_healthy() {
+fn missing_counters_are_not_reported_as_healthy() {
     let nothing = Node::showing(Reading::default());
     assert_eq!(
         (nothing.neighbors().status, nothing.neighbors().reason),
@@ -265,7 +265,7 @@ fn what_is_not_shown_is_not_called_healthy() {
 }
 
 #[test]
-fn a_table_that_pods_connections_pass_by_is_not_called_healthy() {
+fn bypassed_table_is_not_reported_as_healthy() {
     let around = PressureInputs {
         ebpf: Some("cilium_host"),
         ..PressureInputs::default()
@@ -274,7 +274,7 @@ fn a_table_that_pods_connections_pass_by_is_not_called_healthy() {
     let found = node.pressure.conntrack(around, node.now);
     assert_eq!((found.status, found.reason), (None, reasons::NOT_IN_PATH));
     assert!(found.message.contains("cilium_host"));
-    // What does happen to it is told all the same.
+    // What happens to it is still reported.
     node.conntrack(10, [0, 0, 0, 1]);
     assert_eq!(
         node.pressure.conntrack(around, node.now).reason,
@@ -291,7 +291,7 @@ fn a_table_that_pods_connections_pass_by_is_not_called_healthy() {
 }
 
 #[test]
-fn the_agent_is_told_what_it_has_to_answer() {
+fn overflows_are_counted_for_the_reconciler() {
     let mut node = Node::new();
     node.reading.ipv6.table_fulls = Some(5);
     node.conntrack(1000, [2, 2, 3, 0]);

@@ -1,4 +1,4 @@
-//! What a profile's status says, in the words that people read.
+//! The conditions and messages of a profile's status.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail them")]
 
@@ -87,7 +87,7 @@ fn condition(type_: &str, report: &NodeReport) -> String {
 }
 
 #[test]
-fn what_is_not_managed_any_more_is_said_and_holds_nothing_back() {
+fn unmanaged_key_is_reported_and_does_not_affect_ready() {
     let applied = || key("net.core.somaxconn", KeyState::Applied, "");
     for state in [KeyState::Waiting, KeyState::NotApplicable] {
         let dropped = KeyReport {
@@ -97,7 +97,7 @@ fn what_is_not_managed_any_more_is_said_and_holds_nothing_back() {
         let found = report(Task::Enforce, vec![applied(), dropped]);
         assert_eq!(
             condition(READY, &found),
-            "True Applied: 1 of 1 sysctl holds; 1 original of a sysctl that is not managed any more is not back"
+            "True Applied: 1 of 1 sysctl applied; 1 original value of a sysctl that is no longer managed is not restored"
         );
         let status = status_at(0, &found, &NodeNetworkProfileStatus::default());
         assert_eq!(status.sysctls[1].message, "left at 5: why");
@@ -110,16 +110,20 @@ fn readiness_is_one_sentence() {
     let applied = || key("a", Applied, "");
     let container = || key("c", NotApplicable, "");
     let cases = [
-        (Task::Enforce, vec![], "True Applied: no sysctl is managed"),
+        (
+            Task::Enforce,
+            vec![],
+            "True Applied: no sysctls are managed",
+        ),
         (
             Task::Enforce,
             vec![applied()],
-            "True Applied: 1 of 1 sysctl holds",
+            "True Applied: 1 of 1 sysctl applied",
         ),
         (
             Task::Enforce,
             vec![applied(), applied()],
-            "True Applied: 2 of 2 sysctls hold",
+            "True Applied: 2 of 2 sysctls applied",
         ),
         (
             Task::Enforce,
@@ -129,17 +133,17 @@ fn readiness_is_one_sentence() {
                 waiting("b", "ip_vs"),
                 waiting("c", "nf_conntrack"),
             ],
-            "True Waiting: 1 holds, 3 wait for ip_vs and nf_conntrack",
+            "True Waiting: 1 applied, 3 waiting for ip_vs and nf_conntrack",
         ),
         (
             Task::Enforce,
             vec![applied(), container(), container()],
-            "True Applied: 1 of 1 sysctl holds; 2 do not apply to this node",
+            "True Applied: 1 of 1 sysctl applied; 2 not applicable to this node",
         ),
         (
             Task::Enforce,
             vec![container()],
-            "True Applied: no sysctl that is managed applies to this node",
+            "True Applied: no managed sysctl applies to this node",
         ),
         (
             Task::Enforce,
@@ -153,12 +157,12 @@ fn readiness_is_one_sentence() {
         (
             Task::Observe,
             vec![applied(), key("b", Drifted, "")],
-            "True Observed: 1 of 2 sysctls hold, 1 differs: mode Observe writes nothing",
+            "True Observed: 1 of 2 sysctls applied, 1 drifted: mode Observe writes nothing",
         ),
         (
             Task::ApplyOnce,
             vec![key("b", Drifted, "")],
-            "True Applied: 0 of 1 sysctl holds, 1 differs: mode ApplyOnce leaves what was changed since",
+            "True Applied: 0 of 1 sysctl applied, 1 drifted: mode ApplyOnce does not undo later changes",
         ),
     ];
     for (task, keys, expected) in cases {
@@ -167,7 +171,7 @@ fn readiness_is_one_sentence() {
 }
 
 #[test]
-fn an_entry_that_is_not_taken_is_invalid_and_not_failed() {
+fn unusable_entry_is_invalid_and_not_failed() {
     let entry = KeyReport {
         invalid: true,
         ..key("kernel.panic", KeyState::Failed, "not on the list")
@@ -181,41 +185,37 @@ fn an_entry_that_is_not_taken_is_invalid_and_not_failed() {
 
 #[test]
 fn drift_names_the_key_and_both_values() {
-    let drifted = key(
-        "net.x",
-        KeyState::Drifted,
-        "1 is there, at least 2 is wanted",
-    );
+    let drifted = key("net.x", KeyState::Drifted, "found 1, desired at least 2");
     let found = report(Task::ApplyOnce, vec![drifted]);
-    let expected = "True ValuesDiffer: net.x: 1 is there, at least 2 is wanted";
+    let expected = "True ValuesDiffer: net.x: found 1, desired at least 2";
     assert_eq!(condition(DRIFTED, &found), expected);
     let none = report(Task::Enforce, vec![key("net.x", KeyState::Applied, "")]);
     assert_eq!(condition(DRIFTED, &none), "False NoDrift: ");
 }
 
 #[test]
-fn a_release_says_what_was_left_and_why() {
+fn release_reports_what_was_left_and_why() {
     let back = || key("net.x", KeyState::Applied, "the original value");
     let left = key(
         "net.y",
         KeyState::NotApplicable,
-        "left at 5: somebody else has set it since",
+        "left at 5: another process has set it since",
     );
     let whole = report(Task::Release, vec![back()]);
     assert_eq!(
         condition(RELEASED, &whole),
-        "True Restored: the one sysctl that was written is back"
+        "True Restored: the 1 sysctl that was written is restored"
     );
     let partly = report(Task::Release, vec![back(), left]);
-    let expected = "True PartiallyRestored: 1 of 2 sysctls are back; \
-                    net.y: left at 5: somebody else has set it since";
+    let expected = "True PartiallyRestored: 1 of 2 sysctls are restored; \
+                    net.y: left at 5: another process has set it since";
     assert_eq!(condition(RELEASED, &partly), expected);
     let nothing = report(Task::Release, vec![]);
     assert!(condition(RELEASED, &nothing).starts_with("True Restored: nothing was written"));
 }
 
 #[test]
-fn released_is_gone_when_the_node_is_taken_up_again() {
+fn released_is_removed_when_the_node_is_managed_again() {
     let released = status_at(
         0,
         &report(Task::Release, vec![]),
@@ -226,14 +226,14 @@ fn released_is_gone_when_the_node_is_taken_up_again() {
 }
 
 #[test]
-fn the_same_findings_make_the_same_status_at_any_time() {
+fn equal_reports_give_equal_statuses_at_any_time() {
     let found = report(Task::Enforce, vec![waiting("b", "ip_vs")]);
     let first = status_at(0, &found, &NodeNetworkProfileStatus::default());
     assert_eq!(status_at(3600, &found, &first), first);
 }
 
 #[test]
-fn a_condition_that_the_operator_turned_is_turned_back() {
+fn condition_set_by_the_operator_is_set_back() {
     let found = report(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
     let mut unresponsive = status_at(0, &found, &NodeNetworkProfileStatus::default());
     let at = Timestamp::from_second(5).unwrap();
@@ -256,7 +256,7 @@ fn a_condition_that_the_operator_turned_is_turned_back() {
 }
 
 #[test]
-fn a_message_fits_the_schema() {
+fn message_fits_the_schema() {
     let long = key("a", KeyState::Failed, &"ü".repeat(5000));
     let status = status_at(
         0,
@@ -267,13 +267,17 @@ fn a_message_fits_the_schema() {
 }
 
 #[test]
-fn a_contested_key_holds_back_ready_with_a_reason_of_its_own() {
-    let contested = key("net.x", KeyState::Contested, "somebody keeps writing 1");
+fn contested_key_makes_ready_false_with_its_own_reason() {
+    let contested = key(
+        "net.x",
+        KeyState::Contested,
+        "another process keeps writing 1",
+    );
     let found = report(
         Task::Enforce,
         vec![key("a", KeyState::Applied, ""), contested],
     );
-    let expected = "Contested: net.x: somebody keeps writing 1";
+    let expected = "Contested: net.x: another process keeps writing 1";
     assert_eq!(condition(READY, &found), format!("False {expected}"));
     assert_eq!(condition(CONTESTED, &found), format!("True {expected}"));
     let failed = key("net.y", KeyState::Failed, "no");
@@ -285,7 +289,7 @@ fn a_contested_key_holds_back_ready_with_a_reason_of_its_own() {
 }
 
 #[test]
-fn pressure_is_told_and_holds_back_nothing() {
+fn pressure_is_reported_and_does_not_affect_ready() {
     let mut found = report(Task::Enforce, vec![key("a", KeyState::Applied, "")]);
     found.table_conditions.neighbors = PressureCondition {
         status: Some(true),

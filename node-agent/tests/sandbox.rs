@@ -70,7 +70,7 @@ fn holds_inside(pid: u32, value: &str) {
 }
 
 #[test]
-fn it_works_as_uid_0_without_a_capability_on_a_read_only_root_with_two_mounts() {
+fn agent_works_without_capabilities_on_a_read_only_root() {
     let node = node();
     let state = node.dir.path().join("state");
     let state = format!("STATE={}", state.display());
@@ -94,7 +94,7 @@ fn it_works_as_uid_0_without_a_capability_on_a_read_only_root_with_two_mounts() 
 }
 
 #[test]
-fn it_gives_up_every_capability_in_every_thread() {
+fn every_thread_drops_all_capabilities() {
     let node = node();
     let agent = Running::start(&node, &Kernel::Directory, &[]);
     agent.has_looked();
@@ -119,7 +119,7 @@ fn it_gives_up_every_capability_in_every_thread() {
 
 /// Confines this test's thread, which ends with the test.
 #[test]
-fn the_kernel_refuses_writes_outside_of_what_the_agent_needs() {
+fn writes_outside_of_what_the_agent_needs_are_denied() {
     let node = Node::new();
     let state = node.dir.path().join("state");
     fs::create_dir_all(&state).unwrap();
@@ -175,7 +175,7 @@ fn the_kernel_refuses_writes_outside_of_what_the_agent_needs() {
 }
 
 #[test]
-fn what_belongs_to_somebody_else_is_named_with_its_owner() {
+fn inaccessible_path_is_logged_with_its_owner() {
     let node = node();
     let state = node.dir.path().join("state");
     // Only root can give a file away.

@@ -50,7 +50,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
-fn check_says_what_would_change_in_its_order_and_writes_nothing() {
+fn check_lists_changes_in_order_and_writes_nothing() {
     let node = Node::new();
     let path = replace(
         &node,
@@ -110,7 +110,7 @@ fn check_prints_errors_as_text_with_each_cause_on_its_own_line() {
 }
 
 #[test]
-fn check_takes_into_account_what_was_written_before() {
+fn check_uses_the_saved_state() {
     let node = Node::new();
     let large = replace(
         &node,
@@ -126,7 +126,7 @@ fn check_takes_into_account_what_was_written_before() {
 }
 
 #[test]
-fn once_applies_and_its_exit_code_says_whether_all_is() {
+fn once_applies_and_exits_with_the_result() {
     let node = Node::new();
     let path = replace(&node, &somaxconn("5000", ", ipvs: {}"));
     let (code, _, log) = run(&node, &["--policy", &path, "--once"]);
@@ -142,7 +142,7 @@ fn once_applies_and_its_exit_code_says_whether_all_is() {
 }
 
 #[test]
-fn a_policy_is_applied_watched_and_repaired_without_a_cluster() {
+fn policy_is_applied_watched_and_repaired_without_a_cluster() {
     let node = Node::new();
     let path = replace(
         &node,
@@ -155,13 +155,13 @@ fn a_policy_is_applied_watched_and_repaired_without_a_cluster() {
     });
     let log = running.log();
     assert!(
-        log.contains("passed over") && log.contains("nodeSelector"),
+        log.contains("ignored policy fields") && log.contains("nodeSelector"),
         "{log}"
     );
     node.set(SOMAXCONN, "1");
     running.wait("the repair", || node.get(SOMAXCONN) == "5000");
     running.wait("the report", || {
-        running.log().contains("1 of 1 sysctl holds")
+        running.log().contains("1 of 1 sysctl applied")
     });
     let metrics = running.page("/metrics");
     // There is no API server here: an alert on it would never end.
@@ -180,7 +180,7 @@ fn a_policy_is_applied_watched_and_repaired_without_a_cluster() {
 }
 
 #[test]
-fn a_change_of_the_file_is_taken_and_a_bad_one_or_none_changes_nothing() {
+fn changed_file_is_applied_and_an_invalid_or_missing_one_is_ignored() {
     let node = Node::new();
     let path = replace(&node, &somaxconn("5000", ""));
     let running = Running::start(&node, &["--policy", &path]);
@@ -210,7 +210,9 @@ fn a_change_of_the_file_is_taken_and_a_bad_one_or_none_changes_nothing() {
     running.wait("the last one to be kept", || node.get(SOMAXCONN) == "5002");
 
     fs::remove_file(&path).unwrap();
-    running.wait("the loss", || running.log().contains("the policy is gone"));
+    running.wait("the loss", || {
+        running.log().contains("the policy file was deleted")
+    });
     node.set(SOMAXCONN, "1");
     running.wait("the last one to be kept", || node.get(SOMAXCONN) == "5002");
     replace(&node, &somaxconn("5003", ""));
@@ -220,7 +222,7 @@ fn a_change_of_the_file_is_taken_and_a_bad_one_or_none_changes_nothing() {
 
 /// As kubelet writes it: the file is a link through `..data`, which is turned in one step.
 #[test]
-fn a_mounted_config_map_that_is_swapped_is_taken() {
+fn swapped_config_map_is_applied() {
     let node = Node::new();
     let dir = node.dir.path().join("mounted");
     for (version, value) in [("..1", "5000"), ("..2", "5001")] {
@@ -238,13 +240,13 @@ fn a_mounted_config_map_that_is_swapped_is_taken() {
 }
 
 #[test]
-fn sighup_reads_the_policy_again_and_what_is_the_same_is_not_applied_again() {
+fn sighup_reads_the_policy_and_does_not_reapply_the_same() {
     let node = Node::new();
     let path = replace(&node, &somaxconn("5000", ", mode: ApplyOnce"));
     let running = Running::start(&node, &["--policy", &path]);
     running.wait("the value", || node.get(SOMAXCONN) == "5000");
     running.wait("its report", || {
-        running.log().contains("1 of 1 sysctl holds")
+        running.log().contains("1 of 1 sysctl applied")
     });
     node.set(SOMAXCONN, "1");
     running.signal(Signal::HUP);
@@ -255,7 +257,7 @@ fn sighup_reads_the_policy_again_and_what_is_the_same_is_not_applied_again() {
     };
     running.wait("the second load", loaded_twice);
     running.wait("the drift to be said", || {
-        running.log().contains("ApplyOnce leaves")
+        running.log().contains("ApplyOnce does not undo")
     });
     assert_eq!(running.stop(), 0);
     assert_eq!(run(&node, &["--policy", &path, "--once"]).0, 2);
@@ -267,7 +269,7 @@ fn sighup_reads_the_policy_again_and_what_is_the_same_is_not_applied_again() {
 }
 
 #[test]
-fn a_bad_policy_at_the_start_leaves_what_was_kept_of_the_last_one_in_force() {
+fn invalid_policy_at_startup_keeps_the_saved_profile() {
     let mut node = Node::new();
     let path = replace(&node, "spec: [");
     let (code, _, log) = run(&node, &["--policy", &path]);
@@ -296,14 +298,14 @@ fn a_bad_policy_at_the_start_leaves_what_was_kept_of_the_last_one_in_force() {
 }
 
 #[test]
-fn two_who_fight_over_a_key_that_is_only_observed_do_not_fill_the_log() {
+fn conflict_over_an_observed_key_does_not_fill_the_log() {
     for mode in ["Observe", "ApplyOnce"] {
         let node = Node::new();
         node.set(SOMAXCONN, "5000");
         let path = replace(&node, &somaxconn("5000", &format!(", mode: {mode}")));
         let running = Running::start(&node, &["--policy", &path]);
         running.wait("the first report", || {
-            running.log().contains("1 of 1 sysctl holds")
+            running.log().contains("1 of 1 sysctl applied")
         });
         for _ in 0..60 {
             for value in ["1", "5000"] {
@@ -324,7 +326,7 @@ fn two_who_fight_over_a_key_that_is_only_observed_do_not_fill_the_log() {
 }
 
 #[test]
-fn a_table_that_is_gone_has_no_entries_any_more() {
+fn removed_table_has_no_metrics() {
     let node = Node::new();
     let path = replace(&node, &somaxconn("5000", ""));
     let running = Running::start(&node, &["--policy", &path]);
@@ -335,7 +337,7 @@ fn a_table_that_is_gone_has_no_entries_any_more() {
 }
 
 #[test]
-fn a_sysctl_root_without_sysctls_of_the_network_is_an_error_and_no_container() {
+fn sysctl_root_without_net_is_an_error() {
     let node = Node::new();
     let path = replace(&node, &somaxconn("5000", ", neighbors: {}"));
     fs::remove_dir_all(node.dir.path().join("proc/sys/net")).unwrap();
@@ -350,7 +352,7 @@ fn a_sysctl_root_without_sysctls_of_the_network_is_an_error_and_no_container() {
 }
 
 #[test]
-fn what_is_wrong_is_a_warning_in_the_log() {
+fn problems_are_logged_as_warnings() {
     let node = Node::new();
     let path = replace(&node, &somaxconn("5000", ""));
     let running = Running::start(&node, &["--policy", &path]);
@@ -368,7 +370,7 @@ fn what_is_wrong_is_a_warning_in_the_log() {
 }
 
 #[test]
-fn a_policy_that_only_restores_puts_everything_back_and_says_what_it_left() {
+fn restoring_policy_restores_everything_and_reports_what_is_left() {
     let node = Node::new();
     let sysctls = "[{name: net.core.somaxconn, value: '5000'}]";
     let path = replace(
@@ -385,7 +387,7 @@ fn a_policy_that_only_restores_puts_everything_back_and_says_what_it_left() {
     let left = log.lines().filter(|line| line.contains(MAX));
     let left: Vec<&str> = left.collect();
     assert!(
-        left.len() == 1 && left[0].contains("somebody else has set it since"),
+        left.len() == 1 && left[0].contains("another process has set it since"),
         "{log}"
     );
 }

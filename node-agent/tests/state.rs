@@ -1,4 +1,4 @@
-//! What outlives the process: originals, the last goal, and that they were lost.
+//! The saved state: originals, the last profile, and whether they were lost.
 
 mod node;
 
@@ -17,7 +17,7 @@ use node::{Node, THRESH3, update, usual};
 use serde_json::json;
 
 #[test]
-fn the_last_goal_is_applied_before_the_api_is_reached_also_after_a_reboot() {
+fn saved_profile_is_applied_before_the_api_is_reached() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -35,7 +35,7 @@ fn the_last_goal_is_applied_before_the_api_is_reached_also_after_a_reboot() {
 }
 
 #[test]
-fn a_goal_of_another_node_is_not_applied() {
+fn profile_of_another_node_is_not_applied() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -50,7 +50,7 @@ fn a_goal_of_another_node_is_not_applied() {
 }
 
 #[test]
-fn a_restart_writes_nothing_and_keeps_originals() {
+fn restart_writes_nothing_and_keeps_originals() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -69,7 +69,7 @@ fn a_restart_writes_nothing_and_keeps_originals() {
 }
 
 #[test]
-fn a_profile_that_is_gone_is_not_enforced_after_a_restart_either() {
+fn deleted_profile_is_not_enforced_after_a_restart() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -84,7 +84,7 @@ fn a_profile_that_is_gone_is_not_enforced_after_a_restart_either() {
 }
 
 #[test]
-fn a_state_that_is_torn_or_foreign_is_set_aside_and_tuning_goes_on() {
+fn truncated_or_foreign_state_is_set_aside_and_tuning_continues() {
     for broken in [
         "",
         "\0\0\0\0",
@@ -121,7 +121,7 @@ fn a_state_that_is_torn_or_foreign_is_set_aside_and_tuning_goes_on() {
 }
 
 #[test]
-fn a_state_that_cannot_be_read_for_a_moment_is_not_lost() {
+fn state_survives_a_temporary_read_error() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -142,7 +142,7 @@ fn a_state_that_cannot_be_read_for_a_moment_is_not_lost() {
 }
 
 #[test]
-fn a_state_that_stays_unreadable_is_set_aside() {
+fn unreadable_state_is_set_aside() {
     let mut node = Node::new();
     node.start();
     fs::create_dir_all(node.state().parent().unwrap()).unwrap();
@@ -156,7 +156,7 @@ fn a_state_that_stays_unreadable_is_set_aside() {
 }
 
 #[test]
-fn a_list_that_was_empty_is_emptied_again_after_a_restart_too() {
+fn empty_list_is_restored_after_a_restart() {
     let mut node = Node::new();
     let ports = "net.ipv4.ip_local_reserved_ports";
     node.set(ports, "");
@@ -173,7 +173,7 @@ fn a_list_that_was_empty_is_emptied_again_after_a_restart_too() {
 }
 
 #[test]
-fn a_state_that_a_later_agent_wrote_is_set_aside_too() {
+fn newer_state_is_set_aside() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -188,7 +188,7 @@ fn a_state_that_a_later_agent_wrote_is_set_aside_too() {
 }
 
 #[test]
-fn what_was_lost_stays_lost_in_this_boot_and_only_in_this_one() {
+fn lost_originals_are_unknown_until_the_next_boot() {
     let mut node = Node::new();
     node.put(&node.state(), "torn");
     node.start().turn();
@@ -207,7 +207,7 @@ fn what_was_lost_stays_lost_in_this_boot_and_only_in_this_one() {
 }
 
 #[test]
-fn without_a_place_for_its_state_nothing_is_written() {
+fn nothing_is_written_without_a_state_directory() {
     let mut node = Node::new();
     node.put(&node.dir.path().join("state"), "a file");
     let mut agent = node.start();
@@ -223,7 +223,7 @@ fn without_a_place_for_its_state_nothing_is_written() {
 }
 
 #[test]
-fn a_state_of_zeros_is_set_aside() {
+fn zeroed_state_is_set_aside() {
     for length in [1, 4096, 8 << 20] {
         let mut node = Node::new();
         node.start();
@@ -239,7 +239,7 @@ fn a_state_of_zeros_is_set_aside() {
 }
 
 #[test]
-fn what_self_help_has_raised_is_kept_for_this_boot() {
+fn overflow_raises_are_kept_for_this_boot() {
     let state = tempfile::tempdir().unwrap();
     let in_boot = |boot| StateDir::new(state.path(), "n1", boot);
     let mut saved = in_boot("boot-1").load().persisted;
@@ -260,7 +260,7 @@ fn what_self_help_has_raised_is_kept_for_this_boot() {
 }
 
 #[test]
-fn what_was_noted_counts_before_it_is_flushed() {
+fn saved_state_counts_before_it_is_flushed() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::new(dir.path(), "n1", "boot-1");
     let mut saved = state.load().persisted;
@@ -282,7 +282,7 @@ fn what_was_noted_counts_before_it_is_flushed() {
 }
 
 #[test]
-fn what_a_loss_of_power_has_torn_costs_the_originals_and_not_the_goal() {
+fn power_loss_costs_originals_but_not_the_profile() {
     let mut node = Node::new();
     let mut agent = node.start();
     agent.take(usual());
@@ -294,7 +294,11 @@ fn what_a_loss_of_power_has_torn_costs_the_originals_and_not_the_goal() {
     node.put(&noted, "");
     let mut agent = node.start();
     agent.turn();
-    assert_eq!(node.get(THRESH3), "8192", "the goal before it is applied");
+    assert_eq!(
+        node.get(THRESH3),
+        "8192",
+        "the profile before it is applied"
+    );
     assert_eq!(node.key(THRESH3).original, None);
     let aside = node.state().with_file_name("state.json.bad");
     assert_eq!(fs::read_to_string(aside).unwrap(), "");
@@ -302,7 +306,7 @@ fn what_a_loss_of_power_has_torn_costs_the_originals_and_not_the_goal() {
 }
 
 #[test]
-fn no_state_that_was_set_aside_is_lost_to_a_later_one_or_to_what_has_its_name() {
+fn states_set_aside_are_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     fs::create_dir(path("state.json.bad")).unwrap();
@@ -326,7 +330,7 @@ fn no_state_that_was_set_aside_is_lost_to_a_later_one_or_to_what_has_its_name() 
 }
 
 #[test]
-fn no_more_than_ten_states_are_kept_aside() {
+fn at_most_ten_states_are_kept_aside() {
     let dir = tempfile::tempdir().unwrap();
     for number in 0..20 {
         fs::write(dir.path().join("state.json"), format!("bad {number}")).unwrap();
@@ -340,7 +344,7 @@ fn no_more_than_ten_states_are_kept_aside() {
 
 /// A process that is killed while it sets a state aside leaves both.
 #[test]
-fn a_state_that_was_being_set_aside_is_set_aside_by_the_next_start() {
+fn interrupted_set_aside_is_finished_by_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let lost = Persisted {
         originals_lost: true,

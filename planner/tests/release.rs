@@ -217,7 +217,7 @@ fn a_key_that_cannot_be_put_back_stops_the_release_and_its_profile_stays() {
     );
     assert_eq!(
         &*nodes[0].why,
-        "0 of 1 sysctls are back; net.core.somaxconn: EINVAL"
+        "0 of 1 sysctls are restored; net.core.somaxconn: EINVAL"
     );
     // It is mended by hand: the agent says so, and the others follow.
     for type_ in ["Ready", "Released"] {
@@ -235,7 +235,7 @@ fn what_was_left_on_a_node_is_told_before_its_profile_goes() {
     let mut timeline = settled(2, "Restore");
     timeline.cluster.tunings.clear();
     timeline.step(10);
-    let left = "0 of 1 sysctls are back; net.core.somaxconn: left: somebody else has set 7";
+    let left = "0 of 1 sysctls are restored; net.core.somaxconn: left: another process has set 7";
     for type_ in ["Ready", "Released"] {
         timeline
             .cluster

@@ -1,9 +1,9 @@
-//! Somebody else who writes the same key: repaired at once, then later and later, then left.
+//! Another process that writes the same key: undone at once, then after growing pauses, then left.
 //!
-//! Each write of somebody else is counted, and one is forgotten for every [`FORGOTTEN_IN`] without
-//! any. The count decides, so that the tempo does not matter: a loop that writes ten times a second
-//! has its contest after a minute, a cron job of every minute after eight, and what is restarted
-//! once a day (kube-proxy, TuneD) never has one.
+//! Each write of another process is counted, and one is forgotten for every [`FORGOTTEN_IN`] without
+//! any. The count decides, not the rate: a loop that writes ten times a second causes a conflict after
+//! a minute, a cron job that runs each minute after eight, and a daemon that is restarted once a day
+//! (kube-proxy, TuneD) never does.
 
 use std::time::Duration;
 
@@ -16,65 +16,64 @@ use crate::known_writers;
 use crate::observed::Content;
 use crate::outcome::KeyOutcome;
 
-/// The second write of somebody else is answered after this pause, and each further one after twice
-/// the pause before; the first one at once. That is the kernel's own first pause before it repeats
-/// what may have been lost (a SYN: RFC 6298, `TCP_TIMEOUT_INIT`).
+/// The first write of another process is undone at once, the second after this pause, and each further
+/// one after twice the last pause. The kernel waits as long before it resends a SYN (RFC 6298,
+/// `TCP_TIMEOUT_INIT`).
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// With this many writes it is a contest. Seven are answered, over 63 s at the least: a node that is
-/// installed or upgraded sees some (systemd-sysctl, TuneD, kube-proxy, k3s: each once or twice).
+/// This many writes are a conflict. Seven are undone, over at least 63 s: a node that is installed or
+/// upgraded sees some (systemd-sysctl, TuneD, kube-proxy, k3s: each once or twice).
 const CONFLICT: u32 = 8;
 
-/// What is written less often than this all the time never adds up: eight answers a day harm nobody.
+/// Writes that are rarer than this never add up: undoing eight a day is harmless.
 const FORGOTTEN_IN: Duration = Duration::from_secs(3 * 3600);
 
-/// How long a contested key is left before it is tried again, once.
+/// How long a contested key is left before one more attempt.
 pub(crate) const LONG_PAUSE: Duration = Duration::from_secs(3600);
 
-/// A contest is over when the value has held for twice as long as it ever did between two writes of
-/// it, but for this long at the least and for that long at the most: a rival that writes every half
-/// hour must not be taken for gone after a minute.
+/// A conflict is over when the desired value has held for twice the longest time between two writes,
+/// within these bounds: a process that writes each half hour must not count as gone after a minute.
 const PROOF: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(2 * 3 * 3600)];
 
-/// How often what a contested key holds is reported: somebody who writes other values all the time
-/// must not make as many statuses.
+/// How often a contested key's value is reported: a process that keeps writing new values must not
+/// cause as many status writes.
 const SHOWN_FOR: Duration = Duration::from_secs(600);
 
-/// What is remembered of somebody else who writes a key.
+/// What is known of another process that writes a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ConflictingWriter {
-    /// Its writes that count, and the time of the first and the last.
+    /// Its writes that count, and when the first and the last were seen.
     writes: u32,
     first: Mono,
     last: Mono,
     /// The time of day of the first.
     since: Timestamp,
-    /// The longest that a value held between two of them.
+    /// The longest time between two of them.
     held_longest: Duration,
-    /// When the next answer is due.
+    /// When its last write may be undone.
     answer_at: Mono,
-    /// Once it is a contest.
+    /// Set once it is a conflict.
     conflict: Option<Conflict>,
 }
 
-/// A key that is left to somebody else.
+/// A key that is left to another process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Conflict {
-    /// What the other one set when it began.
+    /// What the other process had set when it began.
     theirs: Content,
-    /// How often it had written by then, and within which time.
+    /// How often it had written by then, and within what time.
     writes: u32,
     within: Duration,
     /// The time of day of the first of these writes.
     since: Timestamp,
-    /// Since when the value holds, if it does.
+    /// Since when the desired value has held, if it does.
     holds_since: Option<Mono>,
     /// What is reported as observed, and since when.
     shown: (Content, Mono),
 }
 
 impl ConflictingWriter {
-    /// Somebody else wrote: the first time, or once more after `earlier`.
+    /// Another process wrote: for the first time, or once more after `earlier`.
     pub(crate) fn wrote(
         earlier: Option<Self>,
         theirs: &Content,
@@ -126,8 +125,8 @@ impl ConflictingWriter {
         writer
     }
 
-    /// What was found at a look. `false` when the contest is over and the rival can be forgotten.
-    pub(crate) fn look(&mut self, found: &Content, holds: bool, now: Mono) -> bool {
+    /// Takes what was found; `false` when the conflict is over and the writer can be forgotten.
+    pub(crate) fn observe(&mut self, found: &Content, holds: bool, now: Mono) -> bool {
         let Some(conflict) = &mut self.conflict else {
             return true;
         };
@@ -142,31 +141,31 @@ impl ConflictingWriter {
         now.since(since) < proof(self.held_longest)
     }
 
-    /// A new version of the profile is tried at once.
+    /// A new version of the profile is written at once.
     pub(crate) fn try_again(&mut self) {
         self.answer_at = Mono::default();
     }
 
     pub(crate) fn moments_mut(&mut self) -> impl Iterator<Item = &mut Mono> {
-        let of_contest = self.conflict.as_mut().map(|conflict| {
+        let of_conflict = self.conflict.as_mut().map(|conflict| {
             let shown = &mut conflict.shown.1;
             conflict.holds_since.iter_mut().chain([shown])
         });
         [&mut self.first, &mut self.last, &mut self.answer_at]
             .into_iter()
-            .chain(of_contest.into_iter().flatten())
+            .chain(of_conflict.into_iter().flatten())
     }
 
     pub(crate) fn is_conflict(&self) -> bool {
         self.conflict.is_some()
     }
 
-    /// Whether an answer is not due yet.
+    /// Whether its last write may not be undone yet.
     pub(crate) fn waits(&self, now: Mono) -> bool {
         now < self.answer_at
     }
 
-    /// When something is to be done although nothing in the kernel has changed.
+    /// When to act next even if nothing changes in the kernel.
     pub(crate) fn due(&self, now: Mono) -> Option<Mono> {
         let over = self.conflict.as_ref().and_then(|conflict| {
             let since = conflict.holds_since;
@@ -179,25 +178,25 @@ impl ConflictingWriter {
             .min()
     }
 
-    /// What a contested key is reported to hold.
+    /// The reported value of a contested key.
     pub(crate) fn shown(&self) -> Option<&Content> {
         self.conflict.as_ref().map(|conflict| &conflict.shown.0)
     }
 
-    /// The key as it stands while an answer is not due, or while it is contested.
+    /// The outcome of the key while its value may not be set.
     pub(crate) fn outcome(&self, key: &SysctlKey, wanted: Option<&DesiredValue>) -> KeyOutcome {
         match self.sentence(key, wanted) {
             Some(sentence) => KeyOutcome::kept(KeyState::Contested, sentence),
             None => KeyOutcome::kept(
                 KeyState::Drifted,
-                "somebody else keeps changing it; it is set again after a pause of seconds that \
-                 doubles each time",
+                "another process keeps changing it; it is set again after a pause that doubles each \
+                 time",
             ),
         }
     }
 
-    /// Of a contested key: who changes what, how often, and what to do about it. It says the same for
-    /// as long as the contest lasts.
+    /// For a contested key: what changes, how often, and what to do. The text stays the same for as long
+    /// as the conflict lasts.
     pub(crate) fn sentence(
         &self,
         key: &SysctlKey,
@@ -205,12 +204,12 @@ impl ConflictingWriter {
     ) -> Option<String> {
         let conflict = self.conflict.as_ref()?;
         let wanted = match wanted {
-            Some(wanted) => format!("{} is wanted", in_words(wanted)),
-            None => "the order of the thresholds wants another value".to_owned(),
+            Some(wanted) => format!("{} is desired", in_words(wanted)),
+            None => "the order of the thresholds requires another value".to_owned(),
         };
         Some(format!(
-            "since {} somebody else keeps setting it to {}, and {wanted}: {} times within the first {}. It \
-             is left alone, and tried again once an hour. {}",
+            "since {} another process keeps setting it to {}, but {wanted}: {} times within the first {}. \
+             It is left as it is and retried once an hour. {}",
             time_of_day(conflict.since),
             conflict.theirs,
             conflict.writes,
@@ -220,18 +219,18 @@ impl ConflictingWriter {
     }
 }
 
-/// How long the value has to hold for a contest to be over.
+/// How long the value must hold for a conflict to be over.
 fn proof(held_longest: Duration) -> Duration {
     let [least, most] = PROOF;
     held_longest.saturating_mul(2).clamp(least, most)
 }
 
-/// Whole seconds of UTC, as the times of conditions are.
+/// In whole seconds of UTC, like the times of conditions.
 fn time_of_day(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// A time in the two largest units that it has.
+/// A duration in its two largest units.
 fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -251,7 +250,7 @@ mod tests {
         Mono::at(Duration::from_secs(seconds))
     }
 
-    /// The answers to a rival that overwrites each one after `tempo` seconds, until the contest.
+    /// The pauses before each undo of a process that writes again after `tempo` seconds, until there is a conflict.
     fn answers(tempo: u64, most: usize) -> (Vec<u64>, bool) {
         let (mut writer, mut now, mut pauses) = (None, 0, Vec::new());
         while pauses.len() < most {
@@ -271,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_from_nothing_and_end_in_a_contest() {
+    fn pauses_double_and_end_in_a_conflict() {
         let (pauses, contested) = answers(0, 100);
         assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 32]);
         assert!(contested);
     }
 
     #[test]
-    fn the_number_of_writes_makes_a_contest_not_their_tempo() {
+    fn conflict_depends_on_the_number_of_writes_not_their_rate() {
         for (every, what, contested) in [
             (60, "cron, every minute", true),
             (1800, "Puppet", true),
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_contest_is_over_when_the_value_has_held_for_twice_as_long_as_before() {
+    fn conflict_ends_when_the_value_holds_for_twice_the_longest_pause() {
         let mut writer = None;
         for write in 0..8 {
             let now = at(write * 1800);
@@ -305,10 +304,10 @@ mod tests {
         let mut writer = writer.unwrap();
         assert!(writer.is_conflict());
         let start = 7 * 1800 + 3600;
-        assert!(writer.look(&2.into(), true, at(start)));
-        assert!(writer.look(&2.into(), true, at(start + 3599)));
+        assert!(writer.observe(&2.into(), true, at(start)));
+        assert!(writer.observe(&2.into(), true, at(start + 3599)));
         assert_eq!(writer.due(at(start + 3599)), Some(at(start + 3600)));
-        assert!(!writer.look(&2.into(), true, at(start + 3600)));
+        assert!(!writer.observe(&2.into(), true, at(start + 3600)));
     }
 
     #[test]

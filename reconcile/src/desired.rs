@@ -1,4 +1,4 @@
-//! What one node shall hold: a profile as the agent understands it.
+//! The desired state of one node: a profile as the agent understands it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tables::limits::{HIGHEST, highest_of};
 
-/// A profile as it came: what is kept on disk to be applied before the API is reached.
+/// A profile as received; saved to be applied before the API server is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Source {
     /// The profile object's uid and generation.
@@ -22,66 +22,61 @@ pub struct Source {
 /// One version of one profile object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Revision {
-    /// The object's uid: a profile that is made anew starts at generation 1 again.
+    /// The object's uid: a profile that is recreated starts at generation 1 again.
     pub uid: String,
-    /// The spec's generation.
     pub generation: i64,
 }
 
-/// What shall be done on this node.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DesiredState {
-    /// Where it came from; `None` where there is no profile.
+    /// `None` if there is no profile.
     pub source: Option<Arc<Source>>,
     /// The tuning that the profile was made from.
     pub tuning: String,
-    /// What is done with the keys.
     pub task: Task,
-    /// What becomes of a key that the profile does not name any more.
+    /// What happens to a key that the profile no longer names.
     pub release_policy: ReleasePolicy,
-    /// What each key shall hold.
     pub values: BTreeMap<SysctlKey, DesiredValue>,
-    /// Entries that this agent does not take.
+    /// Entries that this agent cannot use.
     pub invalid: Vec<InvalidEntry>,
 }
 
 /// What is done with the keys of a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Task {
-    /// No profile: nothing is enforced, nothing is changed.
+    /// There is no profile: nothing is written.
     #[default]
     Leave,
-    /// Applied, and kept.
+    /// Values are set, and set again after drift.
     Enforce,
-    /// Applied once for each generation of the profile; drift is reported and left.
+    /// Values are set once for each generation of the profile; drift is reported and left.
     ApplyOnce,
-    /// Reported; nothing is written.
+    /// Values are reported; nothing is written.
     Observe,
-    /// The originals go back.
+    /// Original values are restored.
     Release,
 }
 
-/// An entry that is no sysctl which this agent writes.
+/// An entry that is not a sysctl this agent may write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidEntry {
-    /// Its name as given, shortened.
+    /// Its name as given, truncated.
     pub name: String,
-    /// Why.
     pub message: String,
 }
 
 /// A profile of which nothing can be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the profile's spec cannot be read")]
+#[error("cannot read the profile's spec")]
 pub struct MalformedProfile(#[source] serde_json::Error);
 
-/// The most entries that are looked at; the schema allows no more.
+/// The most entries that are used; the schema allows no more.
 const MOST_ENTRIES: usize = 128;
 
 /// The most characters of a message, by the schema of the status.
 const MOST_CHARACTERS: usize = 1024;
 
-/// A spec whose list is not understood yet: one bad entry must not hold up the others.
+/// A spec whose entries are not parsed yet: one bad entry must not affect the others.
 #[derive(Deserialize)]
 struct Spec {
     #[serde(default)]
@@ -100,11 +95,11 @@ impl DesiredState {
     /// Reads a profile. Entries that cannot be used are in [`DesiredState::invalid`].
     ///
     /// # Errors
-    /// When not even the fields around the list are what they should be: then the last profile stays.
+    /// When the fields around the list are invalid: the caller keeps the last profile.
     pub fn read(source: Arc<Source>) -> Result<Self, MalformedProfile> {
         if !source.spec.is_object() {
-            // A list would do for a struct whose fields all have defaults.
-            let error = serde::de::Error::custom("it is no object");
+            // A list would deserialize into a struct whose fields all have defaults.
+            let error = serde::de::Error::custom("not an object");
             return Err(MalformedProfile(error));
         }
         let spec = Spec::deserialize(&source.spec).map_err(MalformedProfile)?;
@@ -129,7 +124,7 @@ impl DesiredState {
             desired.invalid.push(InvalidEntry {
                 name: "sysctls".to_owned(),
                 message: format!(
-                    "the profile has {} entries; the first {MOST_ENTRIES} are taken",
+                    "the profile has {} entries; only the first {MOST_ENTRIES} are used",
                     spec.sysctls.len()
                 ),
             });
@@ -137,13 +132,12 @@ impl DesiredState {
         Ok(desired)
     }
 
-    /// The version of the profile that this profile is.
     #[must_use]
     pub fn revision(&self) -> Option<&Revision> {
         self.source.as_deref().map(|source| &source.revision)
     }
 
-    /// The values that are compared with the kernel's; none where nothing is, or originals go back.
+    /// The values that are compared with the kernel's; none without a profile or during a release.
     pub(crate) fn managed(&self) -> &BTreeMap<SysctlKey, DesiredValue> {
         static NONE: BTreeMap<SysctlKey, DesiredValue> = BTreeMap::new();
         match self.task {
@@ -152,12 +146,12 @@ impl DesiredState {
         }
     }
 
-    /// Whether a key's original goes back.
+    /// Whether a key's original is restored.
     pub(crate) fn restores(&self, key: &SysctlKey) -> bool {
         self.task == Task::Release || self.gives_back(key)
     }
 
-    /// Whether a key is not named any more and its original goes back.
+    /// Whether a key is no longer named and its original is restored.
     #[must_use]
     pub fn gives_back(&self, key: &SysctlKey) -> bool {
         self.release_policy == ReleasePolicy::Restore
@@ -172,7 +166,7 @@ impl DesiredState {
             .and_then(|entry| entry.parse().map_err(|error| error.to_string()))
             .and_then(|(key, wanted)| in_range(key, wanted));
         let message = match parsed {
-            Ok((key, _)) if self.values.contains_key(&key) => "named twice".to_owned(),
+            Ok((key, _)) if self.values.contains_key(&key) => "listed twice".to_owned(),
             Ok((key, wanted)) => {
                 self.values.insert(key, wanted);
                 return;
@@ -181,13 +175,13 @@ impl DesiredState {
         };
         self.invalid.push(InvalidEntry {
             name: name().unwrap_or("(no name)").chars().take(128).collect(),
-            // It may quote what was given, of any length.
+            // It may quote the entry, which has any length.
             message: message.chars().take(MOST_CHARACTERS).collect(),
         });
     }
 }
 
-/// Limits are numbers, whose order and whose distance to what the kernel holds must be told.
+/// Limits must be numbers: they are compared with each other and with the kernel's.
 fn in_range(key: SysctlKey, wanted: DesiredValue) -> Result<(SysctlKey, DesiredValue), String> {
     let (least, most) = if key == keys::NF_CONNTRACK_MAX || key == keys::NF_CONNTRACK_BUCKETS {
         (1, HIGHEST)
@@ -199,14 +193,14 @@ fn in_range(key: SysctlKey, wanted: DesiredValue) -> Result<(SysctlKey, DesiredV
     let value = wanted.value();
     match value.as_number() {
         Some(number) if (least..=most).contains(&number) => Ok((key, wanted)),
-        Some(0) => Err("0 means no limit at all, which is never set".to_owned()),
+        Some(0) => Err("0 means unlimited, which nettune never sets".to_owned()),
         _ => Err(format!(
-            "must be a whole number from {least} to {most}, not {value}"
+            "must be an integer from {least} to {most}, not {value}"
         )),
     }
 }
 
-/// What is wanted of a key.
+/// The desired value of a key.
 pub(crate) fn in_words(wanted: &DesiredValue) -> String {
     match wanted {
         DesiredValue::Exact(value) => value.to_string(),
@@ -228,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_entry_is_reported_and_holds_up_no_other() {
+    fn invalid_entry_is_reported_and_others_are_used() {
         let desired = read(json!({"tuning": "t", "sysctls": [
             {"name": "kernel.panic", "rule": "Exact", "value": "1"},
             {"name": "net.core.somaxconn", "rule": "Exact", "value": 5},
@@ -264,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_leave_the_tree_and_texts_without_end_harm_no_other_entry() {
+    fn path_traversal_and_huge_texts_do_not_affect_other_entries() {
         let long = "x".repeat(1 << 20);
         let entry = |name: &str| json!({"name": name, "rule": "Exact", "value": "1"});
         let desired = read(json!({"sysctls": [
@@ -286,13 +280,13 @@ mod tests {
     }
 
     #[test]
-    fn release_counts_for_more_than_the_mode() {
+    fn release_overrides_the_mode() {
         let desired = read(json!({"mode": "Observe", "release": true})).unwrap();
         assert_eq!(desired.task, Task::Release);
     }
 
     #[test]
-    fn a_spec_of_an_unknown_mode_is_no_goal() {
+    fn unknown_mode_is_an_error() {
         assert!(read(json!({"mode": "Wish"})).is_err());
         assert!(read(json!([])).is_err());
     }
@@ -315,13 +309,13 @@ mod tests {
     }
 
     #[test]
-    fn a_conntrack_limit_of_zero_says_why_it_is_not_taken() {
+    fn conntrack_limit_of_zero_is_rejected_with_a_reason() {
         let entry =
             json!({"name": "net.netfilter.nf_conntrack_max", "rule": "Exact", "value": "0"});
         let desired = read(json!({"sysctls": [entry]})).unwrap();
         assert_eq!(
             desired.invalid[0].message,
-            "0 means no limit at all, which is never set"
+            "0 means unlimited, which nettune never sets"
         );
     }
 }

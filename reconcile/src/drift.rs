@@ -1,4 +1,4 @@
-//! What somebody else has changed, or the kernel has not taken: told by what was seen before.
+//! Detects what another process has changed, and writes that the kernel did not keep.
 
 use std::time::Duration;
 
@@ -12,35 +12,33 @@ use crate::observed::{Content, ObservedState, Seen};
 use crate::outcome::{KeyOutcome, Plan};
 use crate::tables::limits::took;
 
-/// A value that somebody else has changed.
+/// A value that another process has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
-    /// The key.
     pub key: SysctlKey,
     /// What it was changed to.
     pub found: Content,
-    /// What is wanted, in words.
+    /// The desired value, in words.
     pub desired: String,
-    /// Whether it is put right at once.
+    /// Whether it is set again at once.
     pub repaired: bool,
-    /// Whether the same was told not long ago, of a key that is left as it is: two who fight over it
-    /// must not fill the log.
+    /// Whether it was reported recently, for a key that is left as it is: two processes that fight over
+    /// it must not fill the log.
     pub reported_before: bool,
-    /// Where somebody keeps changing it, so that it is left alone: what is known of that, and what to
-    /// do about it.
+    /// For a contested key: who changes it, and what to do.
     pub conflict: Option<String>,
 }
 
-/// A write that two looks in a row do not show was changed by the kernel; after one look it may have
-/// been somebody else.
-const LOOKS_FOR_A_WRITE: u32 = 2;
+/// A write that two reads in a row do not show was changed by the kernel; after one read it may have
+/// been another process.
+const READS_FOR_A_WRITE: u32 = 2;
 
-/// How often it is told of a key that is left as it is that somebody changes it. One that is set
-/// again has the pauses of [`ConflictingWriter`] between two tellings.
-const TOLD_EVERY: Duration = Duration::from_secs(600);
+/// How often drift of a key that is left as it is is reported. For a key that is set again, the pauses
+/// of [`ConflictingWriter`] limit the reports.
+const REPORT_EVERY: Duration = Duration::from_secs(600);
 
-/// Compares with what was seen before: what held and does not any more was changed by somebody, what
-/// was written and is not there was not taken.
+/// Compares with the last step: a desired value that no longer holds was changed by another process; a
+/// written value that does not show was not kept by the kernel.
 pub(crate) fn detect(
     desired: &DesiredState,
     observed: &ObservedState,
@@ -67,11 +65,10 @@ pub(crate) fn detect(
         let known = memory.keys.entry(key.clone()).or_default();
         known.confirmed |= is_written;
         let holds = matches!(outcome, KeyOutcome::Holds { .. });
-        // What waits for something else is as it shall be too, for now.
         let waits = matches!(outcome, KeyOutcome::Kept { .. });
         let is_over = |writer: &mut ConflictingWriter| {
             let is_left = holds || (waits && !writer.waits(now));
-            !writer.look(found, is_left, now)
+            !writer.observe(found, is_left, now)
         };
         if known.conflicting_writer.as_mut().is_some_and(is_over) {
             known.conflicting_writer = None;
@@ -104,9 +101,11 @@ pub(crate) fn detect(
                     observed.wall,
                 ));
             } else {
-                reported_before = known.told_at.is_some_and(|at| now.since(at) < TOLD_EVERY);
+                reported_before = known
+                    .reported_at
+                    .is_some_and(|at| now.since(at) < REPORT_EVERY);
                 if !reported_before {
-                    known.told_at = Some(now);
+                    known.reported_at = Some(now);
                 }
             }
             let wanted = desired.values.get(key);
@@ -123,7 +122,7 @@ pub(crate) fn detect(
         if let KeyOutcome::Change { to } = outcome
             && let Some(unseen) = &known.unseen
             && unseen.content == *to
-            && unseen.times >= LOOKS_FOR_A_WRITE
+            && unseen.times >= READS_FOR_A_WRITE
         {
             let cause = Cause::ReadBack {
                 wrote: to.clone(),
@@ -136,8 +135,8 @@ pub(crate) fn detect(
     drifts
 }
 
-/// Whether a value that the kernel was seen to keep before was written and is not there: somebody was
-/// faster than the next look.
+/// Whether a value that the kernel has kept before was written and does not show: another process was
+/// faster than the next read.
 fn is_overwritten(key: &SysctlKey, outcome: &KeyOutcome, known: &KeyMemory) -> bool {
     let KeyOutcome::Change { to } = outcome else {
         return false;
@@ -148,7 +147,7 @@ fn is_overwritten(key: &SysctlKey, outcome: &KeyOutcome, known: &KeyMemory) -> b
         && kept.is_some_and(|kept| took(key, to, kept))
 }
 
-/// Whether a value is to be put right, now or when somebody else has had a pause.
+/// Whether a value is to be set again, now or after a pause.
 fn is_answered(outcome: &KeyOutcome) -> bool {
     match outcome {
         KeyOutcome::Change { .. } => true,

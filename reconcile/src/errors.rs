@@ -1,4 +1,4 @@
-//! What a refusal of the kernel means, and what to do about it.
+//! What an error of the kernel means, and what to do about it.
 
 use nettune_sizing::SysctlKey;
 use rustix::io::Errno;
@@ -6,43 +6,46 @@ use rustix::io::Errno;
 use crate::memory::Cause;
 use crate::observed::Content;
 
-/// The sentence for a key that cannot be read.
+/// The message for a key that cannot be read.
 pub(crate) fn reading(errno: Errno) -> String {
     let what_to_do = match errno {
         Errno::ACCESS | Errno::PERM => "run the agent as root (uid 0); it needs no capability",
         Errno::ISDIR | Errno::NOTDIR => "--sysctl-root must be the host's /proc/sys",
         Errno::MFILE | Errno::NFILE => "raise the limit of open files (ulimit -n)",
-        _ => "look into the kernel's log (dmesg)",
+        _ => "check the kernel log (dmesg)",
     };
-    format!("cannot be read: {}: {what_to_do}", describe(errno))
+    format!("cannot read it: {}: {what_to_do}", describe(errno))
 }
 
-/// The sentence for a key that cannot be written.
+/// The message for a key that cannot be written.
 pub(crate) fn writing(key: &SysctlKey, cause: &Cause) -> String {
     match cause {
         Cause::Refused { wrote, errno } => {
             let what_to_do = match *errno {
                 Errno::INVAL | Errno::RANGE | Errno::DOM => {
-                    "this kernel does not take this value; give the tuning another one"
+                    "this kernel rejects this value; set another one in the tuning"
                 }
                 Errno::ROFS => "mount the host's /proc/sys/net writable into the agent's pod",
                 Errno::ACCESS | Errno::PERM => {
-                    "run the agent as root (uid 0); a security module may refuse it too"
+                    "run the agent as root (uid 0); a security module may deny it too"
                 }
-                Errno::NOENT => "it vanished; is its module being unloaded?",
+                Errno::NOENT => "it disappeared; its module may have been unloaded",
                 Errno::ISDIR | Errno::NOTDIR => "--sysctl-root must be the host's /proc/sys",
-                Errno::NOMEM => "the kernel has no memory for a table of this size",
-                _ => "look into the kernel's log (dmesg)",
+                Errno::NOMEM => "the kernel does not have enough memory for a table of this size",
+                _ => "check the kernel log (dmesg)",
             };
-            format!("{wrote} was refused: {}: {what_to_do}", describe(*errno))
+            format!(
+                "the kernel rejected {wrote}: {}: {what_to_do}",
+                describe(*errno)
+            )
         }
         Cause::ReadBack { wrote, found } => format!(
-            "{wrote} was taken, but {key} then read {found}: the kernel changes this value, or \
-             somebody else does; give the tuning the value that the kernel makes of it"
+            "wrote {wrote}, but {key} then read {found}: the kernel or another process changes this value; \
+             set the value that the kernel keeps in the tuning"
         ),
         Cause::Unsaved(errno) => format!(
-            "not written, because its original value could not be saved: {}: make room in, or \
-             writable, the agent's state directory",
+            "not written because its original value could not be saved: {}: free space in the agent's state \
+             directory, or make it writable",
             describe(*errno)
         ),
     }
@@ -56,7 +59,7 @@ fn describe(errno: Errno) -> String {
         Errno::DOM => ("EDOM", "out of domain"),
         Errno::INVAL => ("EINVAL", "invalid value"),
         Errno::IO => ("EIO", "input/output error"),
-        Errno::ISDIR => ("EISDIR", "a directory is in its place"),
+        Errno::ISDIR => ("EISDIR", "is a directory"),
         Errno::MFILE => ("EMFILE", "too many open files"),
         Errno::NFILE => ("ENFILE", "too many open files on this node"),
         Errno::NOENT => ("ENOENT", "no such file"),
@@ -74,7 +77,7 @@ fn describe(errno: Errno) -> String {
     format!("{name} ({meaning})")
 }
 
-/// What was written in vain.
+/// What was written without effect.
 pub(crate) fn wrote(cause: &Cause) -> Option<&Content> {
     match cause {
         Cause::Refused { wrote, .. } | Cause::ReadBack { wrote, .. } => Some(wrote),

@@ -1,4 +1,4 @@
-//! What becomes of one key: by its rule, what the kernel holds, and how full its table is.
+//! The outcome of each key: from its rule, the kernel's value, and how full its table is.
 
 use nettune_sizing::{DesiredValue, Mono, SysctlKey, keys};
 
@@ -12,8 +12,8 @@ use crate::tables::conntrack;
 use crate::tables::limits::is_trimmed;
 use crate::tables::thresholds;
 
-/// What each key's own rule asks for, whatever the other keys, the mode and failures say. The buckets
-/// of conntrack come later ([`add_buckets`]): they depend on what becomes of nf_conntrack_max.
+/// What each key's own rule asks for, regardless of other keys, the mode and failures. The buckets of
+/// conntrack come later ([`add_buckets`]): they depend on the outcome of nf_conntrack_max.
 pub(crate) fn evaluate_each(
     desired: &DesiredState,
     observed: &ObservedState,
@@ -32,8 +32,8 @@ pub(crate) fn evaluate_each(
         .collect()
 }
 
-/// Brings the outcomes of keys that depend on each other together: leaves contended keys alone until
-/// their pause is over, fits the buckets to nf_conntrack_max, and keeps the thresholds in order.
+/// Reconciles keys that depend on each other: defers contended keys until their pause is over, fits
+/// the buckets to nf_conntrack_max, and keeps the thresholds in order.
 pub(crate) fn arrange(
     plan: Plan,
     desired: &DesiredState,
@@ -110,9 +110,11 @@ fn evaluate(
                     let floor = bounds.floor();
                     let note = match number {
                         0 => {
-                            format!("0 was chosen by somebody else and is left ({floor} is wanted)")
+                            format!(
+                                "left at 0, which another process has chosen ({floor} is desired)"
+                            )
                         }
-                        _ => format!("left above the {floor} that is wanted"),
+                        _ => format!("left above the desired {floor}"),
                     };
                     return KeyOutcome::Holds { note };
                 }
@@ -127,8 +129,8 @@ fn evaluate(
     too_full_to_lower(key, now, &to, observed).unwrap_or(KeyOutcome::Change { to })
 }
 
-/// A zero that no smaller number beats: gc_thresh1 = 0 collects early and was chosen by somebody,
-/// nf_conntrack_max = 0 is no limit at all.
+/// A zero that counts as more than any number: gc_thresh1 = 0 collects early on purpose, and
+/// nf_conntrack_max = 0 is unlimited.
 fn chosen_zero(key: &SysctlKey, number: u64) -> bool {
     number == 0
         && (*key == keys::NF_CONNTRACK_MAX

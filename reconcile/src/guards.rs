@@ -1,4 +1,4 @@
-//! What forbids to read or lower a key: it is not there, not readable, or its table is too full.
+//! What prevents reading or lowering a key: it is missing or unreadable, or its table is too full.
 
 use nettune_crds::KeyState;
 use nettune_sizing::{Scope, SysctlKey, keys};
@@ -7,13 +7,13 @@ use crate::errors;
 use crate::observed::{Content, ObservedState, Seen};
 use crate::outcome::KeyOutcome;
 
-/// A key that cannot be judged by its value: not of this kind of node, not there, not readable.
+/// The outcome of a key that has no value to compare: not applicable, missing, or unreadable.
 pub(crate) fn unusable(key: &SysctlKey, observed: &ObservedState) -> Option<KeyOutcome> {
     if !observed.initial_namespace && key.scope() == Scope::Node {
         return Some(KeyOutcome::kept(
             KeyState::NotApplicable,
-            "this is not the initial network namespace, from which the kernel's one value for the whole \
-             machine is set: the node is a container, or the agent's pod lacks hostNetwork",
+            "the kernel has one value for the whole machine, set from the initial network namespace, and the \
+             agent is not in it: the node is a container, or the agent's pod lacks hostNetwork",
         ));
     }
     match observed.seen(key) {
@@ -22,17 +22,17 @@ pub(crate) fn unusable(key: &SysctlKey, observed: &ObservedState) -> Option<KeyO
             let (waits_for, what) = provider(key);
             Some(KeyOutcome::Kept {
                 state: KeyState::Waiting,
-                message: format!("{what}; it is applied as soon as it is there"),
+                message: format!("{what}; the value is applied once it exists"),
                 waits_for: Some(waits_for),
             })
         }
         Seen::Unreadable(errno) => Some(KeyOutcome::failed(errors::reading(*errno))),
-        Seen::Garbled(what) => Some(KeyOutcome::failed(format!("what it holds is {what}"))),
+        Seen::Garbled(what) => Some(KeyOutcome::failed(format!("its content is {what}"))),
     }
 }
 
-/// What brings a key that is not there, and a sentence that says so. Modules are never loaded by the
-/// agent: what loads them configures them.
+/// What a missing key waits for, and a sentence that says so. The agent never loads modules: whatever
+/// loads them configures them.
 fn provider(key: &SysctlKey) -> (String, String) {
     let name = key.name();
     let module = [
@@ -43,10 +43,7 @@ fn provider(key: &SysctlKey) -> (String, String) {
     .into_iter()
     .find_map(|(prefix, module)| name.starts_with(prefix).then_some(module));
     if let Some(module) = module {
-        return (
-            module.to_owned(),
-            format!("the module {module} is not loaded"),
-        );
+        return (module.to_owned(), format!("module {module} is not loaded"));
     }
     let path = key.path();
     let mut parts = path.rsplit('/').skip(1);
@@ -54,8 +51,8 @@ fn provider(key: &SysctlKey) -> (String, String) {
         (Some(interface), Some("neigh" | "conf"))
             if interface != "default" && interface != "all" =>
         {
-            let what = format!("the interface {interface}");
-            let message = format!("{what} is not there");
+            let what = format!("interface {interface}");
+            let message = format!("{what} does not exist");
             (what, message)
         }
         _ if name.starts_with("net.ipv6.") => {
@@ -63,7 +60,7 @@ fn provider(key: &SysctlKey) -> (String, String) {
         }
         _ => (
             "the kernel".to_owned(),
-            "this kernel does not have it".to_owned(),
+            "this kernel does not have this sysctl".to_owned(),
         ),
     }
 }
@@ -83,18 +80,18 @@ pub(crate) fn too_full_to_lower(
     }
     let why = match entries {
         Some(entries) if to >= entries.saturating_mul(2) => return None,
-        // Not how many: that changes all the time, and what is reported must not.
-        Some(_) => format!("the table holds more than half as many {what}"),
-        None => format!("how many {what} the table holds cannot be told"),
+        // Without the count: it changes all the time, and the report must not.
+        Some(_) => format!("the table holds more than half that many {what}"),
+        None => format!("the number of {what} in the table is unknown"),
     };
     Some(KeyOutcome::Kept {
         state: KeyState::Waiting,
-        message: format!("{to} is wanted, but {why}"),
+        message: format!("{to} is desired, but {why}"),
         waits_for: Some(format!("fewer {what}")),
     })
 }
 
-/// How many entries the table holds that a key limits; `None` where it is no such limit.
+/// The entries of the table that a key limits; `None` if it limits none.
 fn table_of(key: &SysctlKey, observed: &ObservedState) -> Option<(Option<u64>, &'static str)> {
     let counts = &observed.counts;
     if *key == keys::NF_CONNTRACK_MAX {
@@ -103,10 +100,10 @@ fn table_of(key: &SysctlKey, observed: &ObservedState) -> Option<(Option<u64>, &
     let [ipv4, ipv6] = [counts.neighbors_ipv4, counts.neighbors_ipv6];
     let of = |two: &SysctlKey, three: &SysctlKey| key == two || key == three;
     if of(&keys::IPV4_GC_THRESH2, &keys::IPV4_GC_THRESH3) {
-        return Some((ipv4, "IPv4 neighbours"));
+        return Some((ipv4, "IPv4 neighbors"));
     }
     if of(&keys::IPV6_GC_THRESH2, &keys::IPV6_GC_THRESH3) {
-        return Some((ipv6, "IPv6 neighbours"));
+        return Some((ipv6, "IPv6 neighbors"));
     }
     None
 }

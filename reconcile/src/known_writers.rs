@@ -1,15 +1,15 @@
-//! Who else writes which key, and what to set there: the usual suspects of a contest.
+//! Software that is known to write the same sysctls, and how to configure it.
 
 use nettune_sizing::SysctlKey;
 
-/// One that writes the keys which begin with one of some prefixes.
+/// Software that writes keys with one of some prefixes.
 struct KnownWriter {
     keys: &'static [&'static str],
-    /// Who it is, and what to set in its own configuration.
+    /// What it is, and what to set in its own configuration.
     advice: &'static str,
 }
 
-/// Those of some keys, from the most to the least likely.
+/// Writers of some keys, most likely first.
 static OF_SOME_KEYS: [KnownWriter; 10] = [
     KnownWriter {
         keys: &[
@@ -19,21 +19,21 @@ static OF_SOME_KEYS: [KnownWriter; 10] = [
         advice: "kube-proxy at each start (set conntrack.maxPerCore: 0 in its configuration, or \
                  --conntrack-max-per-core=0)",
     },
-    // Switched off, the kernel's own 432000 s for established connections would fill the table.
+    // If they were turned off, the kernel's default of 432000 s for established connections would fill the table.
     KnownWriter {
         keys: &[
             "net.netfilter.nf_conntrack_tcp_timeout_established",
             "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
         ],
-        advice: "kube-proxy at each start (give conntrack.tcpEstablishedTimeout and \
-                 conntrack.tcpCloseWaitTimeout in its configuration the tuning's values)",
+        advice: "kube-proxy at each start (set conntrack.tcpEstablishedTimeout and \
+                 conntrack.tcpCloseWaitTimeout in its configuration to the tuning's values)",
     },
     KnownWriter {
         keys: &[
             "net.netfilter.nf_conntrack_max",
             "net.netfilter.nf_conntrack_tcp_timeout_",
         ],
-        advice: "k3s and RKE2, whose agents contain kube-proxy (set the same with kube-proxy-arg)",
+        advice: "k3s and RKE2, whose agents include kube-proxy (set the same with kube-proxy-arg)",
     },
     KnownWriter {
         keys: &["net.netfilter.nf_conntrack_max"],
@@ -46,25 +46,25 @@ static OF_SOME_KEYS: [KnownWriter; 10] = [
             "net.ipv4.vs.expire_",
             "net.bridge.",
         ],
-        advice: "kube-router at each start, which has no switch for it (give the tuning the value that \
-                 kube-router sets, or leave the key out of it)",
+        advice: "kube-router at each start, which has no option for it (set the value that kube-router sets in \
+                 the tuning, or omit the key)",
     },
     KnownWriter {
         keys: &["net.ipv4.vs."],
-        advice: "kube-proxy in IPVS mode at each start (give the tuning the value that it sets)",
+        advice: "kube-proxy in IPVS mode at each start (set the same value in the tuning)",
     },
     KnownWriter {
         keys: &["net.bridge."],
-        advice: "k3s, Docker and network plugins at their start (give the tuning the value that they set)",
+        advice: "k3s, Docker and network plugins at startup (set the same value in the tuning)",
     },
     KnownWriter {
         keys: &["net.ipv4.conf.", "net.ipv6.conf."],
-        advice: "the network plugin, for the interfaces that it makes (leave their keys out of the tuning)",
+        advice: "the network plugin, for interfaces that it creates (omit their keys from the tuning)",
     },
     KnownWriter {
         keys: &["net.ipv4.neigh.default.gc_", "net.ipv6.neigh.default.gc_"],
-        advice: "OpenShift's Node Tuning Operator, by TuneD's profile openshift (make a Tuned object of \
-                 higher priority that gives the key the tuning's value)",
+        advice: "OpenShift's Node Tuning Operator, with TuneD's profile openshift (create a Tuned object with \
+                 a higher priority that sets the key to the tuning's value)",
     },
     KnownWriter {
         keys: &[
@@ -75,19 +75,19 @@ static OF_SOME_KEYS: [KnownWriter; 10] = [
             "net.ipv4.udp_",
             "net.ipv6.route.",
         ],
-        advice: "bpftune (start it with -a for each tuner that it shall have, and not for this key's)",
+        advice: "bpftune (start it with -a for each tuner to enable, except this key's)",
     },
 ];
 
-/// Those of any key.
+/// Writers of any key.
 const OF_ANY_KEY: [&str; 2] = [
-    "TuneD (a profile of your own in /etc/tuned that includes the active one and gives the key the \
+    "TuneD (create a profile in /etc/tuned that includes the active one and sets the key to the \
      tuning's value)",
-    "systemd-sysctl and sysctl --system (look for the key in /etc/sysctl.d, /run/sysctl.d, \
-     /usr/lib/sysctl.d and /etc/sysctl.conf, and take it out)",
+    "systemd-sysctl and sysctl --system (remove the key from /etc/sysctl.d, /run/sysctl.d, \
+     /usr/lib/sysctl.d and /etc/sysctl.conf)",
 ];
 
-/// A sentence with the usual suspects for a key, and what to set in each one's own configuration.
+/// A sentence that names the likely writers of a key, and what to set in their configuration.
 pub(crate) fn advice(key: &SysctlKey) -> String {
     let writes = |known: &&KnownWriter| {
         let mut starts = known.keys.iter();
@@ -98,7 +98,7 @@ pub(crate) fn advice(key: &SysctlKey) -> String {
         .map(|known| known.advice)
         .chain(OF_ANY_KEY)
         .collect();
-    format!("Usual suspects: {}.", named.join("; "))
+    format!("Likely writers: {}.", named.join("; "))
 }
 
 #[cfg(test)]
@@ -110,8 +110,8 @@ mod tests {
     }
 
     #[test]
-    fn each_key_has_its_own_suspects_and_those_of_every_key() {
-        for (name, suspects) in [
+    fn advice_names_writers_of_the_key_and_of_any_key() {
+        for (name, writers) in [
             (
                 "net.netfilter.nf_conntrack_max",
                 &["maxPerCore: 0", "k3s", "calicoctl"][..],
@@ -129,8 +129,8 @@ mod tests {
             ("net.ipv4.ip_local_port_range", &[]),
         ] {
             let advice = of(name);
-            for suspect in suspects.iter().chain(&["TuneD", "sysctl --system"]) {
-                assert!(advice.contains(suspect), "{name}: {suspect} in {advice}");
+            for writer in writers.iter().chain(&["TuneD", "sysctl --system"]) {
+                assert!(advice.contains(writer), "{name}: {writer} in {advice}");
             }
             // A message has room for 1024 characters, and the sentence before it takes some.
             assert!(advice.len() < 750, "{name}: {} characters", advice.len());

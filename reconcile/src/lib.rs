@@ -1,7 +1,7 @@
 //! Decides for one node: from its desired state and what its kernel shows to the next effect.
 //!
-//! [`step::step`] is pure: no I/O, no clock, no async. The agent performs the effect, tells the memory what came of
-//! it, looks at the kernel again, and calls `step` again.
+//! [`step::step`] is pure: no I/O, no clock, no async. The agent performs the effect, records its outcome
+//! in the memory, reads the kernel, and calls `step` again.
 
 mod contention;
 pub mod desired;
@@ -10,6 +10,8 @@ pub mod effect;
 mod errors;
 mod evaluate;
 mod guards;
+mod hold_back;
+mod intent;
 mod known_writers;
 pub mod memory;
 pub mod observed;

@@ -1,4 +1,4 @@
-//! What the agent remembers between two looks, and what of it outlives the process.
+//! What the agent remembers between two steps; part of it is on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,52 +17,48 @@ use crate::outcome::KeyReport;
 pub struct Memory {
     /// What is on disk.
     pub persisted: Persisted,
-    /// The version of the profile that the rest of this memory is about.
+    /// The version of the profile that the rest belongs to.
     pub(crate) revision: Option<Revision>,
-    /// What is remembered of each key.
     pub(crate) keys: BTreeMap<SysctlKey, KeyMemory>,
     /// Keys that [`Task::ApplyOnce`] is done with, for this revision.
     pub(crate) applied_once: BTreeSet<SysctlKey>,
-    /// Limits that were raised because their table was full.
+    /// Limits that were raised because their table was full, and to what.
     pub(crate) overflow_raises: BTreeMap<SysctlKey, u64>,
-    /// When each was raised last.
+    /// When each was last raised.
     pub(crate) raised_at: BTreeMap<SysctlKey, Mono>,
-    /// Limits whose table was full although they are as high as they may be.
+    /// Limits whose table was full although they are at their ceiling.
     pub(crate) at_ceiling: BTreeSet<SysctlKey>,
-    /// What the tables had suffered when that was last answered.
+    /// The overflow counters that were last answered.
     pub(crate) answered: OverflowCounters,
-    /// The state could not be saved.
     pub(crate) persist_failure: Option<Failure>,
-    /// How a release ended, once it did: nothing is touched afterwards.
+    /// The reports of a release that has ended: nothing is written afterwards.
     pub(crate) released: Option<Vec<KeyReport>>,
-    /// What was told of originals that are not put back.
-    told_left: BTreeSet<Left>,
+    /// What was reported of originals that are not restored.
+    reported_left: BTreeSet<Left>,
 }
 
-/// What is remembered of one key for as long as the process lives.
+/// What is remembered of one key while the process lives.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct KeyMemory {
-    /// What it held when it was last seen as wanted.
+    /// Its content when it was last as desired.
     pub(crate) held: Option<Content>,
-    /// How often somebody else changed it.
+    /// How often another process changed it.
     pub(crate) drift_count: u64,
-    /// When that was told last, where it is left as it is.
-    pub(crate) told_at: Option<Mono>,
-    /// The kernel was seen to hold what was last written: older values are not ours any more.
+    /// When drift was last reported, for a key that is left as it is.
+    pub(crate) reported_at: Option<Mono>,
+    /// The kernel has shown what was last written: older values no longer count as nettune's.
     pub(crate) confirmed: bool,
-    /// Writes of a value that was not seen since.
+    /// Writes that no read has shown yet.
     pub(crate) unseen: Option<Unseen>,
-    /// Why it could not be written.
     pub(crate) failure: Option<Failure>,
-    /// What the kernel was last seen to keep, so that it does not change this value by itself.
+    /// A value that the kernel has kept: it does not change this value by itself.
     pub(crate) kept: Option<Content>,
     /// When it was last written for this version of the profile.
     pub(crate) wrote_at: Option<Mono>,
-    /// Somebody else who writes it.
     pub(crate) conflicting_writer: Option<ConflictingWriter>,
 }
 
-/// Writes that succeeded and that no look has shown yet.
+/// Successful writes that no read has shown yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Unseen {
     pub(crate) content: Content,
@@ -80,9 +76,9 @@ pub(crate) struct Failure {
 /// Why a write had no effect.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Cause {
-    /// The kernel refused it.
+    /// The kernel rejected it.
     Refused { wrote: Content, errno: Errno },
-    /// The kernel took it and holds something else.
+    /// The kernel took it and shows something else.
     ReadBack { wrote: Content, found: Content },
     /// The state could not be saved.
     Unsaved(Errno),
@@ -105,7 +101,7 @@ impl Failure {
 }
 
 impl Memory {
-    /// A memory that knows only what was on disk, as after a start.
+    /// The memory after a start: only what is on disk.
     #[must_use]
     pub fn new(persisted: Persisted) -> Self {
         Self {
@@ -115,7 +111,7 @@ impl Memory {
         }
     }
 
-    /// What an effect did. `outcome` is what performing it said.
+    /// Records the outcome of an effect.
     #[must_use]
     pub fn learn(mut self, effect: Effect, outcome: Result<(), Errno>, now: Mono) -> Self {
         match (effect, outcome) {
@@ -165,10 +161,9 @@ impl Memory {
         }
     }
 
-    /// Turns to a profile: what is remembered of another version of the profile (failures, what was
-    /// seen as wanted) says nothing about this one. Counts of drift stay, and so do rivals, who know
-    /// nothing of profiles; each is tried again.
-    pub(crate) fn turn_to(&mut self, desired: &DesiredState) {
+    /// Switches to a profile: what belongs to another version (failures, values seen as desired) is
+    /// dropped. Drift counts and conflicting writers stay; their keys are written again at once.
+    pub(crate) fn switch_to(&mut self, desired: &DesiredState) {
         if self.revision.as_ref() == desired.revision() {
             return;
         }
@@ -192,7 +187,8 @@ impl Memory {
                 .for_each(ConflictingWriter::try_again);
         }
         let wanted: BTreeSet<&str> = desired.values.keys().map(SysctlKey::name).collect();
-        self.told_left.retain(|left| !wanted.contains(&*left.key));
+        self.reported_left
+            .retain(|left| !wanted.contains(&*left.key));
         self.persist_failure = None;
         self.released = None;
         self.at_ceiling.clear();
@@ -201,9 +197,9 @@ impl Memory {
         self.applied_once = done.map(|done| done.keys.clone()).unwrap_or_default();
     }
 
-    /// What was not told yet of originals that are not put back; now it is.
-    pub(crate) fn not_told(&mut self, mut left: Vec<Left>) -> Vec<Left> {
-        left.retain(|left| self.told_left.insert(left.clone()));
+    /// Those that were not reported yet; they count as reported now.
+    pub(crate) fn not_reported(&mut self, mut left: Vec<Left>) -> Vec<Left> {
+        left.retain(|left| self.reported_left.insert(left.clone()));
         left
     }
 
@@ -211,20 +207,24 @@ impl Memory {
         self.keys.get(key)
     }
 
-    /// Every moment in it, to be moved. What is done depends on how far each is from the present, so
-    /// that a checker that reckons them from there takes states that differ by the clock alone for one.
+    /// Every moment in it, for the model checker: decisions depend only on the distance to the present,
+    /// so states that differ by the clock alone are equal once moments are relative.
     pub fn moments_mut(&mut self) -> impl Iterator<Item = &mut Mono> {
         let of_keys = self.keys.values_mut().flat_map(|known| {
             let retry_at = known.failure.as_mut().map(|failure| &mut failure.retry_at);
-            [known.told_at.as_mut(), known.wrote_at.as_mut(), retry_at]
-                .into_iter()
-                .flatten()
-                .chain(
-                    known
-                        .conflicting_writer
-                        .iter_mut()
-                        .flat_map(ConflictingWriter::moments_mut),
-                )
+            [
+                known.reported_at.as_mut(),
+                known.wrote_at.as_mut(),
+                retry_at,
+            ]
+            .into_iter()
+            .flatten()
+            .chain(
+                known
+                    .conflicting_writer
+                    .iter_mut()
+                    .flat_map(ConflictingWriter::moments_mut),
+            )
         });
         let unsaved = self.persist_failure.iter_mut();
         of_keys
@@ -232,25 +232,24 @@ impl Memory {
             .chain(unsaved.map(|failure| &mut failure.retry_at))
     }
 
-    /// Whether what the kernel holds is nettune's own.
+    /// Whether nettune wrote what the kernel holds.
     pub(crate) fn owns(&self, key: &SysctlKey, observed: &Content) -> bool {
         let confirmed = self.key(key).is_some_and(|memory| memory.confirmed);
         let record = self.persisted.records.get(key);
         record.is_some_and(|record| record.owns(key, observed, confirmed))
     }
 
-    /// Whoever else writes a key.
     pub(crate) fn conflicting_writer(&self, key: &SysctlKey) -> Option<&ConflictingWriter> {
         self.key(key)?.conflicting_writer.as_ref()
     }
 
-    /// Whether what the kernel holds was written for this version of the profile, and not long ago.
+    /// Whether what the kernel holds was written recently for this version of the profile.
     pub(crate) fn has_just_set(&self, key: &SysctlKey, observed: &Content, now: Mono) -> bool {
         let wrote_at = self.key(key).and_then(|memory| memory.wrote_at);
         wrote_at.is_some_and(|at| now.since(at) < LONG_PAUSE) && self.owns(key, observed)
     }
 
-    /// Whether a key is left alone because it was applied once.
+    /// Whether a key is left because it was applied once.
     pub(crate) fn is_done(&self, desired: &DesiredState, key: &SysctlKey) -> bool {
         desired.task == Task::ApplyOnce && self.applied_once.contains(key)
     }

@@ -6,63 +6,55 @@ use jiff::Timestamp;
 use nettune_sizing::{KernelVersion, SysctlKey, Value};
 use rustix::io::Errno;
 
-/// One look at the kernel: everything that [`crate::step::step`] is told about the node.
+/// Everything that [`crate::step::step`] knows about the node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObservedState {
     /// Whether the agent is in the initial network namespace, where the tables' limits are.
     pub initial_namespace: bool,
-    /// Every key that was looked at.
+    /// Every key that was read.
     pub keys: BTreeMap<SysctlKey, Seen>,
-    /// How full the tables are.
     pub counts: Counts,
-    /// What the tables have suffered from.
     pub overflows: OverflowCounters,
-    /// What does not change while the kernel runs.
     pub machine: Machine,
-    /// The time of day by this node's clock. It is told to people, and nothing waits for it.
+    /// The time of day by this node's clock. It is only shown in messages.
     pub wall: Timestamp,
 }
 
-/// What a read of one sysctl brought.
+/// The result of reading one sysctl.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Seen {
-    /// It was read.
     Content(Content),
-    /// There is no such file: a module that is not loaded, an interface that is gone.
+    /// There is no such file: the module is not loaded, or the interface does not exist.
     Missing,
-    /// The file is there and cannot be read.
+    /// The file exists but cannot be read.
     Unreadable(Errno),
-    /// What was read is no value: too long, or not text. The string says which.
+    /// Not a value: too long, or not text. The string says which.
     Garbled(String),
 }
 
-/// The text of a sysctl. A few are empty until somebody sets them (`ip_local_reserved_ports`).
+/// The text of a sysctl. A few are empty until they are set (`ip_local_reserved_ports`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Content {
-    /// Nothing but white space.
+    /// Only white space.
     Empty,
-    /// A value.
     Value(Value),
 }
 
-/// Entries in the kernel's tables; `None` where they cannot be told.
+/// Entries in the kernel's tables; `None` if unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Counts {
-    /// IPv4 neighbours.
     pub neighbors_ipv4: Option<u64>,
-    /// IPv6 neighbours.
     pub neighbors_ipv6: Option<u64>,
-    /// Tracked connections.
     pub conntrack: Option<u64>,
 }
 
-/// What the tables have suffered from since the agent was started. The counts only grow: each is
-/// answered once, by comparing with the one that was answered last.
+/// Overflows since the agent was started. The counts only grow: each is answered once, by comparing
+/// with the count that was answered last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct OverflowCounters {
-    /// Insertions into the IPv4 neighbour table that found it full (`table_fulls`).
+    /// Insertions into the IPv4 neighbor table that found it full (`table_fulls`).
     pub neighbors_ipv4_overflows: u64,
-    /// The same of IPv6.
+    /// The same for IPv6.
     pub neighbors_ipv6_overflows: u64,
     /// Seconds in which the conntrack table was full.
     pub conntrack_full: u64,
@@ -75,18 +67,17 @@ pub struct OverflowCounters {
 pub struct Machine {
     /// Logical processors.
     pub cores: u32,
-    /// The version that behaviour depends on: the base of a distribution's kernel where it tells.
+    /// The version that behavior depends on: the base of a distribution's kernel if known.
     pub kernel: Option<KernelVersion>,
 }
 
 impl ObservedState {
-    /// What was seen of a key; one that was not looked at counts as missing.
+    /// The result of reading a key; one that was not read counts as missing.
     #[must_use]
     pub fn seen(&self, key: &SysctlKey) -> &Seen {
         self.keys.get(key).unwrap_or(&Seen::Missing)
     }
 
-    /// A key's content, where it could be read.
     #[must_use]
     pub fn content(&self, key: &SysctlKey) -> Option<&Content> {
         match self.seen(key) {
@@ -95,7 +86,6 @@ impl ObservedState {
         }
     }
 
-    /// A key's number, where it has one.
     #[must_use]
     pub fn number(&self, key: &SysctlKey) -> Option<u64> {
         self.content(key)?.number()
@@ -103,7 +93,6 @@ impl ObservedState {
 }
 
 impl Content {
-    /// The number, where it is one.
     #[must_use]
     pub fn number(&self) -> Option<u64> {
         match self {

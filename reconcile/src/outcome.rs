@@ -1,4 +1,4 @@
-//! What becomes of each key, and where it stands.
+//! The outcome and the report of each key.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,21 +8,23 @@ use nettune_sizing::SysctlKey;
 
 use crate::observed::Content;
 
-/// What becomes of each key.
+/// The outcome of each key.
 pub(crate) type Plan = BTreeMap<SysctlKey, KeyOutcome>;
 
-/// What becomes of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum KeyOutcome {
-    /// It is as wanted; the note says what is not plain from the value.
-    Holds { note: String },
-    /// It is to be written.
-    Change { to: Content },
-    /// It is left as it is, although it is not as wanted.
+    /// It is as desired; the note says what the value does not show.
+    Holds {
+        note: String,
+    },
+    Change {
+        to: Content,
+    },
+    /// It is left as it is although it is not as desired.
     Kept {
         state: KeyState,
         message: String,
-        /// For the summary: what it waits for.
+        /// What it waits for, for the summary.
         waits_for: Option<String>,
     },
 }
@@ -47,26 +49,25 @@ impl KeyOutcome {
     }
 }
 
-/// Where one key stands.
+/// The state of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyReport {
-    /// Its name; of an entry that is not taken, the name as it was given.
+    /// Its name; for an invalid entry, the name as given.
     pub name: Arc<str>,
-    /// What the kernel held when it was last read; of a contested key, at most ten minutes ago.
+    /// What the kernel held when it was last read; for a contested key, within the last ten minutes.
     pub observed: Option<Content>,
-    /// What it held before the first write of this boot.
+    /// Its content before the first write of this boot.
     pub original: Option<Content>,
-    /// Its state.
     pub state: KeyState,
-    /// Why, where the state does not say it all.
+    /// Why it is in that state.
     pub message: String,
     /// What it waits for, in a few words.
     pub waits_for: Option<String>,
-    /// Whether it is an entry that this agent does not take.
+    /// Whether it is an entry that this agent cannot use.
     pub invalid: bool,
-    /// Whether the profile does not name it any more and its original is not back: it counts for
-    /// nothing but itself.
+    /// Whether the profile no longer names it and its original is not restored: it does not count
+    /// towards conditions.
     pub dropped: bool,
-    /// How often somebody else changed it since this agent was started.
+    /// How often another process changed it since the agent started.
     pub drift_count: u64,
 }

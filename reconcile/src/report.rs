@@ -1,4 +1,4 @@
-//! Where each key stands, for the status.
+//! The state of each key, for the status.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,8 @@ use crate::observed::{Content, ObservedState, Seen};
 use crate::outcome::{KeyOutcome, KeyReport, Plan};
 use crate::tables::overflow;
 
-/// Where the keys of a profile stand by a plan: of a release, the keys that were written; else those of
-/// the profile, with the entries that are not taken, and those whose originals are not back.
+/// The reports of a plan. For a release: of all keys that were written. Otherwise: of the profile's
+/// keys, its invalid entries, and keys that are no longer managed and not restored.
 pub(crate) fn reports(
     desired: &DesiredState,
     observed: &ObservedState,
@@ -47,8 +47,8 @@ pub(crate) fn reports(
 /// The most keys that a profile's status has room for.
 const MOST_REPORTS: usize = 128;
 
-/// Keys that the profile does not name any more and whose originals are not back. What is not there
-/// holds nothing that could go back.
+/// Keys that are no longer managed and whose originals are not restored. Keys that do not exist have
+/// nothing to restore.
 fn dropped(
     desired: &DesiredState,
     observed: &ObservedState,
@@ -62,7 +62,7 @@ fn dropped(
         let outcome = plan.get(key)?;
         let mut report = report(key, desired, observed, Some(outcome), memory);
         (report.state, report.message) = match outcome {
-            // Beside a threshold that is managed somebody else may keep changing it.
+            // Another process may keep changing it beside a threshold that is managed.
             KeyOutcome::Holds { .. }
             | KeyOutcome::Kept {
                 state: KeyState::Applied | KeyState::Drifted | KeyState::Contested,
@@ -88,9 +88,9 @@ fn dropped(
     })
 }
 
-/// At rest, only what another threshold blocks is left to be written.
+/// At rest, only keys that another threshold blocks are left to write.
 fn blocked(to: &Content) -> String {
-    format!("{to} would turn the order of the thresholds round; another one has to be set first")
+    format!("{to} would break the order of the thresholds; another one must be set first")
 }
 
 fn report(
@@ -128,7 +128,7 @@ fn report(
     };
     let record = memory.persisted.records.get(key);
     let observed = observed.content(key);
-    // A contest lasts until the value has held for a while, also while it holds.
+    // A conflict lasts until the value has held for a while, also while it holds.
     let conflict = memory
         .conflicting_writer(key)
         .filter(|_| observed.is_some());

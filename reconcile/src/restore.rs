@@ -1,4 +1,4 @@
-//! The way back: which originals can be put back, and to what.
+//! Restores original values: which ones, and to what.
 
 use nettune_crds::KeyState;
 use nettune_sizing::{SysctlKey, keys};
@@ -10,17 +10,17 @@ use crate::observed::{Content, ObservedState, Seen};
 use crate::outcome::{KeyOutcome, Plan};
 use crate::tables::conntrack;
 
-/// What kube-proxy sets at the least (`--conntrack-min`).
+/// kube-proxy's minimum (`--conntrack-min`).
 const KUBE_PROXY_LEAST: u64 = 131_072;
 
-/// And for each core (`--conntrack-max-per-core`).
+/// Its value per core (`--conntrack-max-per-core`).
 const KUBE_PROXY_PER_CORE: u64 = 32_768;
 
-/// And at the most, since 1.36.
+/// Its maximum, since 1.36.
 const KUBE_PROXY_MOST: u64 = 1_048_576;
 
-/// Whether nothing is left to put back: the original is there, or somebody else's value, which
-/// replaced it.
+/// Whether nothing is left to restore: the kernel holds the original, or another process has replaced
+/// it.
 pub(crate) fn is_over(
     key: &SysctlKey,
     record: &Record,
@@ -34,8 +34,8 @@ pub(crate) fn is_over(
     })
 }
 
-/// What is left for good of the keys that are forgotten when `intent` is saved: the value of somebody
-/// else, who has replaced the original.
+/// Keys that are forgotten when `intent` is saved although their original is not restored, because
+/// another process has replaced it.
 pub(crate) fn forgotten(plan: &Plan, memory: &Memory, intent: &Persisted) -> Vec<Left> {
     let forgotten = memory.persisted.records.keys();
     let forgotten = forgotten.filter(|key| !intent.records.contains_key(*key));
@@ -49,12 +49,12 @@ pub(crate) fn forgotten(plan: &Plan, memory: &Memory, intent: &Persisted) -> Vec
     left.collect()
 }
 
-/// A value that stays as it is, and why.
+/// The value stays as it is.
 pub(crate) fn left(message: impl Into<String>) -> KeyOutcome {
     KeyOutcome::kept(KeyState::NotApplicable, message)
 }
 
-/// A value that stays as it is until something else has happened.
+/// The value stays as it is until something else happens.
 fn left_until(waits_for: Option<String>, message: String) -> KeyOutcome {
     KeyOutcome::Kept {
         state: KeyState::NotApplicable,
@@ -63,7 +63,7 @@ fn left_until(waits_for: Option<String>, message: String) -> KeyOutcome {
     }
 }
 
-/// Whether a key's original goes back now.
+/// Whether a key's original is restored now.
 pub(crate) fn evaluate(
     key: &SysctlKey,
     record: &Record,
@@ -72,16 +72,15 @@ pub(crate) fn evaluate(
 ) -> KeyOutcome {
     let now = match observed.seen(key) {
         Seen::Content(now) => now,
-        Seen::Missing => return left("left: it is not there any more"),
+        Seen::Missing => return left("left: it no longer exists"),
         Seen::Unreadable(_) | Seen::Garbled(_) => {
-            return guards::unusable(key, observed)
-                .unwrap_or_else(|| left("left: it cannot be read"));
+            return guards::unusable(key, observed).unwrap_or_else(|| left("left: cannot read it"));
         }
     };
     let Some(original) = &record.original else {
         return left(format!(
-            "left at {now}: its original is not known, because the agent's state was lost; it is \
-             the kernel's own again after the next boot"
+            "left at {now}: its original value is unknown because the agent's state was lost; the next \
+             boot resets it"
         ));
     };
     if now == original {
@@ -92,20 +91,20 @@ pub(crate) fn evaluate(
     let to = least_to_restore(key, original, observed);
     if *now == to {
         return KeyOutcome::Holds {
-            note: format!("what kube-proxy sets; the original, {original}, is below it"),
+            note: format!("the value that kube-proxy sets; the original, {original}, is lower"),
         };
     }
     if !memory.owns(key, now) {
-        return left(format!("left at {now}: somebody else has set it since"));
+        return left(format!("left at {now}: another process has set it since"));
     }
     if original.number() == Some(0) && *key == keys::NF_CONNTRACK_MAX {
         return left(format!(
-            "left at {now}: it had no limit at all before, and that is never set here"
+            "left at {now}: it was unlimited before, and nettune never sets that"
         ));
     }
     if now.number() < to.number() && original.number() < now.number() {
         return left(format!(
-            "left at {now}: its original, {original}, is below what kube-proxy sets"
+            "left at {now}: its original, {original}, is lower than what kube-proxy sets"
         ));
     }
     match guards::too_full_to_lower(key, now, &to, observed) {
@@ -116,8 +115,8 @@ pub(crate) fn evaluate(
     }
 }
 
-/// What goes back: the original, but nf_conntrack_max not below what kube-proxy would set. It did so
-/// once, at its start, and will not come back to raise it.
+/// The value to restore: the original, but for nf_conntrack_max at least what kube-proxy sets. It does
+/// that once, at startup, and would not raise it again.
 fn least_to_restore(key: &SysctlKey, original: &Content, observed: &ObservedState) -> Content {
     match original.number() {
         Some(number) if *key == keys::NF_CONNTRACK_MAX => {
@@ -130,7 +129,7 @@ fn least_to_restore(key: &SysctlKey, original: &Content, observed: &ObservedStat
     }
 }
 
-/// Whether the buckets go back now; `plan` already holds what becomes of `nf_conntrack_max`.
+/// Whether the buckets are restored now; `plan` already has the outcome of `nf_conntrack_max`.
 pub(crate) fn evaluate_buckets(
     record: &Record,
     plan: &Plan,
@@ -145,12 +144,12 @@ pub(crate) fn evaluate_buckets(
     let buckets = to.number().unwrap_or(0);
     let kernel = observed.machine.kernel;
     if let Some(max) = conntrack::max_after(plan, observed)
-        && !conntrack::bears(kernel, buckets, max)
+        && !conntrack::are_enough(kernel, buckets, max)
         && buckets < now
     {
         return left_until(
             Some("a lower nf_conntrack_max".to_owned()),
-            format!("left at {now}: {buckets} do not bear {max} entries"),
+            format!("left at {now}: {buckets} buckets are too few for {max} entries"),
         );
     }
     match conntrack::busy(observed) {

@@ -2,7 +2,7 @@
 
 mod model;
 
-use model::{Agent, BUCKETS, Kernel, MAX, at_least, exactly, goal, written};
+use model::{Agent, BUCKETS, Kernel, MAX, at_least, desired, exactly, written};
 use nettune_crds::KeyState;
 use nettune_reconcile::desired::Task;
 use nettune_sizing::{DesiredValue, KernelVersion, SysctlKey};
@@ -21,7 +21,7 @@ fn on(release: &str) -> Kernel {
 #[test]
 fn buckets_are_raised_before_the_limit() {
     let mut kernel = on("6.1.0-18-amd64");
-    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    let mut agent = Agent::new(desired(Task::Enforce, &both(262_144)));
     agent.settle(&mut kernel);
     let writes = ["nf_conntrack_buckets=262144", "nf_conntrack_max=262144"];
     assert_eq!(written(&kernel), writes);
@@ -30,7 +30,7 @@ fn buckets_are_raised_before_the_limit() {
 #[test]
 fn buckets_stay_when_the_limit_is_lowered() {
     let mut kernel = on("6.1.0-18-amd64");
-    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    let mut agent = Agent::new(desired(Task::Enforce, &both(262_144)));
     agent.settle(&mut kernel);
     kernel.writes.clear();
     agent.turn_to(Task::Enforce, &both(131_072));
@@ -39,9 +39,9 @@ fn buckets_stay_when_the_limit_is_lowered() {
 }
 
 #[test]
-fn more_buckets_than_wanted_are_left_also_where_there_is_no_limit() {
+fn extra_buckets_are_left_even_if_unlimited() {
     let mut kernel = on("6.1.0-18-amd64").with(MAX, 0).with(BUCKETS, 524_288);
-    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    let mut agent = Agent::new(desired(Task::Enforce, &both(262_144)));
     let settled = agent.settle(&mut kernel);
     assert_eq!(settled.key(BUCKETS).state, KeyState::Applied);
     assert!(kernel.writes.is_empty());
@@ -51,7 +51,7 @@ fn more_buckets_than_wanted_are_left_also_where_there_is_no_limit() {
 fn exact_buckets_are_lowered_after_the_limit() {
     let mut kernel = on("6.1.0-18-amd64");
     let wanted = |entries| [(MAX, at_least(entries)), (BUCKETS, exactly(entries))];
-    let mut agent = Agent::new(goal(Task::Enforce, &wanted(262_144)));
+    let mut agent = Agent::new(desired(Task::Enforce, &wanted(262_144)));
     agent.settle(&mut kernel);
     kernel.writes.clear();
     agent.turn_to(Task::Enforce, &wanted(131_072));
@@ -61,10 +61,10 @@ fn exact_buckets_are_lowered_after_the_limit() {
 }
 
 #[test]
-fn buckets_that_the_kernel_rounded_up_are_as_wanted() {
+fn buckets_rounded_up_by_the_kernel_are_applied() {
     let mut kernel = on("6.1.0-18-amd64");
     let wanted = [(MAX, exactly(70_000)), (BUCKETS, exactly(70_000))];
-    let mut agent = Agent::new(goal(Task::Enforce, &wanted));
+    let mut agent = Agent::new(desired(Task::Enforce, &wanted));
     let settled = agent.settle(&mut kernel);
     assert_eq!(kernel.number(BUCKETS), Some(70_144));
     assert_eq!(settled.key(BUCKETS).state, KeyState::Applied);
@@ -75,7 +75,7 @@ fn buckets_that_the_kernel_rounded_up_are_as_wanted() {
 fn buckets_wait_for_a_quiet_moment_and_the_limit_does_not() {
     let mut kernel = on("6.1.0-18-amd64");
     kernel.counts.conntrack = Some(65_536);
-    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    let mut agent = Agent::new(desired(Task::Enforce, &both(262_144)));
     let settled = agent.settle(&mut kernel);
     let report = settled.key(BUCKETS);
     assert_eq!(report.state, KeyState::Waiting);
@@ -91,9 +91,9 @@ fn buckets_wait_for_a_quiet_moment_and_the_limit_does_not() {
 }
 
 #[test]
-fn a_kernel_with_long_chains_bears_eight_entries_a_bucket_without_a_resize() {
+fn eight_entries_per_bucket_need_no_resize_if_chains_may_be_long() {
     let mut kernel = on("6.12.48");
-    let mut agent = Agent::new(goal(Task::Enforce, &both(524_288)));
+    let mut agent = Agent::new(desired(Task::Enforce, &both(524_288)));
     let settled = agent.settle(&mut kernel);
     assert_eq!(written(&kernel), ["nf_conntrack_max=524288"]);
     assert_eq!(settled.key(BUCKETS).state, KeyState::Applied);
@@ -103,9 +103,9 @@ fn a_kernel_with_long_chains_bears_eight_entries_a_bucket_without_a_resize() {
 }
 
 #[test]
-fn buckets_follow_a_limit_that_somebody_else_raised() {
+fn buckets_follow_a_limit_raised_by_another_process() {
     let mut kernel = on("6.1.0-18-amd64");
-    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    let mut agent = Agent::new(desired(Task::Enforce, &both(262_144)));
     agent.settle(&mut kernel);
     kernel.set(MAX, 1_000_000);
     agent.settle(&mut kernel);
@@ -114,10 +114,10 @@ fn buckets_follow_a_limit_that_somebody_else_raised() {
 }
 
 #[test]
-fn buckets_that_are_refused_do_not_hold_back_the_limit() {
+fn rejected_buckets_do_not_hold_back_the_limit() {
     let mut kernel = on("6.1.0-18-amd64");
     kernel.refuses.insert(BUCKETS.clone(), Errno::NOMEM);
-    let mut agent = Agent::new(goal(Task::Enforce, &both(262_144)));
+    let mut agent = Agent::new(desired(Task::Enforce, &both(262_144)));
     let settled = agent.settle(&mut kernel);
     assert_eq!(settled.key(BUCKETS).state, KeyState::Failed);
     assert_eq!(kernel.number(MAX), Some(262_144));

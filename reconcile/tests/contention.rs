@@ -1,4 +1,4 @@
-//! Somebody else who keeps writing: the simulation is bounded, it ends, and the right value comes back.
+//! Another process that keeps writing: the conflict is bounded and ends, and the desired value is restored.
 
 mod model;
 
@@ -18,7 +18,7 @@ fn lower_max(kernel: &mut Kernel) {
 }
 
 #[test]
-fn a_rival_that_writes_once_is_answered_at_once_and_counted() {
+fn single_write_is_undone_at_once_and_counted() {
     let mut simulation = Simulation::over(&[(MAX, at_least(131_072))]);
     lower_max(&mut simulation.kernel);
     simulation.settle();
@@ -28,7 +28,7 @@ fn a_rival_that_writes_once_is_answered_at_once_and_counted() {
 }
 
 #[test]
-fn a_rival_that_only_raises_a_limit_is_none() {
+fn raising_a_limit_is_not_a_conflict() {
     let mut simulation = Simulation::over(&[(MAX, at_least(131_072))]);
     let mut raised = 131_072;
     simulation.go_on(HOUR, Duration::from_secs(60), |kernel| {
@@ -40,7 +40,7 @@ fn a_rival_that_only_raises_a_limit_is_none() {
 }
 
 #[test]
-fn a_rival_that_never_stops_is_met_later_and_later_and_then_left() {
+fn endless_writer_is_undone_with_growing_pauses_then_left() {
     let mut simulation = Simulation::over(&[(MAX, at_least(131_072)), (BUCKETS, at_least(65_536))]);
     let start = simulation.agent.now;
     simulation.go_on(HOUR, Duration::from_millis(100), lower_max);
@@ -61,11 +61,15 @@ fn a_rival_that_never_stops_is_met_later_and_later_and_then_left() {
     ] {
         assert!(report.message.contains(part), "{}", report.message);
     }
-    assert_eq!(report.observed, Some(65_536.into()), "what it really holds");
+    assert_eq!(
+        report.observed,
+        Some(65_536.into()),
+        "the value in the kernel"
+    );
 
     simulation.reports.clear();
     simulation.go_on(HOUR * 24, Duration::from_millis(700), lower_max);
-    assert_eq!(simulation.writes.len(), 7 + 24, "one try an hour");
+    assert_eq!(simulation.writes.len(), 7 + 24, "one attempt an hour");
     assert!(
         simulation.reports.len() <= 25,
         "one for the count of each try: {}",
@@ -78,12 +82,12 @@ fn a_rival_that_never_stops_is_met_later_and_later_and_then_left() {
             .by_ref()
             .filter(max)
             .all(|report| report.state == KeyState::Contested),
-        "a try is no end of the contest"
+        "an attempt does not end the conflict"
     );
 }
 
 #[test]
-fn between_two_answers_it_says_in_the_same_words_that_it_is_tried_again() {
+fn message_does_not_change_between_two_attempts() {
     let mut simulation = Simulation::over(&[(MAX, at_least(131_072))]);
     simulation.go_on(
         Duration::from_secs(60),
@@ -102,7 +106,7 @@ fn between_two_answers_it_says_in_the_same_words_that_it_is_tried_again() {
 }
 
 #[test]
-fn one_that_writes_every_minute_or_every_hour_has_its_contest_too() {
+fn writers_every_minute_or_hour_also_end_in_a_conflict() {
     for (tempo, most) in [(60, 8), (1800, 10), (3600, 24)] {
         let mut simulation = Simulation::over(&[(MAX, at_least(131_072))]);
         simulation.go_on(HOUR * 48, Duration::from_secs(tempo), lower_max);
@@ -116,7 +120,7 @@ fn one_that_writes_every_minute_or_every_hour_has_its_contest_too() {
 }
 
 #[test]
-fn what_restarts_every_night_never_has_one() {
+fn nightly_restart_is_never_a_conflict() {
     let mut simulation = Simulation::over(&[(MAX, at_least(131_072))]);
     simulation.go_on(HOUR * 24 * 60, HOUR * 24, lower_max);
     assert_eq!(simulation.writes_of(MAX), 60, "each is answered");
@@ -125,7 +129,7 @@ fn what_restarts_every_night_never_has_one() {
 }
 
 #[test]
-fn the_value_is_right_an_hour_after_the_rival_has_stopped() {
+fn value_is_restored_within_an_hour_after_the_writer_stops() {
     let mut simulation = Simulation::over(&[(MAX, at_least(131_072))]);
     simulation.go_on(
         Duration::from_secs(120),
@@ -146,7 +150,7 @@ fn the_value_is_right_an_hour_after_the_rival_has_stopped() {
 }
 
 #[test]
-fn a_change_of_the_profile_is_one_more_try() {
+fn new_profile_is_one_more_attempt() {
     let mut simulation = Simulation::over(&[(MAX, at_least(131_072))]);
     simulation.go_on(
         Duration::from_secs(120),
@@ -173,9 +177,9 @@ fn a_change_of_the_profile_is_one_more_try() {
     assert_eq!(simulation.key(MAX).state, KeyState::Drifted);
 }
 
-/// Faster than any look: its value is there again whenever the agent looks.
+/// Faster than any read: its value is back whenever the agent reads.
 #[test]
-fn a_rival_that_is_faster_than_a_look_is_one_and_no_whim_of_the_kernel() {
+fn writer_faster_than_a_read_is_not_taken_for_the_kernel() {
     let mut simulation = Simulation::over(&[(MAX, at_least(131_072))]);
     simulation
         .kernel
@@ -188,7 +192,7 @@ fn a_rival_that_is_faster_than_a_look_is_one_and_no_whim_of_the_kernel() {
 }
 
 #[test]
-fn a_module_that_is_loaded_again_ends_a_contest() {
+fn reloaded_module_ends_a_conflict() {
     let mut simulation = Simulation::over(&[(MAX, at_least(131_072))]);
     simulation.go_on(
         Duration::from_secs(120),
@@ -205,7 +209,7 @@ fn a_module_that_is_loaded_again_ends_a_contest() {
 }
 
 #[test]
-fn a_key_that_is_refused_while_it_is_contested_says_that() {
+fn rejected_write_of_a_contested_key_is_reported() {
     let mut simulation = Simulation::over(&[(MAX, at_least(131_072))]);
     simulation.go_on(
         Duration::from_secs(120),
@@ -218,7 +222,7 @@ fn a_key_that_is_refused_while_it_is_contested_says_that() {
 }
 
 #[test]
-fn a_rival_of_one_threshold_makes_no_contest_of_the_others() {
+fn conflict_on_one_threshold_does_not_spread() {
     let wanted = [
         (V4[0], at_least(1024)),
         (V4[1], at_least(4096)),
@@ -244,7 +248,7 @@ fn a_rival_of_one_threshold_makes_no_contest_of_the_others() {
 
 /// The kernel takes no entry past the third threshold and collects none up to the second.
 #[test]
-fn the_thresholds_below_a_contested_one_follow_it_down() {
+fn thresholds_below_a_contested_one_follow_it_down() {
     let mut simulation = Simulation::over(&thresholds(0, 4096, 8192));
     simulation.kernel.counts.neighbors_ipv4 = Some(200);
     simulation.go_on(HOUR / 4, Duration::from_millis(100), |kernel| {
@@ -267,7 +271,7 @@ fn the_thresholds_below_a_contested_one_follow_it_down() {
 }
 
 #[test]
-fn the_threshold_above_one_that_is_moved_up_and_down_does_not_move_with_it() {
+fn threshold_above_an_oscillating_one_stays() {
     let mut simulation = Simulation::over(&thresholds(0, 4096, 8192));
     let mut up = false;
     simulation.go_on(HOUR, Duration::from_secs(1), |kernel| {
@@ -283,7 +287,7 @@ fn the_threshold_above_one_that_is_moved_up_and_down_does_not_move_with_it() {
 }
 
 #[test]
-fn a_threshold_that_is_not_managed_is_not_fought_over_for_ever() {
+fn unmanaged_threshold_is_not_rewritten_forever() {
     let mut simulation = Simulation::over(&[(V4[1], at_least(4096))]);
     simulation.go_on(HOUR, Duration::from_millis(100), |kernel| {
         kernel.set(V4[2], 1024);
@@ -336,9 +340,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 12, ..ProptestConfig::default() })]
 
-    /// Whatever somebody does: writes are few, reports are few, and an hour after the end all is well.
+    /// Whatever is written: few writes, few reports, and the desired values an hour after the end.
     #[test]
-    fn against_any_rival_writes_are_bounded_and_the_values_come_back(acts in acts(), exact in any::<bool>()) {
+    fn writes_are_bounded_against_any_writer_and_values_are_restored(acts in acts(), exact in any::<bool>()) {
         let somaxconn = key("net.core.somaxconn");
         let third = if exact { exactly(8192) } else { at_least(8192) };
         let wanted = [

@@ -1,5 +1,5 @@
-//! The process ends after each single effect, one run for each: the next one finds the right values
-//! and the right originals.
+//! The process is killed after each single effect, one run for each: the next process reaches the right
+//! values and keeps the right originals.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +11,7 @@ mod model;
 
 use std::collections::BTreeMap;
 
-use model::{Agent, BUCKETS, Kernel, MAX, V4, V6, exactly, goal, key};
+use model::{Agent, BUCKETS, Kernel, MAX, V4, V6, desired, exactly, key};
 use nettune_reconcile::desired::Task;
 use nettune_reconcile::effect::Effect;
 use nettune_reconcile::observed::{Content, OverflowCounters};
@@ -52,7 +52,7 @@ const ACTS: [Act; 5] = [
 fn live_through(kill_after: Option<usize>) -> (BTreeMap<SysctlKey, Content>, Agent, usize) {
     let mut kernel = Kernel::new().with(&key("net.core.somaxconn"), 128);
     let before = kernel.values.clone();
-    let mut agent = Agent::new(goal(Task::Enforce, &[]));
+    let mut agent = Agent::new(desired(Task::Enforce, &[]));
     let mut effects = 0;
     for act in ACTS {
         match act {
@@ -76,7 +76,7 @@ fn live_through(kill_after: Option<usize>) -> (BTreeMap<SysctlKey, Content>, Age
             if kill_after == Some(effects) {
                 // A new process counts from nothing.
                 kernel.overflows = OverflowCounters::default();
-                agent = Agent::resumed(agent.goal, agent.memory.persisted);
+                agent = Agent::resumed(agent.desired, agent.memory.persisted);
             }
             effects += 1;
         }
@@ -85,7 +85,7 @@ fn live_through(kill_after: Option<usize>) -> (BTreeMap<SysctlKey, Content>, Age
 }
 
 #[test]
-fn the_end_is_the_same_wherever_the_process_was_killed() {
+fn result_is_the_same_wherever_the_process_was_killed() {
     let (values, agent, effects) = live_through(None);
     assert_eq!(values[V4[2]], 1024.into());
     assert_eq!(values[MAX], 131_072.into(), "what kube-proxy would set");

@@ -1,10 +1,10 @@
-//! Self-help: a table that was full gets twice the room at once.
+//! Overflow raises: a table that was full gets twice the room at once.
 
 mod model;
 
 use std::time::Duration;
 
-use model::{Agent, BUCKETS, Kernel, MAX, V4, V6, exactly, goal, written};
+use model::{Agent, BUCKETS, Kernel, MAX, V4, V6, desired, exactly, written};
 use nettune_crds::KeyState;
 use nettune_reconcile::desired::Task;
 use nettune_sizing::{DesiredValue, KernelVersion, SysctlKey};
@@ -21,14 +21,14 @@ fn both_families() -> Vec<(&'static SysctlKey, DesiredValue)> {
 }
 
 fn settled(wanted: &[(&SysctlKey, DesiredValue)]) -> (Agent, Kernel) {
-    let (mut kernel, mut agent) = (Kernel::new(), Agent::new(goal(Task::Enforce, wanted)));
+    let (mut kernel, mut agent) = (Kernel::new(), Agent::new(desired(Task::Enforce, wanted)));
     agent.settle(&mut kernel);
     kernel.writes.clear();
     (agent, kernel)
 }
 
 #[test]
-fn an_overflow_doubles_the_limit_of_its_family_in_the_safe_order() {
+fn overflow_doubles_the_limit_of_its_family_in_safe_order() {
     let (mut agent, mut kernel) = settled(&both_families());
     kernel.overflows.neighbors_ipv4_overflows = 7;
     let settled = agent.settle(&mut kernel);
@@ -47,7 +47,7 @@ fn an_overflow_doubles_the_limit_of_its_family_in_the_safe_order() {
 }
 
 #[test]
-fn one_burst_is_one_doubling_and_another_one_is_the_next_up_to_the_ceiling() {
+fn each_burst_doubles_once_up_to_the_ceiling() {
     let (mut agent, mut kernel) = settled(&both_families());
     for _ in 0..15 {
         kernel.overflows.neighbors_ipv4_overflows += 1;
@@ -71,13 +71,13 @@ fn one_burst_is_one_doubling_and_another_one_is_the_next_up_to_the_ceiling() {
 }
 
 #[test]
-fn a_restart_lowers_nothing_and_the_profile_takes_over_when_it_asks_for_as_much() {
+fn raise_survives_a_restart_until_the_profile_covers_it() {
     let (mut agent, mut kernel) = settled(&both_families());
     kernel.overflows.neighbors_ipv4_overflows = 1;
     agent.settle(&mut kernel);
     kernel.writes.clear();
     kernel.overflows.neighbors_ipv4_overflows = 0;
-    let mut agent = Agent::resumed(agent.goal, agent.memory.persisted);
+    let mut agent = Agent::resumed(agent.desired, agent.memory.persisted);
     agent.settle(&mut kernel);
     agent.turn_to(Task::Enforce, &both_families());
     agent.settle(&mut kernel);
@@ -98,7 +98,7 @@ fn a_restart_lowers_nothing_and_the_profile_takes_over_when_it_asks_for_as_much(
 }
 
 #[test]
-fn a_full_conntrack_table_gets_its_buckets_first() {
+fn full_conntrack_table_gets_buckets_first() {
     let wanted = [
         (MAX, DesiredValue::at_least(131_072, 1_048_576)),
         (BUCKETS, DesiredValue::at_least(131_072, 1_048_576)),
@@ -126,14 +126,14 @@ fn a_full_conntrack_table_gets_its_buckets_first() {
 }
 
 #[test]
-fn chains_that_fail_are_helped_also_where_the_kernel_should_bear_them() {
+fn long_chains_get_more_buckets_on_any_kernel() {
     let mut kernel = Kernel::new();
     kernel.machine.kernel = KernelVersion::parse("6.12.1").ok();
     let wanted = [
         (MAX, DesiredValue::at_least(262_144, 262_144)),
         (BUCKETS, DesiredValue::at_least(262_144, 262_144)),
     ];
-    let mut agent = Agent::new(goal(Task::Enforce, &wanted));
+    let mut agent = Agent::new(desired(Task::Enforce, &wanted));
     agent.settle(&mut kernel);
     assert_eq!(kernel.number(BUCKETS), Some(65_536));
     kernel.overflows.chains_too_long = true;
@@ -142,14 +142,14 @@ fn chains_that_fail_are_helped_also_where_the_kernel_should_bear_them() {
 }
 
 #[test]
-fn an_exact_limit_and_a_mode_that_leaves_values_get_no_relief() {
+fn exact_limits_and_passive_modes_are_not_raised() {
     let exact = [(V4[1], exactly(4096)), (V4[2], exactly(8192))];
     for (task, wanted) in [
         (Task::Enforce, exact.to_vec()),
         (Task::ApplyOnce, both_families()),
         (Task::Observe, both_families()),
     ] {
-        let (mut kernel, mut agent) = (Kernel::new(), Agent::new(goal(task, &wanted)));
+        let (mut kernel, mut agent) = (Kernel::new(), Agent::new(desired(task, &wanted)));
         agent.settle(&mut kernel);
         kernel.writes.clear();
         kernel.overflows.neighbors_ipv4_overflows = 1;
@@ -159,7 +159,7 @@ fn an_exact_limit_and_a_mode_that_leaves_values_get_no_relief() {
 }
 
 #[test]
-fn a_release_takes_back_what_self_help_gave() {
+fn release_reverts_overflow_raises() {
     let (mut agent, mut kernel) = settled(&both_families());
     kernel.overflows.neighbors_ipv6_overflows = 1;
     agent.settle(&mut kernel);
@@ -169,9 +169,9 @@ fn a_release_takes_back_what_self_help_gave() {
     assert!(agent.memory.persisted.overflow_raises.is_empty());
 }
 
-/// Asking for more than somebody else lets it have helps nobody.
+/// More would not help: another process keeps it low.
 #[test]
-fn a_limit_that_is_kept_low_by_somebody_else_is_not_asked_for_more() {
+fn limit_kept_low_by_another_process_is_not_raised() {
     let (mut agent, mut kernel) = settled(&both_families());
     kernel.set(V4[2], 1024);
     agent.settle(&mut kernel);

@@ -1,4 +1,4 @@
-//! From any state of the kernel, to any goal, through any kill.
+//! From any state of the kernel, to any desired state, through any kill.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,7 +33,7 @@ fn count() -> impl Strategy<Value = Option<u64>> {
 }
 
 fn wanted() -> impl Strategy<Value = DesiredValue> {
-    // A goal with a higher threshold than the order has room for is refused when it is read.
+    // A desired with a higher threshold than the order has room for is refused when it is read.
     let number = || number().prop_map(|number| number.clamp(1, HIGHEST - 2));
     let limit = (number(), 1..64_u64)
         .prop_map(|(floor, times)| DesiredValue::at_least(floor, floor * times));
@@ -46,7 +46,7 @@ fn managed() -> Vec<SysctlKey> {
     all
 }
 
-fn goals() -> impl Strategy<Value = Vec<(SysctlKey, DesiredValue)>> {
+fn desired_values() -> impl Strategy<Value = Vec<(SysctlKey, DesiredValue)>> {
     let entry = |key: SysctlKey| {
         proptest::option::weighted(0.8, wanted().prop_map(move |wanted| (key.clone(), wanted)))
     };
@@ -94,25 +94,25 @@ fn as_goal(task: Task, wanted: &[(SysctlKey, DesiredValue)], generation: i64) ->
     for _ in 0..generation {
         agent.turn_to(task, &wanted);
     }
-    agent.goal
+    agent.desired
 }
 
 /// Goes on until there is nothing left to do, with a new process after each effect whose number is
 /// in `kills`.
 fn settle_with_kills(
-    goal: &DesiredState,
+    desired: &DesiredState,
     mut agent: Agent,
     kernel: &mut Kernel,
     kills: &[bool],
 ) -> Agent {
-    agent.goal = goal.clone();
+    agent.desired = desired.clone();
     for effect in 0..1000 {
         let step = agent.once(kernel);
         if let Effect::Rest { .. } = step.effect {
             return agent;
         }
         if kills.get(effect).copied().unwrap_or(false) {
-            agent = Agent::resumed(goal.clone(), agent.memory.persisted);
+            agent = Agent::resumed(desired.clone(), agent.memory.persisted);
         }
     }
     panic!("no end of effects");
@@ -131,7 +131,7 @@ proptest! {
     /// The model asserts at each write that an order that held still holds, that nothing falls below
     /// twice its count, and that conntrack never becomes unlimited.
     #[test]
-    fn any_goal_is_reached_in_bounded_effects_without_breaking_a_rule(mut kernel in kernels(), wanted in goals()) {
+    fn any_desired_state_is_reached_in_bounded_effects_without_breaking_a_rule(mut kernel in kernels(), wanted in desired_values()) {
         let mut agent = Agent::new(as_goal(Task::Enforce, &wanted, 1));
         let settled = agent.settle(&mut kernel);
         for (key, wanted) in &wanted {
@@ -158,33 +158,33 @@ proptest! {
     }
 
     #[test]
-    fn a_kill_between_any_two_effects_changes_neither_the_end_nor_the_originals(
+    fn kill_between_any_two_effects_changes_neither_result_nor_originals(
         kernel in kernels(),
-        first in goals(),
-        second in goals(),
+        first in desired_values(),
+        second in desired_values(),
         kills in proptest::collection::vec(any::<bool>(), 120),
     ) {
-        let goals = [as_goal(Task::Enforce, &first, 1), as_goal(Task::Enforce, &second, 2), as_goal(Task::Release, &second, 3)];
+        let desired_values = [as_goal(Task::Enforce, &first, 1), as_goal(Task::Enforce, &second, 2), as_goal(Task::Release, &second, 3)];
         let found = kernel.values.clone();
         let (mut calm, mut killed) = (kernel.clone(), kernel);
         let (mut one, mut other) = (Agent::new(DesiredState::default()), Agent::new(DesiredState::default()));
-        for (place, goal) in goals.iter().enumerate() {
-            one = settle_with_kills(goal, one, &mut calm, &[]);
-            other = settle_with_kills(goal, other, &mut killed, &kills[place * 40..]);
+        for (place, desired) in desired_values.iter().enumerate() {
+            one = settle_with_kills(desired, one, &mut calm, &[]);
+            other = settle_with_kills(desired, other, &mut killed, &kills[place * 40..]);
             prop_assert_eq!(&calm.values, &killed.values);
             prop_assert_eq!(originals(&one), originals(&other));
             for (key, original) in originals(&one) {
-                prop_assert_eq!(original.as_ref(), found.get(&key), "what {} held before any goal", key);
+                prop_assert_eq!(original.as_ref(), found.get(&key), "what {} held before any desired", key);
             }
         }
     }
 
     #[test]
-    fn a_release_brings_back_each_original_or_says_why_not(mut kernel in kernels(), wanted in goals()) {
+    fn release_restores_each_original_or_reports_why_not(mut kernel in kernels(), wanted in desired_values()) {
         let before = kernel.values.clone();
         let mut agent = Agent::new(as_goal(Task::Enforce, &wanted, 1));
         agent.settle(&mut kernel);
-        agent.goal = as_goal(Task::Release, &wanted, 2);
+        agent.desired = as_goal(Task::Release, &wanted, 2);
         let released = agent.settle(&mut kernel);
         prop_assert!(released.0.released);
         for report in &released.0.keys {
@@ -204,7 +204,7 @@ proptest! {
     }
 
     #[test]
-    fn modes_that_write_nothing_write_nothing(mut kernel in kernels(), wanted in goals()) {
+    fn passive_modes_write_nothing(mut kernel in kernels(), wanted in desired_values()) {
         let mut agent = Agent::new(as_goal(Task::Observe, &wanted, 1));
         agent.settle(&mut kernel);
         prop_assert!(kernel.writes.is_empty());

@@ -1,11 +1,11 @@
-//! Originals go back, or it is said why not.
+//! Originals are restored, or the report says why not.
 
 mod model;
 
 use std::time::Duration;
 
 use model::{
-    Agent, BUCKETS, Kernel, MAX, Settled, V4, at_least, exactly, goal, key, thresholds, written,
+    Agent, BUCKETS, Kernel, MAX, Settled, V4, at_least, desired, exactly, key, thresholds, written,
 };
 use nettune_crds::{KeyState, ReleasePolicy};
 use nettune_reconcile::desired::{DesiredState, Task};
@@ -13,9 +13,9 @@ use nettune_reconcile::step::Step;
 use nettune_sizing::{DesiredValue, SysctlKey};
 use rustix::io::Errno;
 
-/// An agent that has reached a goal.
+/// An agent that has reached a desired.
 fn settled(kernel: &mut Kernel, wanted: &[(&SysctlKey, DesiredValue)]) -> Agent {
-    let mut agent = Agent::new(goal(Task::Enforce, wanted));
+    let mut agent = Agent::new(desired(Task::Enforce, wanted));
     agent.settle(kernel);
     kernel.writes.clear();
     agent
@@ -33,7 +33,7 @@ fn is_left(settled: &Settled, key: &SysctlKey, because: &str) -> bool {
 }
 
 #[test]
-fn originals_go_back_in_the_safe_order() {
+fn originals_are_restored_in_safe_order() {
     let mut kernel = Kernel::new();
     let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
     let released = release(&mut agent, &mut kernel);
@@ -44,18 +44,18 @@ fn originals_go_back_in_the_safe_order() {
 }
 
 #[test]
-fn what_somebody_else_has_set_since_is_left() {
+fn value_set_by_another_process_since_is_left() {
     let mut kernel = Kernel::new();
     let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
     kernel.set(V4[1], 7000);
     let released = release(&mut agent, &mut kernel);
-    assert!(is_left(&released, V4[1], "somebody else"));
+    assert!(is_left(&released, V4[1], "another process"));
     assert!(is_left(&released, V4[2], "order"), "1024 would be below it");
     assert_eq!(kernel.thresholds(V4), [128, 7000, 8192]);
 }
 
 #[test]
-fn conntrack_does_not_fall_below_what_kube_proxy_would_set() {
+fn conntrack_limit_stays_at_or_above_kube_proxys() {
     let mut kernel = Kernel::new();
     kernel.machine.cores = 6;
     let mut agent = settled(&mut kernel, &[(MAX, at_least(262_144))]);
@@ -64,7 +64,7 @@ fn conntrack_does_not_fall_below_what_kube_proxy_would_set() {
 }
 
 #[test]
-fn conntrack_that_is_below_what_kube_proxy_would_set_is_not_raised_by_a_release() {
+fn release_does_not_raise_a_limit_below_kube_proxys() {
     let mut kernel = Kernel::new();
     let mut agent = settled(&mut kernel, &[(MAX, at_least(100_000))]);
     let released = release(&mut agent, &mut kernel);
@@ -73,7 +73,7 @@ fn conntrack_that_is_below_what_kube_proxy_would_set_is_not_raised_by_a_release(
 }
 
 #[test]
-fn nothing_goes_back_below_twice_what_the_table_holds() {
+fn original_below_twice_the_entries_is_not_restored() {
     let mut kernel = Kernel::new();
     let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
     kernel.counts.neighbors_ipv4 = Some(400);
@@ -83,18 +83,18 @@ fn nothing_goes_back_below_twice_what_the_table_holds() {
 }
 
 #[test]
-fn buckets_that_would_not_bear_the_limit_are_left() {
+fn too_few_buckets_for_the_limit_are_not_restored() {
     let mut kernel = Kernel::new();
     let wanted = [(MAX, at_least(262_144)), (BUCKETS, at_least(262_144))];
     let mut agent = settled(&mut kernel, &wanted);
     let released = release(&mut agent, &mut kernel);
-    assert!(is_left(&released, BUCKETS, "do not bear 131072"));
+    assert!(is_left(&released, BUCKETS, "too few for 131072"));
 }
 
 #[test]
-fn an_original_that_was_lost_is_not_made_up() {
+fn lost_original_is_reported_as_unknown() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 4096, 8192)));
     agent.memory.persisted.originals_lost = true;
     let before = agent.settle(&mut kernel);
     assert_eq!(before.key(V4[2]).original, None);
@@ -104,7 +104,7 @@ fn an_original_that_was_lost_is_not_made_up() {
 }
 
 #[test]
-fn a_refused_original_is_said_and_not_tried_for_ever() {
+fn rejected_original_is_reported_and_not_retried() {
     let somaxconn = key("net.core.somaxconn");
     let mut kernel = Kernel::new().with(&somaxconn, 128);
     let mut agent = settled(&mut kernel, &[(&somaxconn, exactly(4096))]);
@@ -117,7 +117,7 @@ fn a_refused_original_is_said_and_not_tried_for_ever() {
 }
 
 #[test]
-fn a_key_that_the_profile_dropped_goes_back_with_the_others() {
+fn release_restores_keys_dropped_earlier() {
     let somaxconn = key("net.core.somaxconn");
     let mut kernel = Kernel::new().with(&somaxconn, 128);
     let mut agent = settled(&mut kernel, &[(&somaxconn, exactly(4096))]);
@@ -133,14 +133,14 @@ fn a_key_that_the_profile_dropped_goes_back_with_the_others() {
 }
 
 #[test]
-fn a_release_that_is_over_stays_over_after_a_restart() {
+fn ended_release_stays_ended_after_a_restart() {
     let mut kernel = Kernel::new();
     let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
     release(&mut agent, &mut kernel);
     kernel.set(V4[2], 8192);
     kernel.writes.clear();
     agent.settle(&mut kernel);
-    let mut agent = Agent::resumed(agent.goal, agent.memory.persisted);
+    let mut agent = Agent::resumed(agent.desired, agent.memory.persisted);
     let released = agent.settle(&mut kernel);
     assert!(released.0.released);
     assert!(
@@ -150,7 +150,7 @@ fn a_release_that_is_over_stays_over_after_a_restart() {
 }
 
 #[test]
-fn a_node_that_is_taken_up_again_keeps_the_first_originals() {
+fn node_managed_again_keeps_its_first_originals() {
     let mut kernel = Kernel::new();
     let mut agent = settled(&mut kernel, &[(MAX, at_least(262_144))]);
     release(&mut agent, &mut kernel);
@@ -165,16 +165,16 @@ fn a_node_that_is_taken_up_again_keeps_the_first_originals() {
 }
 
 fn restoring(wanted: &[(&SysctlKey, DesiredValue)]) -> DesiredState {
-    let mut agent = Agent::new(goal(Task::Enforce, &[]));
+    let mut agent = Agent::new(desired(Task::Enforce, &[]));
     agent.turn_to(Task::Enforce, wanted);
     DesiredState {
         release_policy: ReleasePolicy::Restore,
-        ..agent.goal
+        ..agent.desired
     }
 }
 
 #[test]
-fn a_key_that_is_dropped_goes_back_alone_and_is_forgotten() {
+fn dropped_key_is_restored_and_forgotten() {
     let somaxconn = key("net.core.somaxconn");
     for task in [Task::Enforce, Task::ApplyOnce] {
         let mut kernel = Kernel::new().with(&somaxconn, 128);
@@ -182,8 +182,8 @@ fn a_key_that_is_dropped_goes_back_alone_and_is_forgotten() {
             &mut kernel,
             &[(&somaxconn, exactly(4096)), (MAX, at_least(262_144))],
         );
-        agent.goal = restoring(&[(MAX, at_least(262_144))]);
-        agent.goal.task = task;
+        agent.desired = restoring(&[(MAX, at_least(262_144))]);
+        agent.desired.task = task;
         agent.settle(&mut kernel);
         assert_eq!(written(&kernel), ["somaxconn=128"], "{task:?}");
         let records = &agent.memory.persisted.records;
@@ -195,25 +195,25 @@ fn a_key_that_is_dropped_goes_back_alone_and_is_forgotten() {
 }
 
 #[test]
-fn a_key_that_is_dropped_and_is_somebody_elses_by_now_is_forgotten_as_it_is() {
+fn dropped_key_that_another_process_set_is_forgotten() {
     let somaxconn = key("net.core.somaxconn");
     let mut kernel = Kernel::new().with(&somaxconn, 128);
     let mut agent = settled(&mut kernel, &[(&somaxconn, exactly(4096))]);
     kernel.set(&somaxconn, 1000);
-    agent.goal = restoring(&[]);
+    agent.desired = restoring(&[]);
     agent.settle(&mut kernel);
     assert!(kernel.writes.is_empty());
     assert!(agent.memory.persisted.records.is_empty());
 }
 
 #[test]
-fn dropped_limits_go_back_when_their_table_allows_it() {
+fn dropped_limit_is_restored_once_its_table_allows() {
     let mut kernel = Kernel::new();
     let mut wanted = thresholds(0, 4096, 8192);
     wanted.push((MAX, at_least(262_144)));
     let mut agent = settled(&mut kernel, &wanted);
     kernel.counts.neighbors_ipv4 = Some(400);
-    agent.goal = restoring(&[]);
+    agent.desired = restoring(&[]);
     agent.settle(&mut kernel);
     assert_eq!(kernel.thresholds(V4), [128, 4096, 8192]);
     assert_eq!(kernel.number(MAX), Some(131_072), "what kube-proxy sets");
@@ -224,7 +224,7 @@ fn dropped_limits_go_back_when_their_table_allows_it() {
 }
 
 #[test]
-fn kube_proxy_is_not_thought_to_set_more_than_its_own_most() {
+fn kube_proxys_value_is_capped_at_its_maximum() {
     let mut kernel = Kernel::new().with(MAX, 1_048_576);
     kernel.machine.cores = 64;
     let mut agent = settled(&mut kernel, &[(MAX, at_least(4_194_304))]);
@@ -239,19 +239,19 @@ fn left(step: &Step) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn a_dropped_limit_that_waits_is_in_the_status_and_told_once() {
+fn waiting_dropped_limit_is_in_the_status_and_logged_once() {
     let mut kernel = Kernel::new();
     let mut agent = settled(&mut kernel, &thresholds(0, 4096, 8192));
     kernel.counts.neighbors_ipv4 = Some(400);
-    agent.goal = restoring(&[]);
+    agent.desired = restoring(&[]);
     let settled = agent.settle(&mut kernel);
     let report = settled.key(V4[1]);
     assert!(report.dropped && report.state == KeyState::Waiting);
     let full =
-        "left at 4096: 512 is wanted, but the table holds more than half as many IPv4 neighbours";
+        "left at 4096: 512 is desired, but the table holds more than half that many IPv4 neighbors";
     assert_eq!(report.message, full);
-    let told = left(&settled.0);
-    assert!(told.contains(&(V4[1].name(), full)), "{told:?}");
+    let logged = left(&settled.0);
+    assert!(logged.contains(&(V4[1].name(), full)), "{logged:?}");
     for minute in 1..30 {
         kernel.counts.neighbors_ipv4 = Some(400 + minute);
         agent.wait(Duration::from_secs(60));
@@ -265,10 +265,10 @@ fn a_dropped_limit_that_waits_is_in_the_status_and_told_once() {
 }
 
 #[test]
-fn a_dropped_key_that_never_goes_back_stays_in_the_status() {
+fn dropped_key_that_cannot_be_restored_stays_in_the_status() {
     let mut kernel = Kernel::new();
     let mut agent = settled(&mut kernel, &[(MAX, at_least(100_000))]);
-    agent.goal = restoring(&[]);
+    agent.desired = restoring(&[]);
     let settled = agent.settle(&mut kernel);
     assert!(is_left(&settled, MAX, "kube-proxy"));
     assert_eq!(left(&settled.0).len(), 1);
@@ -276,17 +276,17 @@ fn a_dropped_key_that_never_goes_back_stays_in_the_status() {
     agent.turn_to(Task::Enforce, &[(MAX, at_least(100_000))]);
     assert!(!agent.settle(&mut kernel).key(MAX).dropped);
     agent.turn_to(Task::Enforce, &[]);
-    agent.goal.release_policy = ReleasePolicy::Restore;
+    agent.desired.release_policy = ReleasePolicy::Restore;
     assert_eq!(left(&agent.settle(&mut kernel).0).len(), 1, "dropped anew");
 }
 
 #[test]
-fn a_dropped_original_that_is_refused_is_told_once_and_tried_again() {
+fn rejected_dropped_original_is_logged_once_and_retried() {
     let somaxconn = key("net.core.somaxconn");
     let mut kernel = Kernel::new().with(&somaxconn, 128);
     let mut agent = settled(&mut kernel, &[(&somaxconn, exactly(4096))]);
     kernel.refuses.insert(somaxconn.clone(), Errno::ROFS);
-    agent.goal = restoring(&[]);
+    agent.desired = restoring(&[]);
     let settled = agent.settle(&mut kernel);
     assert_eq!(settled.key(&somaxconn).state, KeyState::Waiting);
     assert!(left(&settled.0)[0].1.contains("EROFS"));
@@ -298,34 +298,34 @@ fn a_dropped_original_that_is_refused_is_told_once_and_tried_again() {
 }
 
 #[test]
-fn what_somebody_else_put_in_the_place_of_an_original_is_told_before_it_is_forgotten() {
+fn release_reports_replaced_original() {
     let somaxconn = key("net.core.somaxconn");
     let mut kernel = Kernel::new().with(&somaxconn, 128);
     let mut agent = settled(&mut kernel, &[(&somaxconn, exactly(4096))]);
     kernel.set(&somaxconn, 1000);
-    agent.goal = restoring(&[]);
-    let told = [(
+    agent.desired = restoring(&[]);
+    let logged = [(
         somaxconn.name(),
-        "left at 1000: somebody else has set it since",
+        "left at 1000: another process has set it since",
     )];
-    assert_eq!(left(&agent.once(&mut kernel)), told);
+    assert_eq!(left(&agent.once(&mut kernel)), logged);
     let settled = agent.settle(&mut kernel);
     assert_eq!((settled.0.keys, settled.0.left), (vec![], vec![]));
 }
 
 /// A kill between any two effects of a change that drops keys leaves the same end.
 #[test]
-fn a_kill_after_any_effect_of_a_partial_release_changes_nothing() {
+fn kill_after_any_effect_of_a_partial_release_changes_nothing() {
     let mut wanted = thresholds(0, 4096, 8192);
     wanted.extend([(MAX, at_least(262_144)), (BUCKETS, at_least(262_144))]);
     for kill_at in 0..40 {
         let mut kernel = Kernel::new();
         let mut agent = settled(&mut kernel, &wanted);
-        agent.goal = restoring(&[(MAX, at_least(262_144))]);
+        agent.desired = restoring(&[(MAX, at_least(262_144))]);
         for effect in 0..40 {
             agent.once(&mut kernel);
             if effect == kill_at {
-                agent = Agent::resumed(agent.goal, agent.memory.persisted);
+                agent = Agent::resumed(agent.desired, agent.memory.persisted);
             }
         }
         assert_eq!(kernel.thresholds(V4), [128, 512, 1024], "{kill_at}");

@@ -5,7 +5,7 @@ mod model;
 use std::time::Duration;
 
 use model::{
-    Agent, BUCKETS, Kernel, MAX, V4, at_least, exactly, goal, key, text, thresholds, written,
+    Agent, BUCKETS, Kernel, MAX, V4, at_least, desired, exactly, key, text, thresholds, written,
 };
 use nettune_crds::KeyState;
 use nettune_reconcile::desired::{DesiredState, Task};
@@ -15,9 +15,9 @@ use nettune_sizing::{DesiredValue, Value};
 use rustix::io::Errno;
 
 #[test]
-fn the_original_is_on_disk_before_the_first_write() {
+fn original_is_on_disk_before_the_first_write() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(1024, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(1024, 4096, 8192)));
     let first = agent.once(&mut kernel).effect;
     let Effect::Persist(persisted) = first else {
         panic!("{first:?}")
@@ -35,9 +35,9 @@ fn the_original_is_on_disk_before_the_first_write() {
 }
 
 #[test]
-fn another_goal_does_not_make_nettunes_own_value_the_original() {
+fn new_profile_does_not_replace_the_original() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 4096, 8192)));
     agent.settle(&mut kernel);
     agent.turn_to(Task::Enforce, &thresholds(0, 8192, 16_384));
     let settled = agent.settle(&mut kernel);
@@ -45,9 +45,9 @@ fn another_goal_does_not_make_nettunes_own_value_the_original() {
 }
 
 #[test]
-fn a_key_that_is_as_wanted_is_not_written() {
+fn key_with_the_desired_value_is_not_written() {
     let mut kernel = Kernel::new().with(V4[2], 65_536);
-    let mut agent = Agent::new(goal(Task::Enforce, &[(V4[2], at_least(8192))]));
+    let mut agent = Agent::new(desired(Task::Enforce, &[(V4[2], at_least(8192))]));
     let settled = agent.settle(&mut kernel);
     assert_eq!(settled.key(V4[2]).state, KeyState::Applied);
     assert!(kernel.writes.is_empty());
@@ -55,19 +55,19 @@ fn a_key_that_is_as_wanted_is_not_written() {
 }
 
 #[test]
-fn nothing_is_lowered_while_the_entries_cannot_be_told() {
+fn nothing_is_lowered_while_the_entries_are_unknown() {
     let mut kernel = Kernel::new().with(MAX, 1_000_000).with(BUCKETS, 1_000_000);
     kernel.counts.conntrack = None;
-    let mut agent = Agent::new(goal(Task::Enforce, &[(MAX, exactly(131_072))]));
+    let mut agent = Agent::new(desired(Task::Enforce, &[(MAX, exactly(131_072))]));
     let settled = agent.settle(&mut kernel);
     assert_eq!(settled.key(MAX).state, KeyState::Waiting);
     assert!(kernel.writes.is_empty());
 }
 
 #[test]
-fn what_is_said_does_not_change_with_every_entry_of_a_table() {
+fn message_does_not_change_with_every_entry() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 16_384, 32_768)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 16_384, 32_768)));
     agent.settle(&mut kernel);
     let mut wanted = thresholds(0, 4096, 8192);
     wanted.extend([(MAX, exactly(131_072)), (BUCKETS, at_least(131_072))]);
@@ -82,27 +82,27 @@ fn what_is_said_does_not_change_with_every_entry_of_a_table() {
 
 /// Setting a limit where there was none is a lowering.
 #[test]
-fn a_table_that_had_no_limit_gets_none_that_it_already_passes() {
+fn unlimited_table_gets_no_limit_that_it_exceeds() {
     let mut kernel = Kernel::new().with(MAX, 0);
     kernel.counts.conntrack = Some(100_000);
-    let mut agent = Agent::new(goal(Task::Enforce, &[(MAX, exactly(131_072))]));
+    let mut agent = Agent::new(desired(Task::Enforce, &[(MAX, exactly(131_072))]));
     let settled = agent.settle(&mut kernel);
     assert_eq!(settled.key(MAX).state, KeyState::Waiting);
     assert_eq!(kernel.number(MAX), Some(0));
 }
 
 #[test]
-fn a_table_without_a_limit_was_chosen_by_somebody_and_stays() {
+fn unlimited_table_stays_unlimited() {
     let mut kernel = Kernel::new().with(MAX, 0);
-    let mut agent = Agent::new(goal(Task::Enforce, &[(MAX, at_least(131_072))]));
+    let mut agent = Agent::new(desired(Task::Enforce, &[(MAX, at_least(131_072))]));
     agent.settle(&mut kernel);
     assert_eq!(kernel.number(MAX), Some(0));
 }
 
 #[test]
-fn a_limit_is_lowered_only_where_nettune_raised_it() {
+fn limit_is_lowered_only_if_nettune_raised_it() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &[(MAX, at_least(524_288))]));
+    let mut agent = Agent::new(desired(Task::Enforce, &[(MAX, at_least(524_288))]));
     agent.settle(&mut kernel);
     agent.turn_to(Task::Enforce, &[(MAX, at_least(131_072))]);
     agent.settle(&mut kernel);
@@ -117,10 +117,10 @@ fn a_limit_is_lowered_only_where_nettune_raised_it() {
 }
 
 #[test]
-fn a_key_that_does_not_exist_waits_and_is_applied_when_it_appears() {
+fn missing_key_is_applied_when_it_appears() {
     let vs = key("net.ipv4.vs.conn_reuse_mode");
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(
+    let mut agent = Agent::new(desired(
         Task::Enforce,
         &[(&vs, exactly(1)), (MAX, at_least(131_072))],
     ));
@@ -147,7 +147,7 @@ fn a_key_that_does_not_exist_waits_and_is_applied_when_it_appears() {
 }
 
 #[test]
-fn a_node_that_is_a_container_has_no_limits_of_its_own() {
+fn limits_do_not_apply_to_a_container_node() {
     let mut kernel = Kernel::new();
     kernel.initial_namespace = false;
     let somaxconn = key("net.core.somaxconn");
@@ -158,7 +158,7 @@ fn a_node_that_is_a_container_has_no_limits_of_its_own() {
     let mut wanted = thresholds(0, 4096, 8192);
     wanted.push((MAX, at_least(131_072)));
     wanted.push((&somaxconn, exactly(4096)));
-    let mut agent = Agent::new(goal(Task::Enforce, &wanted));
+    let mut agent = Agent::new(desired(Task::Enforce, &wanted));
     let settled = agent.settle(&mut kernel);
     for key in [V4[0], V4[1], V4[2], MAX] {
         assert_eq!(settled.key(key).state, KeyState::NotApplicable, "{key}");
@@ -167,11 +167,11 @@ fn a_node_that_is_a_container_has_no_limits_of_its_own() {
 }
 
 #[test]
-fn a_refused_write_fails_its_key_alone_and_is_tried_again_later_and_later() {
+fn rejected_write_fails_only_its_key_and_is_retried_with_backoff() {
     let somaxconn = key("net.core.somaxconn");
     let mut kernel = Kernel::new().with(&somaxconn, 128);
     kernel.refuses.insert(somaxconn.clone(), Errno::INVAL);
-    let mut agent = Agent::new(goal(
+    let mut agent = Agent::new(desired(
         Task::Enforce,
         &[(&somaxconn, exactly(1)), (MAX, at_least(131_072))],
     ));
@@ -179,7 +179,8 @@ fn a_refused_write_fails_its_key_alone_and_is_tried_again_later_and_later() {
     let report = settled.key(&somaxconn);
     assert_eq!(report.state, KeyState::Failed);
     assert!(
-        report.message.contains("EINVAL") && report.message.contains("give the tuning another"),
+        report.message.contains("EINVAL")
+            && report.message.contains("set another one in the tuning"),
         "{}",
         report.message
     );
@@ -215,16 +216,16 @@ fn a_refused_write_fails_its_key_alone_and_is_tried_again_later_and_later() {
     assert_eq!(
         settled.key(&somaxconn).state,
         KeyState::Applied,
-        "at once for a new goal"
+        "at once for a new profile"
     );
 }
 
 #[test]
-fn a_value_that_the_kernel_changes_fails_with_both_and_does_not_loop() {
+fn value_changed_by_the_kernel_fails_and_does_not_loop() {
     let somaxconn = key("net.core.somaxconn");
     let mut kernel = Kernel::new().with(&somaxconn, 128);
     kernel.turns_into.insert(somaxconn.clone(), 64.into());
-    let mut agent = Agent::new(goal(Task::Enforce, &[(&somaxconn, exactly(1_000_000))]));
+    let mut agent = Agent::new(desired(Task::Enforce, &[(&somaxconn, exactly(1_000_000))]));
     let settled = agent.settle(&mut kernel);
     let report = settled.key(&somaxconn);
     assert_eq!(report.state, KeyState::Failed);
@@ -239,7 +240,7 @@ fn a_value_that_the_kernel_changes_fails_with_both_and_does_not_loop() {
 #[test]
 fn drift_is_counted_once_and_undone() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 4096, 8192)));
     agent.settle(&mut kernel);
     assert!(agent.drifts.is_empty(), "the first value is nobody's drift");
     kernel.set(V4[2], 5000);
@@ -250,18 +251,18 @@ fn drift_is_counted_once_and_undone() {
 }
 
 #[test]
-fn a_repair_needs_no_disk() {
+fn repair_does_not_write_to_disk() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 4096, 8192)));
     agent.settle(&mut kernel);
     kernel.set(V4[2], 5000);
     assert!(matches!(agent.once(&mut kernel).effect, Effect::Set(..)));
 }
 
 #[test]
-fn a_full_disk_fails_new_keys_and_still_repairs_known_ones() {
+fn full_disk_fails_new_keys_and_repairs_known_ones() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &[(MAX, at_least(131_072))]));
+    let mut agent = Agent::new(desired(Task::Enforce, &[(MAX, at_least(131_072))]));
     agent.settle(&mut kernel);
     agent.turn_to(
         Task::Enforce,
@@ -289,18 +290,18 @@ fn a_full_disk_fails_new_keys_and_still_repairs_known_ones() {
 }
 
 #[test]
-fn observe_writes_nothing_and_says_what_differs() {
+fn observe_writes_nothing_and_reports_differences() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Observe, &thresholds(0, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::Observe, &thresholds(0, 4096, 8192)));
     let settled = agent.settle(&mut kernel);
     assert!(kernel.writes.is_empty());
     assert_eq!(settled.key(V4[2]).state, KeyState::Drifted);
 }
 
 #[test]
-fn apply_once_leaves_what_is_changed_afterwards_until_the_next_generation() {
+fn apply_once_leaves_later_changes_until_the_next_generation() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::ApplyOnce, &thresholds(0, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::ApplyOnce, &thresholds(0, 4096, 8192)));
     agent.settle(&mut kernel);
     kernel.set(V4[2], 5000);
     let settled = agent.settle(&mut kernel);
@@ -308,7 +309,7 @@ fn apply_once_leaves_what_is_changed_afterwards_until_the_next_generation() {
     let report = settled.key(V4[2]);
     assert_eq!((report.state, report.drift_count), (KeyState::Drifted, 1));
 
-    let mut agent = Agent::resumed(agent.goal, agent.memory.persisted);
+    let mut agent = Agent::resumed(agent.desired, agent.memory.persisted);
     agent.settle(&mut kernel);
     assert_eq!(
         kernel.number(V4[2]),
@@ -321,11 +322,11 @@ fn apply_once_leaves_what_is_changed_afterwards_until_the_next_generation() {
 }
 
 #[test]
-fn a_profile_that_is_gone_changes_nothing_and_is_forgotten() {
+fn deleted_profile_changes_nothing_and_is_forgotten() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 4096, 8192)));
     agent.settle(&mut kernel);
-    agent.goal = DesiredState::default();
+    agent.desired = DesiredState::default();
     kernel.writes.clear();
     agent.settle(&mut kernel);
     kernel.set(V4[2], 5000);
@@ -340,12 +341,12 @@ fn a_profile_that_is_gone_changes_nothing_and_is_forgotten() {
 }
 
 #[test]
-fn a_list_that_was_empty_is_emptied_again() {
+fn empty_list_is_restored_as_empty() {
     let ports = key("net.ipv4.ip_local_reserved_ports");
     let mut kernel = Kernel::new();
     kernel.values.insert(ports.clone(), Content::Empty);
     let wanted = DesiredValue::Exact(Value::parse("30000-32767").unwrap());
-    let mut agent = Agent::new(goal(Task::Enforce, &[(&ports, wanted)]));
+    let mut agent = Agent::new(desired(Task::Enforce, &[(&ports, wanted)]));
     agent.settle(&mut kernel);
     assert_eq!(kernel.values.get(&ports), Some(&text("30000-32767")));
     agent.turn_to(Task::Release, &[]);

@@ -4,7 +4,7 @@ mod model;
 
 use std::time::Duration;
 
-use model::{Agent, Kernel, V4, at_least, exactly, goal, thresholds, written};
+use model::{Agent, Kernel, V4, at_least, desired, exactly, thresholds, written};
 use nettune_crds::KeyState;
 use nettune_reconcile::desired::Task;
 use rustix::io::Errno;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 fn raising_writes_the_highest_threshold_first() {
     for [one, two, three] in [[1024, 4096, 8192], [129, 513, 1025]] {
         let mut kernel = Kernel::new();
-        let mut agent = Agent::new(goal(Task::Enforce, &thresholds(one, two, three)));
+        let mut agent = Agent::new(desired(Task::Enforce, &thresholds(one, two, three)));
         agent.settle(&mut kernel);
         let writes = [("3", three), ("2", two), ("1", one)];
         let writes = writes.map(|(place, value)| format!("gc_thresh{place}={value}"));
@@ -26,7 +26,7 @@ fn raising_writes_the_highest_threshold_first() {
 fn lowering_writes_the_lowest_threshold_first() {
     for [one, two, three] in [[100, 200, 400], [1023, 4095, 8191]] {
         let mut kernel = Kernel::new();
-        let mut agent = Agent::new(goal(Task::Enforce, &thresholds(1024, 4096, 8192)));
+        let mut agent = Agent::new(desired(Task::Enforce, &thresholds(1024, 4096, 8192)));
         agent.settle(&mut kernel);
         kernel.writes.clear();
         agent.turn_to(Task::Enforce, &thresholds(one, two, three));
@@ -38,9 +38,9 @@ fn lowering_writes_the_lowest_threshold_first() {
 }
 
 #[test]
-fn a_limit_that_another_owner_raised_stays_and_the_one_above_follows_it_up() {
+fn threshold_follows_a_lower_one_raised_by_another_process() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 4096, 8192)));
     agent.settle(&mut kernel);
     kernel.set(V4[1], 200_000);
     let settled = agent.settle(&mut kernel);
@@ -64,10 +64,10 @@ fn a_limit_that_another_owner_raised_stays_and_the_one_above_follows_it_up() {
 }
 
 #[test]
-fn the_kernels_highest_number_leaves_room_for_the_thresholds_above() {
+fn kernels_maximum_leaves_room_for_the_thresholds_above() {
     let highest = i32::MAX as u64;
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 4096, 8192)));
     agent.settle(&mut kernel);
     kernel.set(V4[1], highest);
     agent.settle(&mut kernel);
@@ -75,9 +75,9 @@ fn the_kernels_highest_number_leaves_room_for_the_thresholds_above() {
 }
 
 #[test]
-fn a_lowest_threshold_of_zero_was_chosen_by_somebody_and_stays() {
+fn first_threshold_of_zero_is_left() {
     let mut kernel = Kernel::new().with(V4[0], 0);
-    let mut agent = Agent::new(goal(
+    let mut agent = Agent::new(desired(
         Task::Enforce,
         &[
             (V4[0], at_least(1024)),
@@ -91,9 +91,9 @@ fn a_lowest_threshold_of_zero_was_chosen_by_somebody_and_stays() {
 }
 
 #[test]
-fn a_lowest_threshold_of_zero_that_nettune_set_itself_is_raised_again() {
+fn first_threshold_of_zero_set_by_nettune_is_raised() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 4096, 8192)));
     agent.settle(&mut kernel);
     agent.turn_to(Task::Enforce, &[(V4[0], at_least(1024))]);
     agent.settle(&mut kernel);
@@ -103,7 +103,7 @@ fn a_lowest_threshold_of_zero_that_nettune_set_itself_is_raised_again() {
 #[test]
 fn nothing_is_lowered_below_twice_what_the_table_holds() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 16_384, 32_768)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 16_384, 32_768)));
     agent.settle(&mut kernel);
     kernel.counts.neighbors_ipv4 = Some(3000);
     agent.turn_to(Task::Enforce, &thresholds(0, 4096, 8192));
@@ -118,7 +118,7 @@ fn nothing_is_lowered_below_twice_what_the_table_holds() {
         settled
             .key(V4[1])
             .message
-            .contains("more than half as many IPv4 neighbours"),
+            .contains("more than half that many IPv4 neighbors"),
         "{}",
         settled.key(V4[1]).message
     );
@@ -128,10 +128,10 @@ fn nothing_is_lowered_below_twice_what_the_table_holds() {
 }
 
 #[test]
-fn both_families_are_told_apart() {
+fn families_are_independent() {
     let mut kernel = Kernel::new();
     kernel.counts.neighbors_ipv6 = Some(100_000);
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 200, 400)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 200, 400)));
     kernel.set(V4[1], 512);
     agent.turn_to(Task::Enforce, &[(V4[2], exactly(600))]);
     agent.settle(&mut kernel);
@@ -139,10 +139,10 @@ fn both_families_are_told_apart() {
 }
 
 #[test]
-fn the_second_threshold_waits_where_the_third_cannot_be_raised() {
+fn second_threshold_waits_if_the_third_cannot_be_raised() {
     let mut kernel = Kernel::new();
     kernel.refuses.insert(V4[2].clone(), Errno::INVAL);
-    let mut agent = Agent::new(goal(Task::Enforce, &thresholds(0, 4096, 8192)));
+    let mut agent = Agent::new(desired(Task::Enforce, &thresholds(0, 4096, 8192)));
     let settled = agent.settle(&mut kernel);
     assert_eq!(kernel.thresholds(V4), [0, 512, 1024]);
     assert_eq!(settled.key(V4[1]).state, KeyState::Waiting);
@@ -150,9 +150,9 @@ fn the_second_threshold_waits_where_the_third_cannot_be_raised() {
 }
 
 #[test]
-fn apply_once_also_leaves_an_order_that_somebody_turned_round() {
+fn apply_once_leaves_an_order_broken_by_another_process() {
     let mut kernel = Kernel::new();
-    let mut agent = Agent::new(goal(Task::ApplyOnce, &[(V4[1], at_least(600))]));
+    let mut agent = Agent::new(desired(Task::ApplyOnce, &[(V4[1], at_least(600))]));
     agent.settle(&mut kernel);
     kernel.set(V4[1], 200_000);
     kernel.writes.clear();

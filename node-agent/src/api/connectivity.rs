@@ -37,7 +37,7 @@ impl Connectivity {
         self.metrics.api_reachable(true);
         if let Some(began) = self.since.take() {
             let seconds = began.elapsed().as_secs();
-            tracing::info!(seconds, "the API server answers again");
+            tracing::info!(seconds, "API server reachable again");
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// What turns `old` into `new`; `None` where they are equal. Objects are compared field by field, and
-/// lists as a whole, which is how the API server keeps them.
+/// The patch from `old` to `new`; `None` if they are equal. Objects are compared field by field, lists as
+/// a whole, as the API server does.
 #[must_use]
 pub fn difference(old: &Value, new: &Value) -> Option<Value> {
     let (Value::Object(old), Value::Object(new)) = (old, new) else {
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_changed_is_in_the_patch_and_lists_are_whole() {
+    fn patch_has_only_changes_and_complete_lists() {
         let old = json!({"same": 1, "list": [1, 2], "inner": {"same": 1, "gone": 2}, "gone": {}});
         let new = json!({"same": 1, "list": [1, 3], "inner": {"same": 1}, "more": {"x": 1}});
         assert_eq!(
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_is_not_there_is_written_whole() {
+    fn missing_status_is_written_completely() {
         assert_eq!(
             difference(&Value::Null, &json!({"a": 1})),
             Some(json!({"a": 1}))

@@ -1,4 +1,4 @@
-//! The profiles on the API server: how a node's own one is asked for and watched, by its name.
+//! How a node's profile is requested and watched, by its name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,12 +15,11 @@ use serde_json::Value;
 use crate::agent::ProfileUpdate;
 use nettune_reconcile::desired::{Revision, Source};
 
-/// Watches live 25 to 50 minutes: when an API server restarts, all agents come at once, and this is
-/// what spreads them.
+/// Watches last 25 to 50 minutes: when an API server restarts, all agents reconnect at once, and this
+/// spreads them.
 const WATCH_LIFE: std::ops::RangeInclusive<u32> = 1500..=3000;
 
-/// The profiles as they are: not typed, since what cannot be read is reported and must not stop the
-/// watch.
+/// Untyped: a profile that cannot be read is reported and must not stop the watch.
 fn all(client: Client) -> Api<DynamicObject> {
     let resource = ApiResource::erase::<NodeNetworkProfile>(&());
     Api::all_with(client, &resource)
@@ -41,8 +40,7 @@ pub(crate) fn watch_of(node: &str) -> watcher::Config {
         .timeout(watch_life())
 }
 
-/// The profile of a node, by a list: a get answers 404 for a profile that is gone and for a kind that
-/// is gone.
+/// The profile of a node, by a list: a get returns 404 both for a missing profile and a missing kind.
 pub(crate) async fn of(
     api: &Api<DynamicObject>,
     node: &str,
@@ -53,33 +51,25 @@ pub(crate) async fn of(
     Ok(list.items.into_iter().next())
 }
 
-/// The profile could not be asked for.
+/// The profile could not be requested.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// There is no way to the API server.
     #[error(transparent)]
     Client(#[from] ApiError),
-    /// It did not answer with the profile.
     #[error("cannot get the profile of node {node}")]
     Get {
-        /// The node.
         node: String,
-        /// What it said.
         #[source]
         source: Box<kube::Error>,
     },
-    /// It did not answer at all.
-    #[error("the API server has not answered within {} s", waited.as_secs())]
-    Silent {
-        /// How long it was waited for.
-        waited: Duration,
-    },
+    #[error("the API server did not answer within {} s", waited.as_secs())]
+    Silent { waited: Duration },
 }
 
 /// Asks once for the profile of a node.
 ///
 /// # Errors
-/// When the API server cannot be reached, or refuses. That there is no profile is none.
+/// When the API server is unreachable or rejects the request. A missing profile is not an error.
 pub async fn fetch(kubeconfig: Option<&Path>, node: &str) -> Result<ProfileUpdate, FetchError> {
     let api = connect(kubeconfig).await?;
     let found = of(&api, node).await.map_err(|source| FetchError::Get {
@@ -98,7 +88,6 @@ pub(crate) fn source(object: &DynamicObject) -> Source {
     }
 }
 
-/// Which version of which object it is.
 pub(crate) fn revision(object: &DynamicObject) -> Revision {
     Revision {
         uid: object.metadata.uid.clone().unwrap_or_default(),
@@ -106,8 +95,8 @@ pub(crate) fn revision(object: &DynamicObject) -> Revision {
     }
 }
 
-/// A number of seconds from the range, by the random keys of the standard library's hash maps: which
-/// one it is matters to nobody, only that agents differ.
+/// A random number of seconds from the range, so that agents differ; from the random keys of the
+/// standard library's hash maps.
 fn watch_life() -> u32 {
     use std::hash::{BuildHasher, RandomState};
     let random = RandomState::new().hash_one(0);
@@ -120,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn watches_live_25_to_50_minutes_and_differ() {
+    fn watches_last_25_to_50_minutes_and_differ() {
         let lives: Vec<u32> = (0..100).map(|_| watch_life()).collect();
         assert!(lives.iter().all(|life| WATCH_LIFE.contains(life)));
         assert!(lives.iter().any(|life| *life != lives[0]));

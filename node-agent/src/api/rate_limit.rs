@@ -1,17 +1,17 @@
-//! How often the status may be written.
+//! Limits how often the status is written.
 
 use std::time::Duration;
 
 use nettune_sizing::Mono;
 
-/// The least time between two writes.
+/// The minimum pause between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Writes that may follow each other by no more than that.
+/// Writes that may follow each other with only that pause.
 const BURST: u32 = 10;
 
-/// How long it takes to earn one more: what somebody keeps changing on a node for hours must not
-/// become a load on the API server, which has thousands of them.
+/// How long it takes to earn one more: a value that keeps changing for hours must not load the API
+/// server, which has thousands of agents.
 const EARNED_IN: Duration = Duration::from_secs(10);
 
 /// A budget of writes.
@@ -22,7 +22,6 @@ pub(crate) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// A whole burst.
     pub(crate) fn new(now: Mono) -> Self {
         Self {
             left: BURST,
@@ -30,7 +29,7 @@ impl RateLimiter {
         }
     }
 
-    /// Takes one write out of the budget, and says when the next one may follow.
+    /// Takes one write from the budget, and returns when the next one may follow.
     pub(crate) fn take(&mut self, now: Mono) -> Mono {
         let earned = now.since(self.counted_from).as_secs() / EARNED_IN.as_secs();
         let earned = u32::try_from(earned).unwrap_or(BURST).min(BURST);

@@ -11,25 +11,25 @@ use nettune_agent::standalone::host::ClusterHints;
 
 const EXAMPLES: &str = "\
 Examples:
-  In a cluster, with the profile that the operator has written for this node:
+  In a cluster, with the profile that the operator writes for this node:
     nettune-agent --node-name \"$(hostname)\" --kubeconfig /etc/nettune/kubeconfig
 
-  With no cluster at all: what would be changed on this host, and then keep it that way:
+  Without a cluster: show what would change on this host, then apply it and keep it that way:
     nettune-agent check --policy /etc/nettune/policy.yaml
     nettune-agent --policy /etc/nettune/policy.yaml --nodes 200
 
-  Apply and end, as an init container or a systemd unit does:
+  Apply once and exit, in an init container or a systemd unit:
     nettune-agent --policy /etc/nettune/policy.yaml --once
 
-Exit codes of --once and check: 0 all is as wanted, as far as it can be by now (keys that wait for a
-module are listed); 2 something is not (--once), or would be changed (check); 1 an error.
-TableMonitor: SIGTERM ends, SIGHUP reads the policy again. See docs/standalone.md.";
+Exit codes of --once and check: 0 if every sysctl has its desired value or is waiting, such as for a
+module; 2 if one does not (--once) or would be changed (check); 1 on an error.
+Signals: SIGTERM stops the agent, SIGHUP reads the policy again. See docs/standalone.md.";
 
-/// Keeps the kernel network tables of this node as its NodeNetworkProfile says, or as a policy file
-/// does where there is no cluster.
+/// Sets and keeps the kernel network sysctls of this node as its NodeNetworkProfile says, or without a
+/// cluster as a policy file says.
 ///
-/// It writes allow-listed sysctls below net/ and nothing else, needs no Linux capability, and goes on
-/// with what it was told last while the API server is away, from its own start on.
+/// It writes only allow-listed sysctls below net/ and needs no Linux capabilities. While the API server
+/// is unreachable, also at startup, it applies the last profile that it has saved.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -47,29 +47,28 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Print what would be changed on this host and why; writes nothing
+    /// Print what would change on this host and why; writes nothing
     Check(CheckArguments),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// Name of this node; its profile has the same name [default with --policy: the host's name]
+    /// Name of this node and of its profile [default with --policy: the hostname]
     #[arg(long, env = "NODE_NAME", required_unless_present = "policy")]
     pub(crate) node_name: Option<String>,
     #[command(flatten)]
     pub(crate) host: HostArguments,
-    /// Address of /metrics, /healthz and /readyz; port 0 takes a free one and logs it
+    /// Address of /metrics, /healthz and /readyz; port 0 picks a free port and logs it
     #[arg(long, default_value = "127.0.0.1:9464")]
     pub(crate) listen: SocketAddr,
-    /// The kubeconfig to reach the API server with; without it, the pod's service account. Not used
-    /// with --policy
+    /// Kubeconfig for the API server [default: the pod's service account]. Not used with --policy
     #[arg(long, env = "KUBECONFIG")]
     pub(crate) kubeconfig: Option<PathBuf>,
-    /// Apply, and end; the exit code says whether all is applied
+    /// Apply once and exit; the exit code says whether everything is applied
     #[arg(long)]
     pub(crate) once: bool,
-    /// How many seconds --once waits for the API server or for a profile; what was kept of the last
-    /// profile is applied before
+    /// Seconds that --once waits for the API server or for a profile; the last saved profile is applied
+    /// first
     #[arg(
         long,
         value_name = "SECONDS",
@@ -79,8 +78,8 @@ pub(crate) struct RunArguments {
     )]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) timeout: u64,
-    /// No cluster: the NodeNetworkTuning to apply to this host, in YAML or JSON. It is read again
-    /// when it changes; one that cannot be used changes nothing
+    /// File with the NodeNetworkTuning to apply to this host, in YAML or JSON. It is read again when it
+    /// changes; an invalid file changes nothing
     #[arg(long, value_name = "TUNING.yaml", help_heading = "No cluster")]
     pub(crate) policy: Option<PathBuf>,
     #[command(flatten)]
@@ -89,10 +88,10 @@ pub(crate) struct RunArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
-    /// The NodeNetworkTuning to check this host against, in YAML or JSON
+    /// File with the NodeNetworkTuning to check this host against, in YAML or JSON
     #[arg(long, value_name = "TUNING.yaml")]
     pub(crate) policy: PathBuf,
-    /// Name of this node [default: the host's name]
+    /// Name of this node [default: the hostname]
     #[arg(long, env = "NODE_NAME")]
     pub(crate) node_name: Option<String>,
     #[command(flatten)]
@@ -103,25 +102,24 @@ pub(crate) struct CheckArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct HostArguments {
-    /// What stands for /proc/sys: in a pod, where the host's is mounted
+    /// Path of /proc/sys; in a pod, where the host's is mounted
     #[arg(long, default_value = "/proc/sys")]
     sysctl_root: PathBuf,
-    /// What stands for /proc: counters, routes, boot id
+    /// Path of /proc, for counters, routes and the boot id
     #[arg(long, default_value = "/proc")]
     proc_root: PathBuf,
-    /// Where originals and the last goal are kept across restarts
+    /// Directory for original values and the last profile, kept across restarts
     #[arg(long, default_value = "/var/lib/nettune")]
     pub(crate) state_dir: PathBuf,
 }
 
 impl RunArguments {
-    /// What the agent has to be able to do. The state directory is made: what is not there cannot be
-    /// named to the kernel.
+    /// What the agent must be able to do. Creates the state directory, because Landlock needs it to exist.
     pub(crate) fn needs(&self) -> Needs {
         let state_dir = &self.host.state_dir;
         if let Err(error) = std::fs::create_dir_all(state_dir) {
             let (path, error) = (state_dir.display().to_string(), error.to_string());
-            tracing::error!(path, error, "cannot make the state directory");
+            tracing::error!(path, error, "cannot create the state directory");
         }
         Needs {
             sysctls: self.host.sysctl_root.join("net"),
@@ -147,19 +145,19 @@ impl HostArguments {
     }
 }
 
-/// What a host cannot see of itself.
+/// What a host cannot find out itself.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "No cluster")]
 pub(crate) struct ClusterHintArguments {
-    /// Nodes on this host's network, itself included
+    /// Nodes on this host's network, including itself
     #[arg(long, value_name = "N", default_value_t = 1, requires = "policy")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     nodes: u32,
-    /// Pods or containers that each of them runs, at most
+    /// Maximum number of pods or containers on each of them
     #[arg(long, value_name = "N", default_value_t = 110, requires = "policy")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pods: u32,
-    /// The nodes belong to a cloud provider, where addresses are soon used again
+    /// The nodes run at a cloud provider, which reuses addresses quickly
     #[arg(long, requires = "policy")]
     cloud: bool,
 }
@@ -174,15 +172,15 @@ impl ClusterHintArguments {
     }
 }
 
-/// Parses the command line. Help and version end with 0, and what cannot be parsed with 1: 2 has a
-/// meaning of its own.
+/// Parses the command line. Help and version exit with 0, errors with 1: 2 has its own meaning.
 pub(crate) fn parse() -> Result<Arguments, ExitCode> {
     Arguments::try_parse().map_err(|error| {
-        // Nothing can be done about an output that is closed.
+        // The output may be closed.
         let _unprinted = error.print();
-        match error.use_stderr() {
-            true => ExitCode::FAILURE,
-            false => ExitCode::SUCCESS,
+        if error.use_stderr() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
         }
     })
 }
@@ -193,12 +191,12 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_does_not_contradict_itself() {
+    fn command_line_is_consistent() {
         Arguments::command().debug_assert();
     }
 
     #[test]
-    fn a_node_name_is_needed_where_there_is_no_policy() {
+    fn node_name_is_required_without_a_policy() {
         let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
         assert!(parse("nettune-agent").is_err());
         assert!(parse("nettune-agent --node-name n").is_ok());
@@ -208,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_would_do_nothing_are_refused() {
+    fn flags_without_effect_are_rejected() {
         let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
         for line in [
             "nettune-agent --node-name n --nodes 5",

@@ -1,4 +1,4 @@
-//! `nettune-agent check`: what would be changed on this host, and why; nothing is written.
+//! `nettune-agent check`: prints what would change on this host, and why; writes nothing.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -12,12 +12,12 @@ use nettune_agent::standalone::policy::PolicyFile;
 use nettune_reconcile::desired::DesiredState;
 use nettune_reconcile::memory::Memory;
 use nettune_reconcile::observed::{ObservedState, OverflowCounters};
-use nettune_reconcile::step::keys_to_look_at;
+use nettune_reconcile::step::keys_to_read;
 
 use crate::cmd::args::CheckArguments;
 use crate::cmd::host_env::HostEnv;
 
-/// Something would be changed, or cannot be as wanted.
+/// Something would be changed, or cannot be set.
 const NOT_IN_ORDER: u8 = 2;
 
 pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
@@ -30,13 +30,12 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
     let mut text = policy.describe(&env.node, &sized, host.hints);
     if let Err(error) = &state {
         let error = nettune_runtime::error::chain(error);
-        text +=
-            &format!("  (what nettune itself has written in this boot is not known: {error})\n");
+        text += &format!("  (what nettune has written in this boot is unknown: {error})\n");
     }
     let memory = Memory::new(state.unwrap_or_default());
     let desired = DesiredState::read(sized.after(memory.persisted.source.as_ref()))?;
     let mut sysctls = Sysctls::new(&env.roots.sysctl);
-    sysctls.track(&keys_to_look_at(&desired, &memory));
+    sysctls.track(&keys_to_read(&desired, &memory));
     sysctls.read();
     let observed = ObservedState {
         initial_namespace: seen.initial_network_namespace,
@@ -53,8 +52,9 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written?,
     }
-    Ok(match outcome.is_in_order() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::from(NOT_IN_ORDER),
+    Ok(if outcome.is_in_order() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NOT_IN_ORDER)
     })
 }

@@ -1,4 +1,4 @@
-//! Where the agent runs: its node, the kernel's files, the state directory.
+//! The environment of the agent: its node, the kernel's files, the state directory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ pub(crate) struct HostEnv {
 }
 
 impl HostEnv {
-    /// Without a name, the host's own.
+    /// Without a name, the hostname is used.
     pub(crate) fn of(arguments: &HostArguments, node: Option<String>) -> anyhow::Result<Self> {
         let roots = arguments.roots();
-        // Else every limit would look like one of a node that is a container.
+        // Otherwise the node would look like a container.
         let sysctls = roots.sysctl.join("net");
         anyhow::ensure!(
             sysctls.is_dir(),
-            "{} is not there: --sysctl-root must be the host's /proc/sys, or the path in the pod below \
+            "{} does not exist: --sysctl-root must be the host's /proc/sys, or the path in the pod below \
              which /proc/sys/net is mounted as net",
             sysctls.display()
         );
@@ -76,24 +76,23 @@ impl HostEnv {
         }
     }
 
-    /// A policy file of this host, after what an earlier process made of it.
+    /// A policy file of this host; an earlier process may have saved a profile from it.
     pub(crate) fn standalone(
         &self,
         path: PathBuf,
         hints: ClusterHints,
         metrics: PolicyMetrics,
     ) -> PolicyWatch {
-        // One that cannot be used is set aside, and reported, by the agent.
+        // An unusable state is set aside, and reported, by the agent.
         let last = self.state().peek().ok().and_then(|state| state.source);
         PolicyWatch::new(path, self.host(hints), last, metrics)
     }
 }
 
-/// What a policy says at the start; `None` where it cannot be used and what an earlier process kept
-/// of it is applied instead.
+/// The policy at startup; `None` if it cannot be used and the last saved profile is applied instead.
 ///
 /// # Errors
-/// When it cannot be used, and nothing was kept.
+/// When it cannot be used and nothing was saved.
 pub(crate) fn first_update(policy: &mut PolicyWatch) -> anyhow::Result<Option<ProfileUpdate>> {
     match policy.load() {
         Ok(update) => Ok(Some(update)),
@@ -101,7 +100,7 @@ pub(crate) fn first_update(policy: &mut PolicyWatch) -> anyhow::Result<Option<Pr
             let error = error::chain(&error);
             tracing::error!(
                 error,
-                "the policy cannot be used: what was kept of the last one stays in force"
+                "cannot use the policy; the last saved profile stays in force"
             );
             Ok(None)
         }

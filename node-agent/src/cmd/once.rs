@@ -1,4 +1,4 @@
-//! `--once`: applies, says what came of it, and ends.
+//! `--once`: applies the profile once, logs the result, and exits.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,13 +20,13 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::cmd::args::RunArguments;
 use crate::cmd::host_env::{HostEnv, first_update};
 
-/// Not all is as wanted.
+/// Not every sysctl has its desired value.
 const NOT_APPLIED: u8 = 2;
 
 pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let env = HostEnv::of(&arguments.host, arguments.node_name)?;
     let (report, reports) = watch::channel(None);
-    // Nobody asks a process for metrics that ends at once.
+    // Nobody scrapes a process that exits at once.
     let metrics = Metrics::register(&mut Registry::default());
     let mut agent = Agent::new(env.agent_config(metrics, report));
     let is_current = match arguments.policy {
@@ -40,7 +40,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
             is_current
         }
         None => {
-            // What was kept of the last profile, before anything that has to be waited for.
+            // First the last saved profile, before anything that takes time.
             agent.turn();
             let wait = Duration::from_secs(arguments.timeout);
             match ask(arguments.kubeconfig.as_deref(), &env.node, wait).await {
@@ -55,7 +55,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
                     tracing::warn!(
                         node,
                         error,
-                        "no word from the API server: what was kept of the last profile is applied"
+                        "no answer from the API server; applied the last saved profile"
                     );
                 }
                 Err(error) => return Err(error.into()),
@@ -71,8 +71,8 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Asks for the profile until there is one or the time is over: that of a new node is written a
-/// moment after the node has joined.
+/// Asks for the profile until there is one or the time is up: a new node's profile is written a moment
+/// after the node has joined.
 async fn ask(
     kubeconfig: Option<&Path>,
     node: &str,
@@ -100,27 +100,30 @@ fn last_report(reports: &watch::Receiver<Option<Arc<NodeReport>>>) -> Option<Arc
     reports.borrow().clone()
 }
 
-/// Says of each key that is not applied what it is, and whether it is all right so.
+/// Logs each key that is not applied; returns whether all are, as far as possible now.
 fn is_applied(node: &str, found: &NodeReport) -> bool {
     let mut applied = true;
     if let Some((_, error)) = &found.malformed {
         applied = false;
-        tracing::error!(node, error, "the profile cannot be read");
+        tracing::error!(node, error, "cannot read the profile");
     }
     if found.revision.is_none() {
-        tracing::info!(
-            node,
-            "there is no profile for this node: nothing is applied"
-        );
+        tracing::info!(node, "this node has no profile; nothing to apply");
     }
-    // What is left of a key that is not managed any more was said before.
+    // Keys that are no longer managed were logged before.
     let managed = || found.keys.iter().filter(|key| !key.dropped);
     for key in managed() {
         let (name, state, message) = (&*key.name, key.state, &key.message);
         match state {
             KeyState::Applied => {}
             KeyState::Waiting | KeyState::NotApplicable => {
-                tracing::info!(node, key = name, ?state, message, "not yet, or not here");
+                tracing::info!(
+                    node,
+                    key = name,
+                    ?state,
+                    message,
+                    "not applied yet, or not applicable"
+                );
             }
             KeyState::Drifted | KeyState::Contested | KeyState::Failed => {
                 applied = false;

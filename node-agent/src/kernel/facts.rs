@@ -36,7 +36,7 @@ impl Identity {
     /// Reads it.
     ///
     /// # Errors
-    /// When there is no boot id or no kernel release.
+    /// When there is no boot id or kernel release.
     pub fn read(roots: &Roots) -> Result<Self, IdentityError> {
         let line = |name: &str| {
             let path = roots.proc.join(name);
@@ -56,7 +56,6 @@ impl Identity {
         })
     }
 
-    /// What the rules need to know of the machine.
     #[must_use]
     pub fn machine(&self) -> Machine {
         let release = || KernelVersion::parse(&self.kernel_release).ok();
@@ -79,8 +78,8 @@ fn cores(proc: &Path) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX).max(1)
 }
 
-/// Whether these sysctls are those of the initial network namespace: the thresholds of the neighbour
-/// tables exist in no other.
+/// Whether these sysctls are those of the initial network namespace: only it has the thresholds of the
+/// neighbor tables.
 #[must_use]
 pub fn is_initial_namespace(roots: &Roots) -> bool {
     exists(roots, &keys::IPV4_GC_THRESH3)
@@ -90,8 +89,8 @@ fn exists(roots: &Roots, key: &SysctlKey) -> bool {
     roots.sysctl.join(key.path()).exists()
 }
 
-/// Looks at the node. `known` is how pods were linked when last there were any: pods come and go,
-/// and a node must not be sized anew each time.
+/// Reads the facts. `known` is how pods were last linked: pods come and go, and a node must not be sized
+/// differently each time.
 #[must_use]
 pub fn read(roots: &Roots, identity: &Identity, known: Option<PodLinks>) -> ProfileFacts {
     let routes = Routes::read(&roots.proc);
@@ -140,7 +139,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_base_of_a_distributions_kernel_counts_for_more_than_its_release() {
+    fn base_of_a_distributions_kernel_overrides_its_release() {
         let signature = [(
             "version_signature",
             "Ubuntu 5.4.0-150.167-generic 5.4.233\n",
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_a_container_is_told_by_its_missing_thresholds() {
+    fn container_node_has_no_thresholds() {
         let conntrack = ("sys/net/netfilter/nf_conntrack_max", "1\n");
         let (_dir, roots) = node(&[&ALWAYS[..], &[conntrack]].concat());
         let identity = Identity::read(&roots).unwrap();
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_no_proc_is_named() {
+    fn error_names_a_folder_that_is_not_proc() {
         let (_dir, roots) = node(&[]);
         let error = Identity::read(&roots).unwrap_err().to_string();
         assert!(

@@ -1,5 +1,5 @@
-//! What /proc does not show: neighbours with their state, forwarding entries, and routes of both
-//! families. No capability is needed to ask for them.
+//! Netlink queries for what /proc does not show: neighbors with their state, forwarding entries, and
+//! routes of both families. They need no capability.
 
 use std::io;
 use std::net::IpAddr;
@@ -31,10 +31,10 @@ const RTM_GETNEIGH: u16 = 30;
 /// The kernel fills no more than this at a time (net/netlink/af_netlink.c, netlink_dump).
 const BUFFER: usize = 32 * 1024;
 
-/// The kernel answers at once.
+/// The kernel normally answers at once.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Calls `each` with the header and the rest of each neighbour of one family: of `Bridge`, each
+/// Calls `each` with the header and the bytes of each neighbor of one family; for `Bridge`, of each
 /// forwarding entry.
 pub(crate) fn neighbors(
     family: AddressFamily,
@@ -50,17 +50,17 @@ pub(crate) fn neighbors(
         }
     })
     .map_err(|source| NetlinkError {
-        attempt: "list neighbours",
+        attempt: "list neighbors",
         source,
     })
 }
 
-/// Reads one neighbour whole; `None` where this agent does not understand it.
+/// Parses one neighbor; `None` if that fails.
 pub(crate) fn neighbor(entry: &[u8]) -> Option<NeighbourMessage> {
     NeighbourMessage::parse(entry).ok()
 }
 
-/// Calls `each` with the header and the rest of each route of one family, of all tables.
+/// Calls `each` with the header and the bytes of each route of one family, in all tables.
 pub(crate) fn routes(
     family: AddressFamily,
     mut each: impl FnMut(&RouteHeader, &[u8]),
@@ -80,7 +80,7 @@ pub(crate) fn routes(
     })
 }
 
-/// Reads one route whole; `None` where this agent does not understand it.
+/// Parses one route; `None` if that fails.
 pub(crate) fn route(entry: &[u8]) -> Option<RouteMessage> {
     RouteMessage::parse(entry).ok()
 }
@@ -94,7 +94,7 @@ pub(crate) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Asks for all objects of a kind, and calls `each` with each one's bytes.
+/// Requests all objects of a kind, and calls `each` with each one's bytes.
 fn dump(kind: u16, request: &impl Emitable, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let socket = net::socket_with(
         net::AddressFamily::NETLINK,
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_lists_routes_and_neighbours() {
+    fn kernel_lists_routes_and_neighbors() {
         let mut local = 0;
         routes(AddressFamily::Inet, |header, entry| {
             assert_eq!(route(entry).unwrap().header, *header);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_refuses_is_an_error() {
+    fn rejected_request_is_an_error() {
         let request = RouteHeader {
             address_family: AddressFamily::Inet,
             ..RouteHeader::default()

@@ -1,4 +1,4 @@
-//! Files of the kernel that are read whole: counters and lists, below `/proc`.
+//! Files below `/proc` that are read completely: counters and lists.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -7,13 +7,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The most that is read of any file: a row of about 150 bytes for each of 1,700 processors.
+/// The most that is read of any file: a row of about 150 bytes for each of 1,700 CPUs.
 const MOST_BYTES: usize = 256 * 1024;
 
-/// What is read at a time at first: enough for 25 processors.
+/// The size of the first read: enough for 25 CPUs.
 const FIRST_BYTES: usize = 4096;
 
-/// A file of the kernel that is held open: a look is then one or two reads.
+/// A file that is held open, so that reading it takes one or two system calls.
 #[derive(Debug)]
 pub(crate) struct ProcFile {
     path: PathBuf,
@@ -26,17 +26,15 @@ impl ProcFile {
         Self { path, file: None }
     }
 
-    /// Whether the last read was of a file of the kernel that this process runs on, and not of a
-    /// directory that stands for it.
+    /// Whether the last read was of a file of the kernel, and not of a directory that stands in for it.
     pub(crate) const fn is_of_kernel(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Its text, at most [`MOST_BYTES`] of it; `None` where it cannot be read.
+    /// Its text, at most [`MOST_BYTES`]; `None` if it cannot be read.
     pub(crate) fn read<'a>(&mut self, buffer: &'a mut Vec<u8>) -> Option<Cow<'a, str>> {
         let held = self.file.take();
-        // One whose module went away answers with an error; the one that came back in its place has
-        // to be opened anew.
+        // After its module is unloaded a file returns an error; the new one must be opened.
         let length = match held.and_then(|file| Some((fill(&file, buffer).ok()?, file))) {
             Some((length, file)) => {
                 self.file = Some(file);
@@ -45,7 +43,7 @@ impl ProcFile {
             None => {
                 let file = File::open(&self.path).ok()?;
                 let length = fill(&file, buffer).ok()?;
-                // Files of a directory that stands for /proc can be replaced.
+                // Files of a directory that stands in for /proc can be replaced.
                 let of_kernel = is_of_kernel(&file).unwrap_or(false);
                 self.file = of_kernel.then_some(file);
                 length
@@ -55,7 +53,7 @@ impl ProcFile {
     }
 }
 
-/// Reads a file from its start. The size that it claims says nothing: it is 0 below /proc.
+/// Reads a file from its start. Its size is 0 below /proc.
 fn fill(file: &File, buffer: &mut Vec<u8>) -> io::Result<usize> {
     let mut length = 0;
     loop {
@@ -73,17 +71,17 @@ fn fill(file: &File, buffer: &mut Vec<u8>) -> io::Result<usize> {
     }
 }
 
-/// Reads a file of the kernel, at most [`MOST_BYTES`] of it.
+/// Reads at most [`MOST_BYTES`] of a file.
 pub(crate) fn read_bounded(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?
         .take(MOST_BYTES as u64)
         .read_to_end(&mut bytes)?;
-    // A row that was cut off is left out by those who read rows.
+    // Callers that parse rows skip a truncated one.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether a file is one of the kernel, and not of a directory that stands for `/proc`.
+/// Whether a file is on procfs, and not in a directory that stands in for it.
 pub(crate) fn is_of_kernel(file: impl AsFd) -> io::Result<bool> {
     Ok(rustix::fs::fstatfs(file)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
@@ -93,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_than_the_bound_is_read() {
+    fn read_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("huge");
         std::fs::write(&path, vec![b'x'; 1 << 20]).unwrap();

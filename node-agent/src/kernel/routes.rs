@@ -1,9 +1,9 @@
-//! What the host's routes tell: how pods are linked to the node, and which prefixes are on-link.
+//! The host's routes: how pods are linked to the node, and which prefixes are on-link.
 //!
-//! Asked for by netlink: `/proc/net/route` has the main table only, and on clouds that give a node several
-//! interfaces the routes of each are in a table of its own. Where netlink is not to be had, and over a
-//! directory that stands for /proc, the file has to do. sysfs, which would tell a device's kind, is not
-//! mounted in the agent's pod, so pod devices are told by the names that the plugins give them.
+//! They come from netlink: `/proc/net/route` has only the main table, and on clouds that give a node several
+//! interfaces each has its own table. Without netlink, and over a directory that stands in for /proc, the file is
+//! used. sysfs, which has a device's kind, is not mounted in the agent's pod, so pod devices are recognized by the
+//! names that plugins give them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -21,7 +21,7 @@ use rustix::net::{AddressFamily as SocketFamily, SocketType, netdevice, socket};
 use crate::kernel::netlink::{self, NetlinkError};
 use crate::kernel::proc_file::{is_of_kernel, read_bounded};
 
-/// Routes to what is on a device itself, by no gateway: each once, whatever tables it is in.
+/// Routes without a gateway; each once, even if several tables have it.
 #[derive(Debug, Default)]
 pub(crate) struct Routes(BTreeSet<Route>);
 
@@ -34,10 +34,10 @@ struct Route {
 /// The table of the node's own addresses (include/uapi/linux/rtnetlink.h, RT_TABLE_LOCAL).
 const LOCAL: u8 = 255;
 
-/// The most IPv6 prefixes that are told, by the schema.
+/// The most IPv6 prefixes that the schema allows.
 const MOST_PREFIXES: usize = 16;
 
-/// Bridges that CNI plugins make (bridge and Flannel: cni0; kubenet: cbr0; kube-router: kube-bridge;
+/// Bridges that CNI plugins create (bridge and Flannel: cni0; kubenet: cbr0; kube-router: kube-bridge;
 /// Weave: weave; Antrea: antrea-gw0).
 const POD_BRIDGES: &[&str] = &["cni", "cbr", "kube-bridge", "weave", "antrea-gw"];
 
@@ -76,7 +76,7 @@ const NOT_ON_LINK: &[&str] = &[
 ];
 
 impl Routes {
-    /// Those of this network namespace, or of a directory that stands for its /proc.
+    /// Those of this network namespace, or of a directory that stands in for its /proc.
     pub(crate) fn read(proc: &Path) -> Self {
         let file = proc.join("net/route");
         let of_kernel = File::open(&file).and_then(is_of_kernel).unwrap_or(false);
@@ -88,7 +88,7 @@ impl Routes {
         let mut found = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             netlink::routes(family, |header, entry| {
-                // Most routes of a large cluster have a gateway: their attributes are not read.
+                // Most routes of a large cluster have a gateway; their attributes are not parsed.
                 if may_be_on_link(header) {
                     found.extend(netlink::route(entry).as_ref().and_then(on_link));
                 }
@@ -112,8 +112,8 @@ impl Routes {
         Self(text.lines().skip(1).filter_map(parse).collect())
     }
 
-    /// How pods are linked; `None` while there is nothing to tell from. Where both kinds are there, the
-    /// bridge counts: it needs the larger table.
+    /// How pods are linked; `None` if there are none. If there are both kinds, the bridge counts: it needs
+    /// the larger table.
     pub(crate) fn pod_links(&self) -> Option<PodLinks> {
         let of = |names| {
             let of_pods = self
@@ -134,9 +134,9 @@ impl Routes {
         }
     }
 
-    /// Addresses of the IPv4 prefixes that are on-link on the node's own devices; `None` where there is
-    /// no such prefix, as on clouds that give the node a single address. A prefix counts once for each
-    /// device: each has neighbours of its own.
+    /// Addresses of the IPv4 prefixes that are on-link on the node's own devices; `None` if there is no
+    /// such prefix, as on clouds that give the node a single address. A prefix counts once per device:
+    /// each has its own neighbors.
     pub(crate) fn on_link_addresses(&self) -> Option<i64> {
         let lengths = self.own().filter_map(|network| match network {
             IpNet::V4(network) => Some(network.prefix_len()),
@@ -147,7 +147,7 @@ impl Routes {
         Some(addresses).filter(|sum| *sum > 0)
     }
 
-    /// The IPv6 prefixes that are on-link on the node's own devices, but for link-local ones, which each
+    /// The IPv6 prefixes that are on-link on the node's own devices, except link-local ones, which every
     /// device has.
     pub(crate) fn on_link_prefixes_ipv6(&self) -> Vec<String> {
         let networks = self.own().filter_map(|network| match network {
@@ -161,8 +161,8 @@ impl Routes {
                 && !address.is_multicast()
         };
         let networks: BTreeSet<Ipv6Net> = networks.filter(is_own).collect();
-        let told = networks.iter().take(MOST_PREFIXES);
-        told.map(ToString::to_string).collect()
+        let reported = networks.iter().take(MOST_PREFIXES);
+        reported.map(ToString::to_string).collect()
     }
 
     fn own(&self) -> impl Iterator<Item = IpNet> {
@@ -175,14 +175,14 @@ impl Routes {
     }
 }
 
-/// What can be told without the attributes. IPv6 has no scopes.
+/// What the header alone shows. IPv6 has no scopes.
 fn may_be_on_link(header: &RouteHeader) -> bool {
     let in_scope =
         header.address_family == AddressFamily::Inet6 || header.scope == RouteScope::Link;
     header.kind == RouteType::Unicast && header.table != LOCAL && in_scope
 }
 
-/// The device's number and the prefix; `None` where there is a gateway, or several devices.
+/// The device's index and the prefix; `None` if there is a gateway, or several devices.
 fn on_link(message: &RouteMessage) -> Option<(u32, IpNet)> {
     let (mut device, mut network) = (None, None);
     for attribute in &message.attributes {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_with_pods_is_told_from_host_routes() {
+    fn bridge_with_pods_is_distinguished_from_host_routes() {
         let pod_links = |lines: &[&str]| Routes::of_text(&table(lines)).pod_links();
         assert_eq!(pod_links(&[DEFAULT, ETH0_24]), None);
         assert_eq!(pod_links(&[CALI]), Some(PodLinks::PointToPoint));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_no_route() {
+    fn garbage_is_not_a_route() {
         for text in [
             "",
             "\n",
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_own_routes_are_read_the_same_by_netlink_and_from_its_file() {
+    fn netlink_and_proc_agree_on_the_kernels_routes() {
         let text = std::fs::read_to_string("/proc/net/route").unwrap();
         let listed = Routes::by_netlink().unwrap();
         // The file has a part of them: the main table, and no IPv6.

@@ -65,7 +65,7 @@ pub struct Sandbox {
 /// What Landlock enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Landlock {
-    /// The rules of this ABI version, at most [`KNOWN`].
+    /// The rules of this ABI version, at most the newest that the agent knows.
     Enforced {
         abi: i32,
     },

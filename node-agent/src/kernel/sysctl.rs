@@ -1,4 +1,4 @@
-//! Reading and writing sysctls through descriptors that are held open.
+//! Reads sysctls through descriptors that are held open, and writes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata, OpenOptions};
@@ -15,17 +15,17 @@ use crate::kernel::inotify::{SysctlWatcher, Watch};
 use crate::kernel::proc_file::is_of_kernel;
 use nettune_reconcile::observed::{Content, Seen};
 
-/// Where the kernel's files are. In a pod `/proc/sys` is read-only, and the host's is mounted
-/// elsewhere; what only is read is the same in the pod's own `/proc`.
+/// Where the kernel's files are. In a pod `/proc/sys` is read-only and the host's is mounted elsewhere;
+/// for files that are only read, the pod's own `/proc` is the same.
 #[derive(Debug, Clone)]
 pub struct Roots {
-    /// What stands for `/proc/sys`.
+    /// The path of `/proc/sys`.
     pub sysctl: PathBuf,
-    /// What stands for `/proc`.
+    /// The path of `/proc`.
     pub proc: PathBuf,
 }
 
-/// The sysctls that are looked at.
+/// The sysctls that are read.
 #[derive(Debug)]
 pub struct Sysctls {
     root: PathBuf,
@@ -36,18 +36,18 @@ pub struct Sysctls {
     buffer: Box<[u8; BUFFER]>,
 }
 
-/// Longer than any value that is taken ([`Value::parse`]).
+/// Longer than any valid value ([`Value::parse`]).
 const BUFFER: usize = 4096;
 
-/// What is read at first. The kernel allocates and clears as much as is asked for, each time, and
-/// only lists are longer than this.
+/// The size of the first read. The kernel allocates and clears as much as is requested each time, and only
+/// lists are longer.
 const USUAL: usize = 128;
 
 /// How often the path of each key is looked up again: a mount over it changes nothing on the
 /// descriptor that is held open.
 const CHECK_PATHS: Duration = Duration::from_secs(1);
 
-/// How long a file may be empty before that is its content.
+/// How long a file may be empty before that counts as its content.
 const BEING_WRITTEN: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -56,32 +56,31 @@ struct TrackedKey {
     file: Option<OpenFile>,
     raw: Vec<u8>,
     seen: Seen,
-    /// Since when looks have found an empty file.
+    /// Since when reads have found an empty file.
     emptied: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct OpenFile {
     file: File,
-    /// Files of the kernel stay the same until they are gone, and then say so. Files of a directory
-    /// that stands for it can be replaced: their path is checked at each look.
+    /// The kernel's files stay valid until they are gone, and then return an error. Files of a directory
+    /// that stands in for it can be replaced: their path is checked at each read.
     of_kernel: bool,
     identity: (u64, u64),
-    /// Kept to end with the file. `None` where a change of it rings no bell.
+    /// `None` if changes of it cause no event.
     watch: Option<Watch>,
 }
 
 /// How changes are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeDetection {
-    /// At once where the writer shares this mount of procfs; else by the next look.
+    /// At once if the writer uses the same mount of procfs; otherwise at the next read.
     Inotify,
-    /// By the next look. The error is what the kernel answered to the wish for events.
+    /// At the next read. The error says why inotify is unavailable.
     Polling(Errno),
 }
 
 impl Sysctls {
-    /// Nothing is looked at yet.
     #[must_use]
     pub fn new(root: &Path) -> Self {
         Self {
@@ -93,7 +92,7 @@ impl Sysctls {
         }
     }
 
-    /// Sets what is looked at; descriptors of the rest are closed.
+    /// Sets which keys are read; descriptors of all others are closed.
     pub fn track(&mut self, keys: &BTreeSet<SysctlKey>) {
         self.held.retain(|key, _| keys.contains(key));
         for key in keys {
@@ -104,7 +103,7 @@ impl Sysctls {
         }
     }
 
-    /// Reads all, and says whether anything differs from the last time.
+    /// Reads all keys, and returns whether anything differs from the last read.
     pub fn read(&mut self) -> bool {
         let check_path = self
             .paths_checked
@@ -127,19 +126,19 @@ impl Sysctls {
             }
         }
         if let Some(errno) = failed {
-            // Half a watcher would not be told from a whole one.
+            // A partial watch would look like a complete one.
             self.watcher = Some(Err(errno));
         }
         changed
     }
 
-    /// Lets the keys ring when they are written, and returns what rings, where there is such a thing.
+    /// Starts to watch the keys for writes; `None` if inotify is unavailable.
     pub(crate) fn listen(&mut self) -> Option<&SysctlWatcher> {
         let watcher = self.watcher.get_or_insert_with(SysctlWatcher::new);
         watcher.as_ref().ok()
     }
 
-    /// How changes are noticed; `None` where nobody listens.
+    /// How changes are noticed; `None` before it watches the keys.
     #[must_use]
     pub fn change_detection(&self) -> Option<ChangeDetection> {
         Some(match self.watcher.as_ref()? {
@@ -148,14 +147,14 @@ impl Sysctls {
         })
     }
 
-    /// What the last look brought.
+    /// The result of the last read.
     #[must_use]
     pub fn seen(&self) -> BTreeMap<SysctlKey, Seen> {
         let seen = |(key, held): (&SysctlKey, &TrackedKey)| (key.clone(), held.seen.clone());
         self.held.iter().map(seen).collect()
     }
 
-    /// The number that the last look at one key brought, where it was one.
+    /// The number that the last read of a key found.
     #[must_use]
     pub fn number(&self, key: &SysctlKey) -> Option<u64> {
         match &self.held.get(key)?.seen {
@@ -167,7 +166,7 @@ impl Sysctls {
     /// Writes one key.
     ///
     /// # Errors
-    /// With what the kernel said.
+    /// With the kernel's error.
     pub fn write(&self, key: &SysctlKey, content: &Content) -> Result<(), Errno> {
         let held = self.held.get(key);
         let path = match held {
@@ -190,7 +189,7 @@ fn write(path: &Path, of_kernel: bool, content: &Content) -> io::Result<()> {
     let mut line = format!("{}\n", content.as_str()).into_bytes();
     let length = line.len();
     if !of_kernel {
-        // Nor is a file in its place ever empty, whenever this process is killed: what is longer is written over.
+        // A kill must not leave a file in its place empty, so it is overwritten and truncated afterwards.
         let before = usize::try_from(file.metadata()?.len()).unwrap_or(0);
         line.resize(length.max(before.min(BUFFER)), b'\n');
     }
@@ -203,12 +202,12 @@ fn write(path: &Path, of_kernel: bool, content: &Content) -> io::Result<()> {
     Ok(())
 }
 
-/// So that a pipe in a file's place is an error and not a wait for ever.
+/// So that a pipe in a file's place is an error instead of blocking.
 fn nonblocking() -> i32 {
     OFlags::NONBLOCK.bits().cast_signed()
 }
 
-/// The error's number; EIO for those that the standard library makes up.
+/// The error's number; EIO for errors of the standard library.
 pub(crate) fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
@@ -224,7 +223,7 @@ impl TrackedKey {
         }
     }
 
-    /// Reads it, and says whether it differs from the last time.
+    /// Reads it, and returns whether it differs from the last read.
     fn look(&mut self, buffer: &mut [u8; BUFFER], check_path: bool) -> bool {
         match self.read(buffer, check_path) {
             Ok(length) => self.take(buffer.get(..length).unwrap_or_default()),
@@ -241,8 +240,8 @@ impl TrackedKey {
 
     fn take(&mut self, text: &[u8]) -> bool {
         if text.is_empty() {
-            // The kernel writes at least a newline. A file of a directory that is being written has
-            // been truncated: a later look will see what comes.
+            // The kernel returns at least a newline. A file in a directory that stands in for it may be
+            // truncated while it is being written: a later read sees the content.
             let since = *self.emptied.get_or_insert_with(Instant::now);
             if since.elapsed() < BEING_WRITTEN {
                 return false;
@@ -266,8 +265,8 @@ impl TrackedKey {
     }
 
     fn read(&mut self, buffer: &mut [u8; BUFFER], check_path: bool) -> io::Result<usize> {
-        // A sysctl whose module went away answers ENOENT on a descriptor that was held; the one that
-        // came back in its place has to be opened anew.
+        // After its module is unloaded, reading the descriptor returns ENOENT; the new file must be
+        // opened.
         if let Some(opened) = &self.file
             && opened.is_current(&self.path, check_path)
             && let Ok(length) = opened.read(buffer)
@@ -280,7 +279,7 @@ impl TrackedKey {
         Ok(length)
     }
 
-    /// Lets it ring when it is written, once it could be read.
+    /// Watches it for writes, once it could be read.
     fn watch(&mut self, watcher: &SysctlWatcher) -> Result<(), Errno> {
         if let Some(opened) = &mut self.file
             && opened.watch.is_none()
@@ -328,7 +327,7 @@ fn identity(file: &Metadata) -> (u64, u64) {
 
 fn parse(raw: &[u8]) -> Seen {
     let Ok(text) = std::str::from_utf8(raw) else {
-        return Seen::Garbled("no text".to_owned());
+        return Seen::Garbled("not text".to_owned());
     };
     match Value::parse(text.trim_end_matches('\n')) {
         Ok(value) => Seen::Content(value.into()),

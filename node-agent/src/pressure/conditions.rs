@@ -1,8 +1,8 @@
-//! What the kernel's tables suffer from, by what its counters did.
+//! The pressure conditions of the kernel's tables, derived from its counters.
 //!
-//! Pure: it takes what was counted and the time, and says what is wrong, why, and what to do. A
-//! finding is told at once and taken back after [`QUIET`] without another sign of it. Sentences hold
-//! no number that moves, so that a status made of them is not written every second.
+//! Pure: it takes counters and the time, and says what is wrong, why, and what to do. A finding is
+//! reported at once and withdrawn after [`QUIET`] without another sign. Messages contain no number that
+//! changes, so that the status is not written every second.
 
 use std::time::Duration;
 
@@ -12,43 +12,42 @@ use nettune_sizing::Mono;
 use crate::pressure::counters::{ConntrackCounters, NeighborCounters, Reading};
 use nettune_reconcile::observed::OverflowCounters;
 
-/// A finding stays this long after its last sign: what comes in bursts is one finding.
+/// A finding stays this long after its last sign, so that bursts are one finding.
 pub const QUIET: Duration = Duration::from_secs(600);
 
-/// What the counters did is judged over at least this long: they are read one processor after the
-/// other, and what belongs together is counted in more than one of them.
+/// Counters are compared over at least this long: they are read one CPU after the other, and related
+/// events are counted on several.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where an eBPF data path is on the node, a table that never held more is taken for one that pods'
-/// connections pass by: those of the host itself (kubelet, health checks) are some hundreds.
+/// If the node has an eBPF data path and the table never held more than this, pods' connections bypass
+/// it: the host itself (kubelet, health checks) has some hundreds.
 const HOST_CONNECTIONS: u64 = 1024;
 
-/// What one look brought, besides the counters.
+/// What the conditions depend on besides the counters.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PressureInputs<'a> {
     /// `nf_conntrack_max`; 0 is unlimited.
     pub conntrack_max: Option<u64>,
-    /// A device of an eBPF data path, where there is one.
+    /// A device of an eBPF data path, if there is one.
     pub ebpf: Option<&'a str>,
-    /// What Flannel's device lacks, in a sentence; `None` where it lacks nothing.
+    /// What Flannel's devices lack, in a sentence; `None` if nothing.
     pub flannel: Option<&'a str>,
 }
 
 /// One of the conditions `NeighborPressure` and `ConntrackPressure`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PressureCondition {
-    /// Whether there is pressure; `None` where it cannot be told.
+    /// Whether there is pressure; `None` if unknown.
     pub status: Option<bool>,
-    /// One word.
     pub reason: &'static str,
-    /// Cause and remedy.
+    /// Cause and fix.
     pub message: String,
 }
 
-/// What is remembered of what the tables suffered from.
+/// What is remembered of the tables' problems.
 #[derive(Debug, Default)]
 pub struct PressureTracker {
-    judged: Option<(Reading, Mono)>,
+    evaluated: Option<(Reading, Mono)>,
     ipv4: NeighborSigns,
     ipv6: NeighborSigns,
     conntrack: ConntrackSigns,
@@ -56,14 +55,14 @@ pub struct PressureTracker {
     chains_too_long: bool,
 }
 
-/// Sums that the kernel does not count itself, since the agent was started.
+/// Sums that the kernel does not count, since the agent started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PressureTotals {
     /// Seconds in which the conntrack table was full.
     pub full_seconds: u64,
     /// Insertions into it that lost a race against another packet of the same connection.
     pub races: u64,
-    /// The most connections that were seen.
+    /// The most connections seen.
     pub most_connections: u64,
 }
 
@@ -80,7 +79,7 @@ struct ConntrackSigns {
     race: Sign,
 }
 
-/// When something was last seen.
+/// When a sign was last seen.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sign(Option<Mono>);
 
@@ -97,12 +96,12 @@ impl Sign {
 }
 
 impl PressureTracker {
-    /// Judges what was counted since the last judgement, once a second.
-    pub fn observe(&mut self, reading: &Reading, around: PressureInputs<'_>, now: Mono) {
+    /// Evaluates the counters, at most once a second.
+    pub fn observe(&mut self, reading: &Reading, inputs: PressureInputs<'_>, now: Mono) {
         let most = &mut self.totals.most_connections;
         *most = reading.conntrack.count.unwrap_or(0).max(*most);
-        let Some((last, at)) = self.judged else {
-            self.judged = Some((*reading, now));
+        let Some((last, at)) = self.evaluated else {
+            self.evaluated = Some((*reading, now));
             return;
         };
         if now.since(at) < INTERVAL {
@@ -110,22 +109,22 @@ impl PressureTracker {
         }
         self.ipv4.observe(&last.ipv4, &reading.ipv4, now);
         self.ipv6.observe(&last.ipv6, &reading.ipv6, now);
-        let did = Did::between(&last.conntrack, &reading.conntrack, around.conntrack_max);
+        let did = Did::between(&last.conntrack, &reading.conntrack, inputs.conntrack_max);
         self.conntrack.full.note(did.full, now);
         self.conntrack.chains.note(did.chains_too_long, now);
         self.conntrack.race.note(did.races > 0, now);
         self.totals.full_seconds += u64::from(did.full);
         self.totals.races = self.totals.races.saturating_add(did.races);
         self.chains_too_long = did.chains_too_long;
-        self.judged = Some((*reading, now));
+        self.evaluated = Some((*reading, now));
     }
 
-    /// What the agent itself has to answer.
+    /// The overflows that the agent answers by raising limits.
     #[must_use]
     pub fn overflows(&self) -> OverflowCounters {
         let overflows = |counters: fn(&Reading) -> NeighborCounters| {
-            let judged = self.judged.as_ref();
-            judged.map_or(0, |(reading, _)| counters(reading).table_fulls.unwrap_or(0))
+            let evaluated = self.evaluated.as_ref();
+            evaluated.map_or(0, |(reading, _)| counters(reading).table_fulls.unwrap_or(0))
         };
         OverflowCounters {
             neighbors_ipv4_overflows: overflows(|reading| reading.ipv4),
@@ -141,23 +140,22 @@ impl PressureTracker {
         self.totals
     }
 
-    /// The neighbour tables' condition.
+    /// The condition `NeighborPressure`.
     #[must_use]
-    pub fn neighbors(&self, around: PressureInputs<'_>, now: Mono) -> PressureCondition {
+    pub fn neighbors(&self, inputs: PressureInputs<'_>, now: Mono) -> PressureCondition {
         let mut found = Found::default();
         let overflow = families(self.ipv4.overflow.lasts(now), self.ipv6.overflow.lasts(now));
         if let Some((families, tables)) = overflow {
             found.add(
                 reasons::OVERFLOW,
                 format!(
-                    "{families} neighbour {tables} overflowed (gc_thresh3): hosts that were not in it \
-                     could not be reached; size for more (neighbors.sizeForNodes or \
-                     neighbors.thresholds of the tuning), and restart what did not learn its entries, \
-                     such as Flannel"
+                    "{families} neighbor {tables} overflowed (gc_thresh3): hosts that were not in it were \
+                     unreachable; size for more (neighbors.sizeForNodes or neighbors.thresholds in the \
+                     tuning), and restart software that misses its entries, such as Flannel"
                 ),
             );
         }
-        if let Some(missing) = around.flannel {
+        if let Some(missing) = inputs.flannel {
             found.add(reasons::FLANNEL_ENTRIES_MISSING, missing.to_owned());
         }
         let garbage = families(self.ipv4.garbage.lasts(now), self.ipv6.garbage.lasts(now));
@@ -165,13 +163,16 @@ impl PressureTracker {
             found.add(
                 reasons::GARBAGE_COLLECTION,
                 format!(
-                    "new entries of {families} neighbour {tables} have to wait for garbage collection: \
-                     more are in use than gc_thresh2; size for more (neighbors.sizeForNodes or \
-                     neighbors.thresholds of the tuning)"
+                    "new entries of {families} neighbor {tables} wait for garbage collection: more entries \
+                     are in use than gc_thresh2; size for more (neighbors.sizeForNodes or \
+                     neighbors.thresholds in the tuning)"
                 ),
             );
         }
-        let reading = self.judged.map(|(reading, _)| reading).unwrap_or_default();
+        let reading = self
+            .evaluated
+            .map(|(reading, _)| reading)
+            .unwrap_or_default();
         let tells = |family: NeighborCounters| {
             family.table_fulls.is_some() && family.forced_gc_runs.is_some()
         };
@@ -184,46 +185,46 @@ impl PressureTracker {
             _ => PressureCondition {
                 status: None,
                 reason: reasons::METRICS_UNAVAILABLE,
-                message: "/proc/net/stat/arp_cache, which only the initial network namespace has, \
-                          does not show what happens to the neighbour tables"
+                message: "cannot read the neighbor tables' counters in /proc/net/stat/arp_cache, which only the \
+                          initial network namespace has"
                     .to_owned(),
             },
         })
     }
 
-    /// The conntrack table's condition.
+    /// The condition `ConntrackPressure`.
     #[must_use]
-    pub fn conntrack(&self, around: PressureInputs<'_>, now: Mono) -> PressureCondition {
+    pub fn conntrack(&self, inputs: PressureInputs<'_>, now: Mono) -> PressureCondition {
         let mut found = Found::default();
         if self.conntrack.full.lasts(now) {
             found.add(
                 reasons::TABLE_FULL,
-                "the conntrack table was full (nf_conntrack_max): new connections were dropped, or \
-                 others were given up for them; raise conntrack.connectionsPerPod or \
-                 conntrack.maxEntries of the tuning, or find out who opens so many (conntrack -L)"
+                "the conntrack table was full (nf_conntrack_max): new connections were dropped, or others \
+                 were evicted for them; raise conntrack.connectionsPerPod or conntrack.maxEntries in the \
+                 tuning, or find out what opens so many (conntrack -L)"
                     .to_owned(),
             );
         }
         if self.conntrack.chains.lasts(now) {
             found.add(
                 reasons::CHAINS_TOO_LONG,
-                "new connections were dropped because the conntrack table's hash chains are too long: \
-                 it has too few buckets for nf_conntrack_max; set nf_conntrack_buckets to the same \
-                 number, which a tuning with a conntrack block does at once"
+                "new connections were dropped because the conntrack table's hash chains are too long: it has \
+                 too few buckets for nf_conntrack_max; set nf_conntrack_buckets to the same number, which \
+                 a tuning with a conntrack block does at once"
                     .to_owned(),
             );
         }
-        let counters = self.judged.map(|(reading, _)| reading.conntrack);
+        let counters = self.evaluated.map(|(reading, _)| reading.conntrack);
         let counters = counters.unwrap_or_default();
         if self.conntrack.race.lasts(now) {
             let (reason, sentence) = race(&counters);
             found.add(reason, sentence.to_owned());
         }
-        found.or_else(|| self.calm(&counters, around))
+        found.or_else(|| self.calm(&counters, inputs))
     }
 
-    /// What is said where nothing was found.
-    fn calm(&self, counters: &ConntrackCounters, around: PressureInputs<'_>) -> PressureCondition {
+    /// The condition if nothing was found.
+    fn calm(&self, counters: &ConntrackCounters, inputs: PressureInputs<'_>) -> PressureCondition {
         let finding = |status, reason, message: &str| PressureCondition {
             status,
             reason,
@@ -231,26 +232,25 @@ impl PressureTracker {
         };
         let full = counters.drop.is_some() && counters.early_drop.is_some();
         if counters.count.is_none() {
-            let message = "the module nf_conntrack is not loaded: no connection is tracked";
+            let message = "module nf_conntrack is not loaded; no connections are tracked";
             return finding(Some(false), reasons::NOT_LOADED, message);
         }
-        if let Some(device) = around.ebpf
+        if let Some(device) = inputs.ebpf
             && self.totals.most_connections < HOST_CONNECTIONS
         {
             let message = format!(
-                "an eBPF data path ({device}) is on this node: pods' connections pass the kernel's \
-                 conntrack table by, and what it holds says nothing of them; its own metrics tell how \
-                 full its maps are"
+                "this node has an eBPF data path ({device}): pods' connections bypass the kernel's conntrack \
+                 table; see the data path's own metrics for how full its maps are"
             );
             return finding(None, reasons::NOT_IN_PATH, &message);
         }
         if !full || counters.insert_failed.is_none() {
-            let message = "/proc/net/stat/nf_conntrack does not show what happens to the table";
+            let message = "cannot read the table's counters in /proc/net/stat/nf_conntrack";
             return finding(None, reasons::METRICS_UNAVAILABLE, message);
         }
         if counters.chainlength.is_none() {
-            let message = "whether hash chains are too long cannot be told: kernels before 5.15 have \
-                           no chainlength in /proc/net/stat/nf_conntrack";
+            let message = "too long hash chains cannot be detected: kernels before 5.15 have no chainlength \
+                           in /proc/net/stat/nf_conntrack";
             return finding(Some(false), reasons::CHAIN_LENGTH_UNAVAILABLE, message);
         }
         finding(Some(false), reasons::NO_PRESSURE, "")
@@ -266,7 +266,7 @@ impl NeighborSigns {
     }
 }
 
-/// What happened to the conntrack table between two looks.
+/// What happened to the conntrack table between two reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Did {
     full: bool,
@@ -279,8 +279,8 @@ impl Did {
         let grown = |of: fn(&ConntrackCounters) -> Option<u64>| grown(of(last), of(now));
         let chains = grown(|counters| counters.chainlength);
         let drops = grown(|counters| counters.drop);
-        // Insertions fail for both reasons, and packets are dropped for a race as well as by a full
-        // table (nf_conntrack_core.c, __nf_conntrack_confirm and nf_ct_resolve_clash).
+        // Insertions fail for both reasons, and packets are dropped because of a race or a full table
+        // (nf_conntrack_core.c, __nf_conntrack_confirm and nf_ct_resolve_clash).
         let races = grown(|counters| counters.insert_failed).saturating_sub(chains);
         let races = if drops >= races { races } else { 0 };
         // 0.95 · max, in whole numbers.
@@ -296,25 +296,25 @@ impl Did {
     }
 }
 
-/// Reason, cause and remedy of packets that lost a race.
+/// Reason, cause and fix of packets that lost a race.
 ///
 /// Two lookups of one DNS query have the same first tuple. From 5.7 on (6a757c07e51f "netfilter: conntrack: allow
-/// insertion of clashing entries") both go on, whatever NAT made of each, and kernels that count that are later ones.
-/// What is left to lose there is a reply tuple that was taken meanwhile: the source port of SNAT.
+/// insertion of clashing entries") both go on, whatever NAT did to each, and kernels that count this are newer. There,
+/// only a reply tuple that was taken meanwhile can be lost: the source port of SNAT.
 fn race(counters: &ConntrackCounters) -> (&'static str, &'static str) {
     match counters.clashes_resolved {
         Some(_) => (
             reasons::SOURCE_PORT_RACE,
-            "packets were dropped because SNAT gave two new connections to the same place the same source \
-             port at once; --random-fully in the masquerading rule (randomize in nftables), or more \
-             addresses to masquerade with, cures it; a larger table does not",
+            "packets were dropped because SNAT gave two new connections to the same destination the same \
+             source port at once; fix it with --random-fully in the masquerading rule (randomize in \
+             nftables) or with more addresses to masquerade with; a larger table does not help",
         ),
         None => (
             reasons::INSERTION_RACE,
-            "packets were dropped because two of them claimed the same conntrack entry at once; which ones, \
-             this kernel does not tell: where they are DNS lookups over UDP, a node-local DNS cache or the \
-             resolver option single-request-reopen cures it; where they go through SNAT, --random-fully in \
-             the masquerading rule does; a larger table does not",
+            "packets were dropped because two of them claimed the same conntrack entry at once; this kernel \
+             does not say which: for DNS lookups over UDP, use a node-local DNS cache or the resolver \
+             option single-request-reopen; for SNAT, use --random-fully in the masquerading rule; a \
+             larger table does not help",
         ),
     }
 }
@@ -333,7 +333,7 @@ fn families(ipv4: bool, ipv6: bool) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// What was found, the worst first: that is the reason, and all of them are the message.
+/// The findings, worst first: the first is the reason, all of them are the message.
 #[derive(Default)]
 struct Found(Vec<(&'static str, String)>);
 

@@ -4,10 +4,10 @@ use crate::kernel::proc_file::ProcFile;
 use crate::kernel::sysctl::Roots;
 use nettune_reconcile::observed::Counts;
 
-/// One processor does not count this often between two looks: what seems so has started anew.
+/// No CPU counts this often between two reads: a larger difference means that the counter was reset.
 const MOST_BETWEEN_LOOKS: u64 = 1 << 28;
 
-/// The files that tell of the tables, held open.
+/// The tables' files, held open.
 #[derive(Debug)]
 pub struct Counters {
     arp_cache: Statistics<3>,
@@ -17,24 +17,21 @@ pub struct Counters {
     buffer: Vec<u8>,
 }
 
-/// What the counters show.
+/// One reading of all counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// IPv4 neighbours.
     pub ipv4: NeighborCounters,
-    /// IPv6 neighbours.
     pub ipv6: NeighborCounters,
-    /// Tracked connections.
     pub conntrack: ConntrackCounters,
 }
 
-/// Counters of one family's neighbour table. All but `entries` are counted from the agent's first
-/// look on and never go back. `None` is what the kernel does not show.
+/// Counters of one family's neighbor table. All but `entries` count from the agent's first read and
+/// never decrease. `None` if the kernel does not show it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NeighborCounters {
-    /// Entries now, also those that do not count against the limit.
+    /// Entries now, including those that do not count against the limit.
     pub entries: Option<u64>,
-    /// Garbage collections that an insertion had to wait for.
+    /// Garbage collections that an insertion waited for.
     pub forced_gc_runs: Option<u64>,
     /// Insertions that found the table full.
     pub table_fulls: Option<u64>,
@@ -44,23 +41,21 @@ pub struct NeighborCounters {
 /// [`NeighborCounters`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConntrackCounters {
-    /// Connections now.
     pub count: Option<u64>,
     /// Connections that were not inserted.
     pub insert_failed: Option<u64>,
-    /// Of these, those whose hash chain was too long; kernels before 5.15 do not tell.
+    /// Of these, those whose hash chain was too long; since kernel 5.15.
     pub chainlength: Option<u64>,
-    /// Packets that were dropped, because the table was full or an insertion lost a race.
+    /// Packets dropped because the table was full or an insertion lost a race.
     pub drop: Option<u64>,
-    /// Connections that were given up for new ones because the table was full.
+    /// Connections evicted for new ones because the table was full.
     pub early_drop: Option<u64>,
     /// Insertions that lost a race and whose packet went on all the same: of UDP, as with the two lookups of one DNS
-    /// query. Kernels before 5.10 do not tell.
+    /// query. Since kernel 5.10.
     pub clashes_resolved: Option<u64>,
 }
 
 impl Counters {
-    /// The counters below these roots.
     #[must_use]
     pub fn new(roots: &Roots) -> Self {
         let neighbors = ["entries", "forced_gc_runs", "table_fulls"];
@@ -81,15 +76,13 @@ impl Counters {
         }
     }
 
-    /// Whether they are those of the kernel that this process runs on, and not of a directory that
-    /// stands for it.
+    /// Whether they are the kernel's, and not those of a directory that stands in for it.
     #[must_use]
     pub const fn are_of_kernel(&self) -> bool {
         self.arp_cache.file.is_of_kernel()
     }
 
-    /// Reads them. What is not there (nodes that are containers have no arp_cache) or is not what it
-    /// should be is `None`.
+    /// Reads all. Missing files (container nodes have no arp_cache) and invalid content give `None`.
     #[must_use]
     pub fn read(&mut self) -> Reading {
         let buffer = &mut self.buffer;
@@ -119,7 +112,6 @@ impl Counters {
 }
 
 impl Reading {
-    /// How full the tables are.
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts {
@@ -147,17 +139,17 @@ impl From<Columns<3>> for NeighborCounters {
 struct Statistics<const N: usize> {
     file: ProcFile,
     names: [&'static str; N],
-    /// Each processor's row at the last look.
+    /// Each CPU's row at the last read.
     rows: Vec<[Option<u64>; N]>,
     counted: [u64; N],
 }
 
-/// The columns of one look.
+/// The columns of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Columns<const N: usize> {
     /// The first row: a gauge is the same on every one.
     first: [Option<u64>; N],
-    /// How much each column has grown since the first look, over all processors.
+    /// How much each column has grown since the first read, over all CPUs.
     counted: [Option<u64>; N],
 }
 
@@ -178,7 +170,7 @@ impl<const N: usize> Statistics<N> {
             first: [None; N],
             counted: [None; N],
         };
-        // Rows that come anew have no earlier look, so they count from the next one on.
+        // New rows count from the next read on.
         for (row, last) in rows.iter().zip(&self.rows) {
             for ((counted, now), last) in self.counted.iter_mut().zip(row).zip(last) {
                 let grown = last.zip(*now).map_or(0, |(last, now)| grown(last, now));
@@ -197,8 +189,8 @@ impl<const N: usize> Statistics<N> {
     }
 }
 
-/// How much a counter has grown. Conntrack's have 32 bits, and wrap; those of a module that was
-/// loaded anew start at 0.
+/// How much a counter has grown. Conntrack's have 32 bits and wrap; after its module is reloaded they
+/// start at 0.
 fn grown(last: u64, now: u64) -> u64 {
     let grown = if now >= last {
         now - last
@@ -323,11 +315,11 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_was_loaded_anew_starts_at_nothing() {
+    fn reloaded_module_starts_at_zero() {
         let mut host = Host::new();
         host.conntrack("1 c0000000 5 0 0\n1 100000000 0 0 0\n");
-        let anew = host.conntrack("1 3 0 0 0\n1 1 0 0 0\n");
-        assert_eq!((anew.insert_failed, anew.drop), (Some(0), Some(0)));
+        let reloaded = host.conntrack("1 3 0 0 0\n1 1 0 0 0\n");
+        assert_eq!((reloaded.insert_failed, reloaded.drop), (Some(0), Some(0)));
         assert_eq!(
             host.conntrack("1 4 0 0 0\n1 3 0 0 0\n").insert_failed,
             Some(3)

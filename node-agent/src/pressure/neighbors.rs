@@ -1,7 +1,7 @@
-//! What is looked up by netlink: how many neighbours do not count, and what Flannel's device lacks.
+//! Counts the neighbors that do not count against the limit, and runs Flannel's check, by netlink.
 //!
-//! Both read whole tables, so they are done seldom, and in a thread of their own: the loop goes on
-//! looking at the sysctls.
+//! Both read whole tables, so they run rarely and in a thread of their own while the agent's loop goes
+//! on.
 
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
@@ -17,14 +17,14 @@ use nettune_reconcile::observed::Counts;
 /// Neighbors are counted at most this often.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Below this many entries, and below a tenth of the limit, it does not matter how many count.
+/// With fewer entries than this, and fewer than a tenth of the limit, it does not matter how many count.
 const FEW: u64 = 1024;
 
-/// A number of entries that has not changed by this part, or by [`SOME`], is the same.
+/// A count of entries that has changed by less than this part, or by less than [`SOME`], is the same.
 const PART: u64 = 8;
 const SOME: u64 = 64;
 
-/// Looks things up when they may matter.
+/// Runs the queries when their answers may matter.
 #[derive(Debug, Default)]
 pub(crate) struct Inspector {
     under_way: Option<UnderWay>,
@@ -41,7 +41,7 @@ struct UnderWay {
     counts: Counts,
 }
 
-/// Neighbours of one family that do not count, when there were `entries` in all.
+/// Neighbors of one family that do not count, out of `entries`.
 #[derive(Debug, Clone, Copy)]
 struct Dump {
     entries: u64,
@@ -73,18 +73,17 @@ struct Answer {
 /// How many of the entries count against the limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CountedEntries {
-    /// Not known, and most likely of no matter.
+    /// Unknown, and most likely irrelevant.
     #[default]
     Unknown,
-    /// Known of another time, when there were many more or fewer entries.
+    /// Known from a time with many more or fewer entries.
     Stale,
-    /// This many.
     Known(u64),
 }
 
 impl Inspector {
-    /// Takes an answer that has come, and asks what may matter now. `devices` are Flannel's;
-    /// `limits` those of IPv4 and IPv6 neighbours.
+    /// Takes an answer that has arrived, and asks what may matter now. `devices` are Flannel's; `limits`
+    /// are those of IPv4 and IPv6 neighbors.
     pub(crate) fn turn(
         &mut self,
         counts: &Counts,
@@ -111,7 +110,7 @@ impl Inspector {
         }
         let (answered, answer) = sync_channel(1);
         let thread = std::thread::Builder::new().name("netlink".to_owned());
-        // Where nobody waits for the answer any more, the agent is ending.
+        // If the receiver is gone, the agent is ending.
         let asked = thread.spawn(move || drop(answered.send(ask(&question))));
         match asked {
             Ok(_) => {
@@ -175,7 +174,7 @@ impl Inspector {
         }
     }
 
-    /// Says so once: what cannot be asked now, such as under a seccomp profile, never can.
+    /// Logged once: what fails now, such as under a seccomp profile, always fails.
     fn failed(&mut self, error: &(dyn std::error::Error + 'static)) {
         if !self.failed {
             let error = nettune_runtime::error::chain(error);
@@ -188,7 +187,7 @@ impl Inspector {
         self.failed = true;
     }
 
-    /// How many IPv4 and IPv6 neighbours count.
+    /// How many IPv4 and IPv6 neighbors count.
     pub(crate) fn counted(&self, counts: &Counts) -> [CountedEntries; 2] {
         let counted = |dump: Option<Dump>, entries: Option<u64>| match dump.zip(entries) {
             None => CountedEntries::Unknown,
@@ -203,7 +202,6 @@ impl Inspector {
         ]
     }
 
-    /// What is known of Flannel's entries.
     pub(crate) const fn flannel(&self) -> &Flannel {
         &self.flannel
     }
@@ -229,9 +227,9 @@ fn uncounted(family: AddressFamily, asked: bool) -> Result<Option<u64>, NetlinkE
     Ok(Some(uncounted))
 }
 
-/// Entries that garbage collection leaves alone and the kernel does not count (neigh_update_gc_list).
-/// The dump is of the agent's own network namespace, where such entries are made; those of pods
-/// count, so they are what is left of `entries`.
+/// Entries that garbage collection skips and the kernel does not count (neigh_update_gc_list). The dump
+/// is of the agent's network namespace, where such entries are created; those of pods count, so they
+/// are the rest of `entries`.
 fn is_uncounted(header: &NeighbourHeader) -> bool {
     header.state == NeighbourState::Permanent || header.flags.contains(NeighbourFlags::ExtLearned)
 }
@@ -251,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_counted_only_where_it_may_matter() {
+    fn neighbors_are_counted_only_if_it_may_matter() {
         let mut inspector = Inspector::default();
         let asks = |inspector: &Inspector, entries, at: Mono| {
             inspector.question(&counts(entries), LIMITS, &[], at).ipv4

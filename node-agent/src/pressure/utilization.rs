@@ -1,4 +1,4 @@
-//! How full the tables are, in bands that are coarse enough for a status.
+//! How full the tables are, in bands that rarely change, for the status.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use nettune_sizing::{Mono, keys};
 use crate::pressure::neighbors::CountedEntries;
 use nettune_reconcile::observed::{ObservedState, OverflowCounters};
 
-/// Upper ends of the bands, in per cent of the limit.
+/// Upper ends of the bands, in percent of the limit.
 const BANDS: [i32; 6] = [10, 25, 50, 75, 90, 100];
 
-/// A band goes up at once, and down after this long below it.
+/// A band rises at once, and falls after this long below it.
 const DOWN_AFTER: Duration = Duration::from_secs(3600);
 
-/// Peaks below this are reported as this: no table is made smaller than several times as large.
+/// Smaller peaks are reported as this: no table is sized smaller than several times this.
 const LEAST_PEAK: u64 = 1024;
 
-/// Use of both tables, as it was seen until now.
+/// Usage of all tables until now.
 #[derive(Debug, Default)]
 pub struct Utilization {
     answered: OverflowCounters,
@@ -26,23 +26,22 @@ pub struct Utilization {
     conntrack: TableUtilization,
 }
 
-/// Use of one table, with every digit.
+/// Exact usage of one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableUsage {
-    /// Entries now, also those that do not count against the limit.
+    /// Entries now, including those that do not count against the limit.
     pub entries: u64,
-    /// Entries that count; `None` where that is not known.
+    /// Entries that count; `None` if unknown.
     pub counted: Option<u64>,
-    /// The most of `entries` that were seen since the agent was started.
+    /// The most `entries` seen since the agent started.
     pub peak: u64,
-    /// The most that the table may hold.
     pub limit: u64,
 }
 
 #[derive(Debug, Default)]
 struct TableUtilization {
-    fill: Option<TableUsage>,
-    /// Whether what is shown is of entries that count.
+    usage: Option<TableUsage>,
+    /// Whether the usage shown is of entries that count.
     counts: bool,
     most_used: u64,
     band: Band,
@@ -50,7 +49,7 @@ struct TableUtilization {
     limit: ReportedLimit,
 }
 
-/// A number that goes up at once, and down after [`DOWN_AFTER`], to the most of that time.
+/// A number that rises at once and falls after [`DOWN_AFTER`], to the maximum of that time.
 #[derive(Debug, Default)]
 struct Band {
     shown: u64,
@@ -74,21 +73,21 @@ impl Band {
     }
 }
 
-/// The limit that is shown: the one that is there, but somebody who keeps changing it must not make as
-/// many statuses.
+/// The limit that is shown: the present one, but a process that keeps changing it must not cause as many
+/// status writes.
 #[derive(Debug)]
 struct ReportedLimit {
     limit: u64,
-    /// How often it may change at once.
+    /// How often it may still change at once.
     left: u32,
-    /// Since when the next one is earned.
+    /// Since when the next change is earned.
     since: Mono,
 }
 
-/// As often as somebody else's writes of a key are answered before they are left.
+/// As often as writes of another process are undone before they are left.
 const MOST_CHANGES: u32 = 8;
 
-/// How long it takes to earn one more.
+/// How long it takes to earn one more change.
 const CHANGE_EARNED_IN: Duration = Duration::from_secs(600);
 
 impl Default for ReportedLimit {
@@ -121,7 +120,7 @@ impl ReportedLimit {
 }
 
 impl Utilization {
-    /// Takes a look into account. `counted` is of IPv4 and IPv6 neighbours.
+    /// Takes one observation. `counted` is of IPv4 and IPv6 neighbors.
     pub fn observe(&mut self, live: &ObservedState, counted: [CountedEntries; 2], now: Mono) {
         let counts = &live.counts;
         let last = std::mem::replace(&mut self.answered, live.overflows);
@@ -143,7 +142,7 @@ impl Utilization {
         ];
         let neighbors = |(entries, limit), counted, overflowed: bool| {
             look(entries, counted, limit).map(|look| match overflowed {
-                // Whatever was looked up last: the kernel has counted as many as there may be.
+                // The kernel has counted as many as the limit, whatever the last dump says.
                 true => Sample {
                     counted: CountedEntries::Known(look.limit),
                     ..look
@@ -163,7 +162,7 @@ impl Utilization {
         self.conntrack.observe(look(connections, counted, max), now);
     }
 
-    /// What the profile's status says; `None` where no table can be seen.
+    /// The usage for the profile's status; `None` if no table is visible.
     #[must_use]
     pub fn in_bands(&self) -> Option<TablesUse> {
         let both = [self.ipv4.in_bands(), self.ipv6.in_bands()];
@@ -188,19 +187,19 @@ impl Utilization {
         })
     }
 
-    /// Each table's name and use.
-    pub fn fills(&self) -> impl Iterator<Item = (&'static str, TableUsage)> {
+    /// Each table's name and usage.
+    pub fn usages(&self) -> impl Iterator<Item = (&'static str, TableUsage)> {
         let tables = [
             ("neighbors_ipv4", &self.ipv4),
             ("neighbors_ipv6", &self.ipv6),
             ("conntrack", &self.conntrack),
         ];
-        let fill = |(name, table): (_, &TableUtilization)| table.fill.map(|fill| (name, fill));
-        tables.into_iter().filter_map(fill)
+        let usage = |(name, table): (_, &TableUtilization)| table.usage.map(|usage| (name, usage));
+        tables.into_iter().filter_map(usage)
     }
 }
 
-/// What one look at a table brought.
+/// One observation of a table.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     entries: u64,
@@ -210,24 +209,24 @@ struct Sample {
 
 impl TableUtilization {
     fn observe(&mut self, look: Option<Sample>, now: Mono) {
-        // No limit: nothing to be a part of.
+        // Without a limit there is no usage.
         let Some(look) = look.filter(|look| look.limit > 0) else {
             *self = Self::default();
             return;
         };
         let Sample { entries, limit, .. } = look;
-        let last = self.fill;
+        let last = self.usage;
         let counted = match look.counted {
             CountedEntries::Known(counted) => Some(counted),
             CountedEntries::Stale | CountedEntries::Unknown => None,
         };
-        self.fill = Some(TableUsage {
+        self.usage = Some(TableUsage {
             entries,
             counted,
             peak: last.map_or(entries, |last| last.peak.max(entries)),
             limit,
         });
-        // A part of something else, or of entries of another kind, is no fall.
+        // A change of the limit, or of the kind of entries counted, is not a fall.
         let counts_now = counted.is_some() && !self.counts;
         let was_shown = self.limit.limit;
         let limit = self.limit.observe(limit, now);
@@ -241,13 +240,13 @@ impl TableUtilization {
         let used = match look.counted {
             CountedEntries::Known(counted) => counted,
             CountedEntries::Unknown => entries,
-            // What is shown stays until it is known again.
+            // The usage shown stays until the count is known again.
             CountedEntries::Stale if self.band.shown > 0 => return,
             CountedEntries::Stale => entries,
         };
         self.most_used = self.most_used.max(used);
         self.band.observe(band(used, limit), now);
-        // Where it is not known how many count, all that are there are the most that can.
+        // If it is unknown how many count, all entries are the upper bound.
         if counted.is_some() || entries <= LEAST_PEAK {
             let most = used.clamp(LEAST_PEAK, 1 << 62);
             self.peak.observe(most.next_power_of_two(), now);
@@ -255,7 +254,7 @@ impl TableUtilization {
     }
 
     fn in_bands(&self) -> Option<TableUse> {
-        self.fill?;
+        self.usage?;
         let limit = self.limit.limit;
         let usage = match self.band.shown {
             100.. => format!(">=90% of {limit}"),
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_band_goes_up_at_once_and_down_after_an_hour() {
+    fn band_rises_at_once_and_falls_after_an_hour() {
         let mut table = TableUtilization::default();
         let start = Mono::default();
         let shown = |table: &TableUtilization| table.in_bands().unwrap().usage_percent;
@@ -315,14 +314,14 @@ mod tests {
         table.observe(look(1, 100), start.after(SECOND));
         assert_eq!(shown(&table), 90);
         table.observe(look(1, 100), start.after(DOWN_AFTER));
-        assert_eq!(shown(&table), 90, "an hour since it fell is not over yet");
+        assert_eq!(shown(&table), 90, "less than an hour since it fell");
         table.observe(look(1, 100), start.after(DOWN_AFTER + SECOND));
         assert_eq!(shown(&table), 10);
         assert_eq!(table.in_bands().unwrap().peak_usage_percent, 90);
     }
 
     #[test]
-    fn a_band_goes_down_to_the_most_of_that_hour() {
+    fn band_falls_to_the_maximum_of_that_hour() {
         let mut table = TableUtilization::default();
         let start = Mono::default();
         table.observe(look(80, 100), start);
@@ -333,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_band_that_rises_in_between_starts_the_hour_anew() {
+    fn rise_in_between_restarts_the_hour() {
         let mut table = TableUtilization::default();
         let start = Mono::default();
         table.observe(look(80, 100), start);
@@ -345,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peak_is_of_entries_and_not_of_an_earlier_limit() {
+    fn peak_does_not_depend_on_an_earlier_limit() {
         let mut table = TableUtilization::default();
         table.observe(look(80, 100), Mono::default());
         table.observe(look(80, 1000), Mono::default());
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_do_not_count_make_no_use_and_no_peak() {
+    fn uncounted_entries_do_not_count_as_usage_or_peak() {
         let mut table = TableUtilization::default();
         table.observe(look(7400, 8192), Mono::default());
         let shown = table.in_bands().unwrap();
@@ -371,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_stays_while_it_is_not_known_how_many_count() {
+    fn usage_stays_while_the_count_is_stale() {
         let mut table = TableUtilization::default();
         let start = Mono::default();
         table.observe(counted(7400, 900, 8192), start);
@@ -388,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn peaks_are_powers_of_two_up_at_once_and_down_after_an_hour() {
+    fn peaks_are_powers_of_two_and_fall_after_an_hour() {
         let mut table = TableUtilization::default();
         let start = Mono::default();
         let peak = |table: &TableUtilization| table.in_bands().unwrap().peak_entries;
@@ -409,34 +408,34 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_a_limit_has_no_use() {
+    fn table_without_a_limit_has_no_usage() {
         let mut table = TableUtilization::default();
         table.observe(look(80, 0), Mono::default());
         assert_eq!(table.in_bands(), None);
     }
 
     #[test]
-    fn somebody_who_keeps_changing_a_limit_does_not_keep_changing_what_is_shown() {
+    fn limit_that_keeps_changing_does_not_keep_changing_the_usage() {
         let mut table = TableUtilization::default();
         let start = Mono::default();
         let mut shown = Vec::new();
         for second in 0..3600 {
             let limit = 100_000 + 1000 * u64::from(second % 7);
             table.observe(look(80_000, limit), start.after(SECOND * second));
-            assert_eq!(table.fill.unwrap().limit, limit, "metrics have the limit");
+            assert_eq!(table.usage.unwrap().limit, limit, "metrics have the limit");
             shown.push(table.in_bands().unwrap());
         }
         let first = &shown[0];
         assert_eq!((first.usage_percent, &*first.usage), (90, "<90% of 100000"));
         shown.dedup();
         assert!(shown.len() <= 16, "{} changes in an hour", shown.len());
-        // And when it rests, it is the one that is there.
+        // Once it stops changing, the present limit is shown.
         table.observe(look(1, 50_000), start.after(3 * DOWN_AFTER));
         assert!(table.in_bands().unwrap().usage.ends_with("of 50000"));
     }
 
     #[test]
-    fn a_full_table_is_in_the_last_band() {
+    fn full_table_is_in_the_last_band() {
         assert_eq!(
             [9, 10, 24, 50, 89, 90, 100, 200].map(|n| band(n, 100)),
             [10, 25, 25, 75, 90, 100, 100, 100]

@@ -1,6 +1,6 @@
-//! What the agent would do on this host, told without doing it.
+//! What the agent would do on this host.
 //!
-//! The decisions are [`step`]'s own: each effect is performed on what was read of the kernel, not on
+//! The decisions are those of [`step`]: each effect is applied to what was read from the kernel, not to
 //! the kernel, until nothing is left to do.
 
 use std::collections::BTreeMap;
@@ -18,10 +18,9 @@ use nettune_reconcile::observed::{Content, ObservedState, Seen};
 use nettune_reconcile::outcome::KeyReport;
 use nettune_reconcile::step::step;
 
-/// More effects than any desired needs.
+/// More effects than any profile needs.
 const MOST_EFFECTS: usize = 2000;
 
-/// What would be done.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The writes, in their order.
@@ -30,7 +29,6 @@ pub struct Outcome {
     pub keys: Vec<KeyReport>,
 }
 
-/// Takes every step to a desired in thought.
 #[must_use]
 pub fn dry_run(desired: &DesiredState, observed: &ObservedState, memory: &Memory) -> Outcome {
     let (mut observed, mut memory) = (observed.clone(), memory.clone());
@@ -60,13 +58,13 @@ pub fn dry_run(desired: &DesiredState, observed: &ObservedState, memory: &Memory
 }
 
 impl Outcome {
-    /// Whether the kernel holds what it should, as far as it can by now.
+    /// Whether nothing would be written and nothing fails.
     #[must_use]
     pub fn is_in_order(&self) -> bool {
         self.writes.is_empty() && self.keys.iter().all(|key| key.state != KeyState::Failed)
     }
 
-    /// A table of every key, and below it what would be done.
+    /// A table of every key, followed by the writes.
     #[must_use]
     pub fn table(&self, sized: &SizedPolicy, observed: &ObservedState) -> String {
         let writes: BTreeMap<&str, &Content> = self
@@ -95,19 +93,20 @@ impl Outcome {
             (0, true) => writeln!(text, "Nothing would be changed."),
             (0, false) => writeln!(
                 text,
-                "Nothing would be changed, but not all can be as wanted."
+                "Nothing would be changed, but some sysctls cannot be set."
             ),
             (writes, _) => writeln!(
                 text,
-                "{} of {total} would be changed, in {writes} writes:{}",
+                "{} of {total} sysctls would be changed, with {writes} {}:{}",
                 self.changed().len(),
+                if writes == 1 { "write" } else { "writes" },
                 self.order()
             ),
         };
         text
     }
 
-    /// Keys that the policy does not name: thresholds that follow one that it does.
+    /// Keys that the policy does not name: thresholds that follow another one.
     fn beside<'a>(&'a self, observed: &'a ObservedState) -> impl Iterator<Item = Row<5>> + 'a {
         let named = |key: &SysctlKey| self.keys.iter().any(|report| *report.name == *key.name());
         self.changed()
@@ -121,11 +120,12 @@ impl Outcome {
                     "-".to_owned(),
                     "set".to_owned(),
                 ],
-                note: "not in the policy: changed with the others, so that they can be".to_owned(),
+                note: "not in the policy: follows the other thresholds, to keep them in order"
+                    .to_owned(),
             })
     }
 
-    /// Each key that would be written, with what it would hold in the end.
+    /// Each key that would be written, with its final value.
     fn changed(&self) -> BTreeMap<&SysctlKey, &Content> {
         let writes = self.writes.iter();
         writes.map(|(key, content)| (key, content)).collect()

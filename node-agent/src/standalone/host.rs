@@ -1,4 +1,4 @@
-//! This host as the sizing model sees it, where there is no cluster to tell.
+//! This host as input of the sizing model, without a cluster.
 
 use std::path::Path;
 
@@ -9,19 +9,18 @@ use crate::kernel::facts::Identity;
 use crate::kernel::proc_file::read_bounded;
 use crate::kernel::sysctl::Roots;
 
-/// What a host cannot see of itself.
+/// What a host cannot find out itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClusterHints {
-    /// Nodes on its network, itself included.
+    /// Nodes on its network, including itself.
     pub nodes: u32,
-    /// Pods that each of them runs.
+    /// Pods on each of them.
     pub pods: u32,
-    /// Whether they belong to a cloud provider, where addresses are soon used again.
+    /// Whether they run at a cloud provider, which reuses addresses quickly.
     pub cloud: bool,
 }
 
 impl ClusterHints {
-    /// The cluster that they are.
     #[must_use]
     pub fn cluster(self) -> ClusterFacts {
         ClusterFacts {
@@ -30,8 +29,7 @@ impl ClusterHints {
         }
     }
 
-    /// This host in it. What nothing tells is guessed as the operator guesses it of a Node: the
-    /// larger table.
+    /// This host in the cluster. What is unknown is guessed as the operator does: for the larger table.
     #[must_use]
     pub fn node(self, roots: &Roots, identity: &Identity, seen: &ProfileFacts) -> NodeFacts {
         NodeFacts {
@@ -54,7 +52,7 @@ impl ClusterHints {
     }
 }
 
-/// `MemTotal` of /proc/meminfo in bytes, which is what a kubelet reports; 0 where it cannot be told.
+/// `MemTotal` of /proc/meminfo in bytes, as a kubelet reports it; 0 if unknown.
 fn memory(proc: &Path) -> u64 {
     let text = read_bounded(&proc.join("meminfo")).unwrap_or_default();
     mem_total(&text).unwrap_or(0)
@@ -74,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_what_the_kernel_calls_its_total() {
+    fn memory_is_mem_total() {
         let text = "MemFree:  5 kB\nMemTotal:       16384000 kB\nMemTotal: 1 kB\n";
         assert_eq!(mem_total(text), Some(16_384_000 << 10));
         for text in [

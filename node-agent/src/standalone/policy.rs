@@ -1,4 +1,4 @@
-//! A policy file: a tuning for this host alone, sized by the operator's own code.
+//! A policy file: a tuning for this host alone, sized with the same code as the operator's.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -20,84 +20,60 @@ use crate::kernel::sysctl::Roots;
 use crate::standalone::host::ClusterHints;
 use nettune_reconcile::desired::{Revision, Source};
 
-/// A host that is tuned by a policy file.
 #[derive(Debug, Clone)]
 pub struct Host {
-    /// Where the kernel's files are.
     pub roots: Roots,
-    /// The boot and the kernel.
     pub identity: Arc<Identity>,
-    /// What it cannot see of itself.
     pub hints: ClusterHints,
 }
 
-/// What a policy comes to on this host.
+/// A policy sized for this host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SizedPolicy {
     /// The profile that an operator would write.
     pub spec: NodeNetworkProfileSpec,
-    /// What the administrator should know.
     pub warnings: Vec<String>,
-    /// What it was sized from.
     pub facts: NodeFacts,
 }
 
 /// Why a policy file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// It cannot be read.
     #[error("cannot read the policy {}", path.display())]
     Read {
-        /// Its path.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// It is much larger than any tuning.
-    #[error("the policy {} has more than {MOST_BYTES} bytes", path.display())]
-    TooLarge {
-        /// Its path.
-        path: PathBuf,
-    },
-    /// It does not hold what it should.
+    #[error("the policy {} is larger than {MOST_BYTES} bytes", path.display())]
+    TooLarge { path: PathBuf },
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// It holds several tunings.
-    #[error("the policy {} holds {tunings} tunings; a host takes one", path.display())]
-    Several {
-        /// Its path.
-        path: PathBuf,
-        /// How many.
-        tunings: usize,
-    },
-    /// Its values do not go together.
+    #[error("the policy {} contains {tunings} tunings; a host can have only one", path.display())]
+    Several { path: PathBuf, tunings: usize },
     #[error("policy {} is invalid", path.display())]
     Tuning {
-        /// Its path.
         path: PathBuf,
-        /// What is wrong.
         #[source]
         source: InvalidTuning,
     },
 }
 
-/// The API server takes objects of up to 1.5 MiB.
+/// The API server accepts objects of up to 1.5 MiB.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// The uid of the profiles that are made here. The API server's are UUIDs.
+/// The uid of profiles from a policy. The API server's are UUIDs.
 const UID: &str = "policy-file";
 
-/// A tuning from a file, and the fields of it that mean nothing on a single host.
+/// A tuning from a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyFile {
-    /// The tuning.
     pub tuning: NodeNetworkTuning,
-    /// Fields of the spec that were given and are passed over.
+    /// Fields of the spec that are ignored because they mean nothing on a single host.
     pub ignored_fields: Vec<&'static str>,
 }
 
-/// What chooses among nodes, or orders changes between them.
+/// Fields that select nodes, or order changes between them.
 const ABOUT_MANY_NODES: [&str; 4] = ["nodeSelector", "priority", "rollout", "resize"];
 
 impl PolicyFile {
@@ -110,7 +86,7 @@ impl PolicyFile {
         Self::parse(path, &text)
     }
 
-    /// Reads its text; `path` is what it is called in errors.
+    /// Parses the file's text; `path` is for errors.
     ///
     /// # Errors
     /// With the file and the field, when it cannot be used.
@@ -122,7 +98,6 @@ impl PolicyFile {
                 tunings: tunings.len() + 1,
             });
         };
-        // Policies are read so rarely that once more does not matter.
         let raw: Vec<serde_json::Value> =
             manifest::objects_of_kind(path, text, "NodeNetworkTuning", manifest::Size::Small)?;
         let is_given = |field: &&str| {
@@ -136,7 +111,7 @@ impl PolicyFile {
         })
     }
 
-    /// What it is sized for, in the words of `kubectl nettune plan`.
+    /// What it is sized for, in the format of `kubectl nettune plan`.
     #[must_use]
     pub fn describe(&self, node: &str, sized: &SizedPolicy, hints: ClusterHints) -> String {
         let NodeFacts {
@@ -161,7 +136,7 @@ impl PolicyFile {
             facts += "; no IPv6";
         }
         if cloud {
-            facts += "; a cloud provider's";
+            facts += "; at a cloud provider";
         }
         let (tuning, mode) = (&sized.spec.tuning, self.tuning.spec.mode);
         let mut text = String::new();
@@ -174,17 +149,16 @@ impl PolicyFile {
         wrap(&mut text, &facts, "  ", "  ");
         if !self.ignored_fields.is_empty() {
             let fields = self.ignored_fields.join(", ");
-            let passed = format!("passed over, as here is one host and no cluster: {fields}");
+            let passed = format!("ignored without a cluster: {fields}");
             wrap(&mut text, &passed, "  ", "  ");
         }
         text.push('\n');
         text
     }
 
-    /// Sizes it for a host.
     ///
     /// # Errors
-    /// When its values do not go together, which reading it has ruled out.
+    /// When the policy is invalid, which parsing has ruled out.
     pub fn size(&self, host: &Host, seen: &ProfileFacts) -> Result<SizedPolicy, InvalidTuning> {
         let policy = Policy::try_from(&self.tuning.spec)?;
         let facts = host.hints.node(&host.roots, &host.identity, seen);
@@ -205,8 +179,8 @@ impl PolicyFile {
 }
 
 impl SizedPolicy {
-    /// The profile's next version after `last`; `last` itself where it wants the same: a reason is
-    /// that of its moment, and a new version would have `ApplyOnce` apply again.
+    /// The profile's next version after `last`, or `last` itself if only reasons differ: a new version
+    /// would make `ApplyOnce` apply again.
     #[must_use]
     pub fn after(&self, last: Option<&Arc<Source>>) -> Arc<Source> {
         let last = last.filter(|last| last.revision.uid == UID);
@@ -245,7 +219,7 @@ fn text(path: &Path) -> Result<String, PolicyError> {
         source,
     };
     let mut text = String::new();
-    // A pipe in its place must not hold up the agent.
+    // A pipe in its place must not block the agent.
     OpenOptions::new()
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())

@@ -1,4 +1,4 @@
-//! Without a cluster: the policy file takes the place of the API server, and the log that of a status.
+//! Without a cluster: a policy file replaces the API server, and the log replaces the status.
 
 use std::fs;
 use std::io;
@@ -31,29 +31,29 @@ use crate::standalone::policy::{Host, PolicyError, PolicyFile, SizedPolicy};
 use crate::status::NodeReport;
 use nettune_reconcile::desired::Source;
 
-/// How often the file is looked at. A look costs a microsecond and sees every kind of change: a write,
-/// a rename over it, a symbolic link on its way that was turned, as in a mounted ConfigMap.
+/// How often the file is checked. A check takes a microsecond and notices every kind of change: a write,
+/// a rename over it, a symbolic link in its path that was replaced, as in a mounted ConfigMap.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often the host is looked at: its network may come up after the agent, its pods in any case.
+/// How often the host is sized again: its network may come up after the agent, and its pods do.
 const RESIZE: Duration = Duration::from_secs(30);
 
-/// The policy of this host, as it was read last.
+/// The policy of this host, as last read.
 #[derive(Debug)]
 pub struct PolicyWatch {
     path: PathBuf,
     host: Host,
     metrics: PolicyMetrics,
-    /// The file as it was when it was read last.
+    /// The file's version when it was last read.
     version: FileVersion,
     policy: Option<PolicyFile>,
-    /// What was ordered last, by this process or by an earlier one.
+    /// The last profile, of this process or an earlier one.
     last: Option<Arc<Source>>,
     pod_links: Option<PodLinks>,
     warnings: Vec<String>,
 }
 
-/// What tells one state of a file from another.
+/// Identifies one version of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum FileVersion {
     File {
@@ -64,11 +64,10 @@ enum FileVersion {
         changed: (i64, i64),
     },
     Absent,
-    /// It cannot be looked at: the error, in words.
+    /// The error of stat(2).
     Unknown(String),
 }
 
-/// What is counted of the policy.
 #[derive(Debug, Clone, Default)]
 pub struct PolicyMetrics {
     loads: Family<ResultLabel, Counter>,
@@ -81,19 +80,18 @@ struct ResultLabel {
 }
 
 impl PolicyMetrics {
-    /// Registers them.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("nettune");
         registry.register(
             "agent_policy_loads",
-            "Times that the policy file was read",
+            "Reads of the policy file",
             metrics.loads.clone(),
         );
         registry.register(
             "agent_policy_current",
-            "Whether the policy file as it is now is what is applied; 0: an earlier one is kept",
+            "1 if the present policy file is applied, 0 if an earlier version is kept",
             metrics.current.clone(),
         );
         metrics
@@ -107,7 +105,7 @@ impl PolicyMetrics {
 }
 
 impl PolicyWatch {
-    /// A policy file that was not read yet. `last` is what an earlier process ordered.
+    /// A policy file that is not read yet. `last` is the profile of an earlier process.
     #[must_use]
     pub fn new(
         path: PathBuf,
@@ -127,32 +125,32 @@ impl PolicyWatch {
         }
     }
 
-    /// Whether an earlier process has kept what it made of its policy.
+    /// Whether an earlier process has saved a profile.
     #[must_use]
     pub fn remembers(&self) -> bool {
         self.last.is_some()
     }
 
-    /// Reads the file, and says what shall be done. One that cannot be used changes nothing.
+    /// Reads the file and returns its profile. An unusable file changes nothing.
     ///
     /// # Errors
     /// With the file and the field, when it cannot be used.
     pub fn load(&mut self) -> Result<ProfileUpdate, PolicyError> {
-        // Before it is read: what is written in between is read again.
+        // Before reading: a write in between is then read again.
         self.version = self.look();
         let read = PolicyFile::read(&self.path);
         self.metrics.loaded(read.is_ok());
         let policy = read?;
         let path = self.path.display().to_string();
         let tuning = policy.tuning.metadata.name.as_deref().unwrap_or_default();
-        tracing::info!(path, tuning, mode = ?policy.tuning.spec.mode, "the policy was read");
+        tracing::info!(path, tuning, mode = ?policy.tuning.spec.mode, "read the policy");
         if !policy.ignored_fields.is_empty() {
             let fields = policy.ignored_fields.join(", ");
             tracing::warn!(
                 path,
                 tuning,
                 fields,
-                "passed over: they choose among the nodes of a cluster, and here is one host"
+                "ignored policy fields that only apply to a cluster"
             );
         }
         let update = self.update(&policy);
@@ -164,7 +162,7 @@ impl PolicyWatch {
         let sized = self.size(policy)?;
         for warning in &sized.warnings {
             if !self.warnings.contains(warning) {
-                tracing::warn!(warning, "what the policy asks for has a catch");
+                tracing::warn!(warning, "the policy has a warning");
             }
         }
         let source = sized.after(self.last.as_ref());
@@ -198,7 +196,7 @@ impl PolicyWatch {
         }
     }
 
-    /// Reads the file again whenever it changes or a signal asks for it, until the end is asked for.
+    /// Reads the file again whenever it changes or on SIGHUP, until shutdown.
     pub async fn run(
         mut self,
         updates: watch::Sender<Option<ProfileUpdate>>,
@@ -215,7 +213,7 @@ impl PolicyWatch {
                 _ = looks.tick() => false,
             };
             let update = if asked {
-                tracing::info!("SIGHUP: reading the policy again");
+                tracing::info!("received SIGHUP; reading the policy again");
                 self.reload()
             } else if self.look() != self.version {
                 self.reload()
@@ -244,12 +242,12 @@ impl PolicyWatch {
                 match self.version {
                     FileVersion::Absent => tracing::warn!(
                         path,
-                        "the policy is gone: nothing changes, what was read last stays in force"
+                        "the policy file was deleted; the last policy stays in force"
                     ),
                     _ => tracing::error!(
                         path,
                         error,
-                        "the policy cannot be used: what was read last stays in force"
+                        "cannot use the policy; the last policy stays in force"
                     ),
                 }
                 None
@@ -265,8 +263,7 @@ impl PolicyWatch {
     }
 }
 
-/// Logs each condition that turns, or says something else than before, until the end is asked for; as
-/// often as a status would be written and no more.
+/// Logs each condition that changes, until shutdown; at most as often as a status would be written.
 pub async fn report(
     mut reports: watch::Receiver<Option<Arc<NodeReport>>>,
     node: String,
@@ -290,9 +287,9 @@ pub async fn report(
         };
         let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
         let status = found.status(&previous, now);
-        let mut says_something = false;
+        let mut has_changed = false;
         for condition in &status.conditions {
-            let said = |other: &Condition| {
+            let is_same = |other: &Condition| {
                 (&other.type_, &other.status, &other.reason, &other.message)
                     == (
                         &condition.type_,
@@ -301,26 +298,40 @@ pub async fn report(
                         &condition.message,
                     )
             };
-            if !previous.conditions.iter().any(said) {
+            if !previous.conditions.iter().any(is_same) {
                 let (type_, status) = (&condition.type_, &condition.status);
                 let (reason, message) = (&condition.reason, &condition.message);
                 if is_trouble(condition) {
-                    tracing::warn!(node, condition = type_, status, reason, message, "found");
+                    tracing::warn!(
+                        node,
+                        condition = type_,
+                        status,
+                        reason,
+                        message,
+                        "condition changed"
+                    );
                 } else {
-                    tracing::info!(node, condition = type_, status, reason, message, "found");
+                    tracing::info!(
+                        node,
+                        condition = type_,
+                        status,
+                        reason,
+                        message,
+                        "condition changed"
+                    );
                 }
-                says_something = true;
+                has_changed = true;
             }
         }
-        if says_something {
+        if has_changed {
             next = limiter.take(Mono::at(started.elapsed()));
         }
         previous = status;
     }
 }
 
-/// Whether a condition says that something is wrong: not ready, or any other that holds but for a
-/// release.
+/// Whether a condition says that something is wrong: not ready, or any other that is True except for
+/// Released.
 fn is_trouble(condition: &Condition) -> bool {
     let healthy = [READY, RELEASED].contains(&condition.type_.as_str());
     condition.status == if healthy { "False" } else { "True" }

@@ -1,4 +1,4 @@
-//! What a file of the state directory says: the state of one node in one boot, as JSON.
+//! The format of the state files: the state of one node in one boot, as JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use nettune_reconcile::observed::Content;
 /// The version that this agent writes, and the only one that it reads.
 pub(crate) const VERSION: u32 = 1;
 
-/// A state, and the name of the other node whose goal was left out of it.
+/// A state, and the name of the other node whose profile was dropped from it.
 pub(crate) type Read = (Persisted, Option<String>);
 
-/// Why the bytes of a file are no state.
+/// Why a file is not a state.
 pub(crate) enum Undecodable {
-    /// They are cut off, overwritten, or of something else.
+    /// It is truncated, overwritten, or another file.
     Foreign(serde_json::Error),
-    /// A later agent has written them.
+    /// A newer agent wrote it.
     Newer { version: u32 },
 }
 
-/// What every version of the file has.
+/// Present in every version of the file.
 #[derive(Deserialize)]
 struct Header {
     version: u32,
@@ -39,8 +39,8 @@ struct StateFile {
     originals_lost: bool,
     source: Option<Source>,
     records: BTreeMap<String, RecordFile>,
-    #[serde(default)]
-    relief: BTreeMap<String, u64>,
+    #[serde(default, alias = "relief")]
+    overflow_raises: BTreeMap<String, u64>,
     applied_once: Option<AppliedOnceFile>,
     released: Option<Revision>,
 }
@@ -51,7 +51,7 @@ enum Format {
     State,
 }
 
-/// An empty text is a sysctl that was empty.
+/// An empty string is a sysctl that was empty.
 #[derive(Serialize, Deserialize)]
 struct RecordFile {
     original: Option<String>,
@@ -65,7 +65,7 @@ struct AppliedOnceFile {
     keys: BTreeSet<String>,
 }
 
-/// Reads what is still true for this node in this boot.
+/// Reads what is still valid for this node in this boot.
 pub(crate) fn decode(bytes: &[u8], node: &str, boot_id: &str) -> Result<Read, Undecodable> {
     let Header { version } = serde_json::from_slice(bytes).map_err(Undecodable::Foreign)?;
     if version != VERSION {
@@ -74,11 +74,11 @@ pub(crate) fn decode(bytes: &[u8], node: &str, boot_id: &str) -> Result<Read, Un
     let file: StateFile = serde_json::from_slice(bytes).map_err(Undecodable::Foreign)?;
     let is_other = file.node != node && file.source.is_some();
     let other_node = is_other.then(|| file.node.clone());
-    let persisted = still_true(file, node, boot_id).map_err(Undecodable::Foreign)?;
+    let persisted = still_valid(file, node, boot_id).map_err(Undecodable::Foreign)?;
     Ok((persisted, other_node))
 }
 
-fn still_true(file: StateFile, node: &str, boot_id: &str) -> Result<Persisted, serde_json::Error> {
+fn still_valid(file: StateFile, node: &str, boot_id: &str) -> Result<Persisted, serde_json::Error> {
     let source = file.source.filter(|_| file.node == node).map(Arc::new);
     if file.boot_id != boot_id {
         return Ok(Persisted {
@@ -86,15 +86,15 @@ fn still_true(file: StateFile, node: &str, boot_id: &str) -> Result<Persisted, s
             ..Persisted::default()
         });
     }
-    // Keys that this version's allow-list does not have cannot be written by it, nor restored.
+    // Keys that are not on this version's allow-list can be neither written nor restored.
     let known = |name: &str| SysctlKey::parse(name).ok();
     let mut records = BTreeMap::new();
     for (name, record) in file.records {
         let record = record.try_into()?;
         records.extend(known(&name).map(|key| (key, record)));
     }
-    let relief = file.relief.into_iter();
-    let relief = relief.filter_map(|(name, raised)| Some((known(&name)?, raised)));
+    let raises = file.overflow_raises.into_iter();
+    let raises = raises.filter_map(|(name, raised)| Some((known(&name)?, raised)));
     let applied_once = file.applied_once.map(|done| AppliedOnce {
         revision: done.revision,
         keys: done.keys.iter().filter_map(|name| known(name)).collect(),
@@ -103,7 +103,7 @@ fn still_true(file: StateFile, node: &str, boot_id: &str) -> Result<Persisted, s
         originals_lost: file.originals_lost,
         source,
         records,
-        overflow_raises: relief.collect(),
+        overflow_raises: raises.collect(),
         applied_once,
         released: file.released,
     })
@@ -124,7 +124,7 @@ pub(crate) fn encode(
         originals_lost: persisted.originals_lost,
         source: persisted.source.as_deref().cloned(),
         records: persisted.records.iter().map(record).collect(),
-        relief: persisted
+        overflow_raises: persisted
             .overflow_raises
             .iter()
             .map(|(key, raised)| (key.name().to_owned(), *raised))

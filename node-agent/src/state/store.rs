@@ -1,10 +1,9 @@
-//! The state directory: what has to outlive the process, saved so that a kill at any moment leaves
-//! the old state or the new one.
+//! The state directory: saved so that a kill at any moment leaves the old state or the new one.
 //!
-//! Three files, of which two are there for moments: `state.json.tmp` is being written,
-//! `state.json.new` is whole and the newest that any process of this boot will find, `state.json` also
-//! survives a loss of power. Between the second and the third lies the flush to the disk, which takes
-//! longer than all else: it waits until the kernel has its values (`docs/design/0011-deferred-flush.md`).
+//! There are three files, two of them only briefly: `state.json.tmp` is being written, `state.json.new`
+//! is complete and the newest that any process of this boot finds, and `state.json` also survives a
+//! power loss. Between the second and the third is the flush to disk, which takes longer than
+//! everything else: it waits until the kernel has its values (`docs/design/0011-deferred-flush.md`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write};
@@ -27,57 +26,45 @@ pub struct StateDir {
     boot_id: String,
 }
 
-/// What was found at the start.
+/// The state found at startup.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What is still true in this boot.
+    /// What is still valid in this boot.
     pub persisted: Persisted,
-    /// The name of another node whose goal it was: that one is not applied here.
+    /// The name of another node that the state belongs to: its profile is not applied here.
     pub other_node: Option<String>,
-    /// A state that could not be used.
     pub set_aside: Option<SetAside>,
 }
 
-/// A state that could not be used, and was set aside to be looked at.
+/// A state that could not be used and was set aside for inspection.
 #[derive(Debug)]
 pub struct SetAside {
-    /// Why.
     pub reason: UnusableState,
-    /// Where it is kept; `None` where it could not be.
+    /// Its new path; `None` if it could not be moved.
     pub kept_as: Option<PathBuf>,
-    /// Why it is still in its place, or what has taken its place would not survive a loss of power.
+    /// Why it was not moved, or why its replacement would not survive a power loss.
     pub unsaved: Option<SaveError>,
 }
 
 /// Why a state cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum UnusableState {
-    /// It cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// Its path.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// It is cut off, overwritten, or of something else.
-    #[error("{} is no state of a nettune agent", path.display())]
+    /// It is truncated, overwritten, or another file.
+    #[error("{} is not the state of a nettune agent", path.display())]
     Foreign {
-        /// Its path.
         path: PathBuf,
-        /// What is wrong with it.
         #[source]
         source: serde_json::Error,
     },
-    /// A later agent has written it.
-    #[error("{} has version {version}, and this agent knows {VERSION}", path.display())]
-    Newer {
-        /// Its path.
-        path: PathBuf,
-        /// Its version.
-        version: u32,
-    },
+    /// A newer agent wrote it.
+    #[error("{} has version {version}; this agent supports {VERSION}", path.display())]
+    Newer { path: PathBuf, version: u32 },
 }
 
 /// The state could not be saved.
@@ -112,21 +99,20 @@ const NOTED: &str = "state.json.new";
 const UNFINISHED: &str = "state.json.tmp";
 const ASIDE: &str = "state.json.bad";
 
-/// How many states that could not be used are kept: a disk that tears one at each start must not be filled.
+/// How many unusable states are kept: a disk that corrupts one at each start must not fill up.
 const MOST_ASIDE: u32 = 10;
 
 /// A profile has at most 128 keys with 2 KiB of text each, and each key a record.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// How often a state that cannot be read is tried before it is set aside: for half a second, so that
-/// a start is not held up for long.
+/// Attempts to read a state before it is set aside: for half a second, so that startup is not delayed
+/// for long.
 const TRIES: u32 = 6;
 
-/// The pause between two of these.
+/// The pause between two attempts.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 impl StateDir {
-    /// The state of a node in a boot, below a directory.
     #[must_use]
     pub fn new(dir: &Path, node: &str, boot_id: &str) -> Self {
         Self {
@@ -136,12 +122,12 @@ impl StateDir {
         }
     }
 
-    /// Reads what an earlier process left. Of another boot, only the goal counts; of another node,
-    /// not even that. A state that cannot be used is set aside: then what the kernel holds now may be
-    /// nettune's own, and no original can be told in this boot.
+    /// Reads what an earlier process saved. From another boot only the profile is used; from another node,
+    /// nothing. An unusable state is set aside: then the kernel may hold nettune's values, and originals
+    /// are unknown in this boot.
     #[must_use]
     pub fn load(&self) -> Loaded {
-        let (file, reason) = match self.read_patiently() {
+        let (file, reason) = match self.read_with_retries() {
             Ok((persisted, other_node)) => {
                 return Loaded {
                     persisted,
@@ -151,7 +137,7 @@ impl StateDir {
             }
             Err(unusable) => unusable,
         };
-        // A loss of power may tear what was not flushed; the goal before it is still there then.
+        // A power loss may corrupt what was not flushed; the profile before it still exists then.
         let (other, older) = match file {
             NOTED => (FLUSHED, self.read_file(FLUSHED).ok().flatten()),
             _ => (NOTED, None),
@@ -161,8 +147,8 @@ impl StateDir {
             source: older.and_then(|(older, _)| older.source),
             ..Persisted::default()
         };
-        // First beside it, under the other name: after a kill in between, either it is still there and
-        // still known to be unusable, or what is there says that originals were lost.
+        // First written under the other name: after a kill in between, either the unusable state is still
+        // found, or a state that says that originals were lost.
         let set_aside = self.write(&persisted, other).and_then(|()| {
             let (from, aside) = (self.dir.join(file), self.name_aside());
             fs::rename(&from, &aside).map_err(failed("set aside", &from))?;
@@ -186,7 +172,7 @@ impl StateDir {
         }
     }
 
-    /// A name that nothing has yet; where all are taken, the last one.
+    /// An unused name; if all are taken, the last one.
     fn name_aside(&self) -> PathBuf {
         let free = |path: &PathBuf| {
             let found = fs::symlink_metadata(path);
@@ -199,7 +185,7 @@ impl StateDir {
         all.find(free).unwrap_or_else(|| numbered(MOST_ASIDE - 1))
     }
 
-    /// What is there, as [`load`](Self::load) would take it, but nothing is set aside.
+    /// Like [`load`](Self::load), but sets nothing aside.
     ///
     /// # Errors
     /// When it cannot be used.
@@ -208,9 +194,9 @@ impl StateDir {
         read.map(|(persisted, _)| persisted)
     }
 
-    /// An error of reading says nothing about what is there, and may pass: too many open files, a disk
-    /// that comes back.
-    fn read_patiently(&self) -> Result<Read, (&'static str, UnusableState)> {
+    /// A read error says nothing about the content and may be temporary: too many open files, a disk that
+    /// comes back.
+    fn read_with_retries(&self) -> Result<Read, (&'static str, UnusableState)> {
         for _ in 1..TRIES {
             match self.read() {
                 Err((_, UnusableState::Read { .. })) => thread::sleep(BETWEEN_TRIES),
@@ -220,7 +206,7 @@ impl StateDir {
         self.read()
     }
 
-    /// The newest state; with an error, the file that has it.
+    /// The newest state; an error comes with its file.
     fn read(&self) -> Result<Read, (&'static str, UnusableState)> {
         for name in [NOTED, FLUSHED] {
             match self.read_file(name) {
@@ -248,12 +234,11 @@ impl StateDir {
         }
     }
 
-    /// Writes the state down for every process of this boot, which a kill does not undo: written
-    /// beside the last one, and put in its place in one step. A loss of power may, until
-    /// [`flush`](Self::flush): but then the kernel has forgotten what was written to it as well.
+    /// Saves the state for every process of this boot: written to another file, then renamed. A power
+    /// loss may undo it until [`flush`](Self::flush), but then the kernel has lost its values as well.
     ///
     /// # Errors
-    /// When any of these fails; the last state is still there then.
+    /// When any of these fails; the last state stays.
     pub fn note(&self, persisted: &Persisted) -> Result<(), SaveError> {
         self.write(persisted, NOTED)
     }

@@ -1,5 +1,5 @@
 //! The real agent as a process, over a directory or in namespaces of its own, without a cluster: it
-//! starts from a goal that an earlier one has saved.
+//! starts from a profile that an earlier one has saved.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail them")]
@@ -101,7 +101,7 @@ impl Running {
         metrics.lines().find_map(value)
     }
 
-    /// Waits until it has everything as wanted for the first time.
+    /// Waits until it has set everything for the first time.
     pub(crate) fn has_looked(&self) {
         let polling = "nettune_agent_change_detection{mode=\"polling\"}";
         eventually("the first look", || {
@@ -140,7 +140,7 @@ const KUBECONFIG: &str = "{apiVersion: v1, kind: Config, current-context: x,
 clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}],
 users: [{name: u, user: {}}], contexts: [{name: x, context: {cluster: c, user: u}}]}";
 
-/// Lets an agent of this process save a goal, which the next one starts from.
+/// Lets an agent of this process save a profile, which the next one starts from.
 pub(crate) fn save_profile(node: &mut Node, update: ProfileUpdate) {
     let mut agent = node.start();
     agent.take(update);

@@ -111,7 +111,7 @@ impl<E: Fn(&str, &NodeNetworkProfileSpec) -> Effect> Timeline<E> {
                 Effect::Fails if spec.release => {
                     self.damaged.insert(node.clone());
                     for (type_, status) in [("Ready", "False"), ("Released", "True")] {
-                        let message = "0 of 1 sysctls are back; net.core.somaxconn: EINVAL";
+                        let message = "0 of 1 sysctls are restored; net.core.somaxconn: EINVAL";
                         self.cluster
                             .report(&node, type_, status, "PartiallyRestored", message);
                     }

@@ -1,4 +1,4 @@
-//! The hash table under nf_conntrack_max: when it may be resized, and when it need not be.
+//! The hash table of conntrack: when it may be resized, and when it need not be.
 
 use nettune_crds::KeyState;
 use nettune_sizing::{DesiredValue, KernelVersion, keys};
@@ -8,14 +8,13 @@ use crate::outcome::{KeyOutcome, Plan};
 use crate::tables::limits::is_rounded;
 
 /// Below this many connections a resize, which stalls all tracked traffic for about 0.6 µs an entry,
-/// is not felt: 40 ms.
+/// is not noticeable: 40 ms.
 const QUIET_BELOW: u64 = 65_536;
 
-/// Entries for each bucket that kernels bear whose chains may grow to 50 entries and more.
+/// Entries per bucket that are fine on kernels whose chains may grow to 50 entries and more.
 const BEARABLE: u64 = 8;
 
-/// What is done about `nf_conntrack_buckets`. `plan` already holds what becomes of
-/// `nf_conntrack_max`.
+/// The outcome of `nf_conntrack_buckets`; `plan` already has that of `nf_conntrack_max`.
 pub(crate) fn evaluate_buckets(
     wanted: &DesiredValue,
     plan: &Plan,
@@ -23,23 +22,22 @@ pub(crate) fn evaluate_buckets(
 ) -> KeyOutcome {
     let key = &keys::NF_CONNTRACK_BUCKETS;
     let Some(now) = observed.number(key) else {
-        return KeyOutcome::failed("what it holds is no number");
+        return KeyOutcome::failed("its content is not a number");
     };
     let max = max_after(plan, observed);
     let to = match wanted {
         DesiredValue::Exact(value) => value.as_number().unwrap_or(now),
         DesiredValue::AtLeast(bounds) => {
             let needed = bounds.floor().max(max.unwrap_or(0).min(bounds.ceiling()));
-            // More than that harms nothing: a bucket is 8 bytes, and a resize stalls traffic.
+            // More are harmless: a bucket is 8 bytes, and a resize stalls traffic.
             if now >= needed {
                 return KeyOutcome::holds();
             }
-            // Where chains fail now, what they should bear is beside the point.
             if let Some(max) = max
                 && !observed.overflows.chains_too_long
-                && bears(observed.machine.kernel, now, max)
+                && are_enough(observed.machine.kernel, now, max)
             {
-                let note = format!("{now} buckets bear {max} entries on this kernel");
+                let note = format!("{now} buckets are enough for {max} entries on this kernel");
                 return KeyOutcome::Holds { note };
             }
             needed
@@ -52,7 +50,7 @@ pub(crate) fn evaluate_buckets(
     if let Some(busy) = busy(observed).filter(|_| !observed.overflows.chains_too_long) {
         return KeyOutcome::Kept {
             state: KeyState::Waiting,
-            message: format!("{to} are set at a quiet moment: {busy}"),
+            message: format!("{to} buckets will be set at a quiet moment: {busy}"),
             waits_for: Some("a quiet moment".to_owned()),
         };
     }
@@ -65,14 +63,13 @@ pub(crate) fn busy(observed: &ObservedState) -> Option<String> {
     match observed.counts.conntrack {
         Some(count) if count < QUIET_BELOW => None,
         Some(_) => Some(format!(
-            "a resize stalls all connections, and is done while fewer than {QUIET_BELOW} are tracked"
+            "a resize stalls all connections, so it waits until fewer than {QUIET_BELOW} are tracked"
         )),
-        None => Some("how many connections are tracked cannot be told".to_owned()),
+        None => Some("the number of tracked connections is unknown".to_owned()),
     }
 }
 
-/// The limit that the buckets have to bear when the plan is done; `None` where it is unlimited or
-/// not known.
+/// The limit once the plan is done; `None` if it is unlimited or unknown.
 pub(crate) fn max_after(plan: &Plan, observed: &ObservedState) -> Option<u64> {
     let key = &keys::NF_CONNTRACK_MAX;
     let max = match plan.get(key) {
@@ -82,8 +79,8 @@ pub(crate) fn max_after(plan: &Plan, observed: &ObservedState) -> Option<u64> {
     max.filter(|max| *max > 0)
 }
 
-/// Whether that many buckets bear that many entries on this kernel.
-pub(crate) fn bears(kernel: Option<KernelVersion>, buckets: u64, max: u64) -> bool {
+/// Whether that many buckets are enough for that many entries on this kernel.
+pub(crate) fn are_enough(kernel: Option<KernelVersion>, buckets: u64, max: u64) -> bool {
     let per_bucket = if kernel.is_some_and(has_long_chains) {
         BEARABLE
     } else {
@@ -93,7 +90,7 @@ pub(crate) fn bears(kernel: Option<KernelVersion>, buckets: u64, max: u64) -> bo
 }
 
 /// Whether a chain may grow to 50–79 entries before an insertion fails. From 5.15 until the fix of
-/// 6.3, which 5.15.103 took too, the limit was 8–31.
+/// 6.3, which 5.15.103 has too, the limit was 8–31.
 fn has_long_chains(kernel: KernelVersion) -> bool {
     let short = kernel.at_least(5, 15) && !kernel.at_least(6, 3);
     let fixed = kernel.series() == (5, 15) && kernel.patch() >= Some(103);
@@ -121,10 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kernel_bears_no_more_entries_than_buckets() {
-        assert!(bears(None, 4, 4));
-        assert!(!bears(None, 4, 5));
-        assert!(bears(KernelVersion::parse("6.12.1").ok(), 4, 32));
-        assert!(!bears(KernelVersion::parse("6.12.1").ok(), 4, 33));
+    fn unknown_kernel_needs_a_bucket_per_entry() {
+        assert!(are_enough(None, 4, 4));
+        assert!(!are_enough(None, 4, 5));
+        assert!(are_enough(KernelVersion::parse("6.12.1").ok(), 4, 32));
+        assert!(!are_enough(KernelVersion::parse("6.12.1").ok(), 4, 33));
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel takes for a limit, and what it makes of it.
+//! Which limits the kernel takes, and how it rounds them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use nettune_sizing::{DesiredValue, SysctlKey, keys};
 
 use crate::observed::Content;
 
-/// The most that the kernel takes for a threshold or for nf_conntrack_max.
+/// The kernel's maximum for a threshold or nf_conntrack_max.
 pub(crate) const HIGHEST: u64 = i32::MAX as u64;
 
 /// The kernel rounds buckets up to what fills a page: of 4 KiB, or of 16 or 64 KiB on some arm64 and
@@ -19,7 +19,7 @@ pub(crate) struct Family {
     pub(crate) keys: [&'static SysctlKey; 3],
 }
 
-/// Both tables; they know nothing of each other.
+/// Both neighbor tables; they are independent.
 pub(crate) static FAMILIES: [Family; 2] = [
     Family {
         keys: [
@@ -44,13 +44,13 @@ impl Family {
     }
 }
 
-/// Whether a threshold is at the highest place that leaves room for those above it: somebody set it
-/// to the kernel's highest number, and `thresholds::settle` took just so much off as the order needs.
+/// Whether a threshold has the highest value that leaves room for those above it: it was set to the
+/// kernel's maximum, and `thresholds::settle` lowered it just enough to keep the order.
 pub(crate) fn is_trimmed(key: &SysctlKey, number: u64) -> bool {
     highest_of(key).is_some_and(|highest| highest < HIGHEST && number == highest)
 }
 
-/// The most that a threshold may be, so that those above it have room; `None` for other keys.
+/// The maximum of a threshold that leaves room for those above it; `None` for other keys.
 pub(crate) fn highest_of(key: &SysctlKey) -> Option<u64> {
     let place = |family: &Family| (0..).zip(family.keys).find(|(_, own)| *own == key);
     let (place, _) = FAMILIES.iter().find_map(place)?;
@@ -62,7 +62,7 @@ pub(crate) fn leaf(key: &SysctlKey) -> &str {
     key.name().rsplit('.').next().unwrap_or_default()
 }
 
-/// Whether a number of buckets is what the kernel makes of another one.
+/// Whether the kernel rounds one number of buckets to another.
 pub(crate) fn is_rounded(wanted: u64, found: u64) -> bool {
     let on_pages = |buckets: u64| wanted.div_ceil(buckets).saturating_mul(buckets);
     found == wanted
@@ -71,7 +71,7 @@ pub(crate) fn is_rounded(wanted: u64, found: u64) -> bool {
             .any(|page| found == on_pages(page))
 }
 
-/// Whether what was written is what is there now, by what the kernel makes of it.
+/// Whether the kernel shows what was written, after its rounding.
 pub(crate) fn took(key: &SysctlKey, wrote: &Content, found: &Content) -> bool {
     wrote == found
         || (*key == keys::NF_CONNTRACK_BUCKETS
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_are_those_that_were_wanted_on_kernels_with_larger_pages_too() {
+    fn larger_pages_round_buckets_further() {
         let key = &keys::NF_CONNTRACK_BUCKETS;
         // 4, 16 and 64 KiB.
         for (found, is) in [

@@ -1,4 +1,4 @@
-//! The order of the neighbour tables' thresholds, kept at every instant.
+//! The order of writes, so that a neighbor table's thresholds are in order at every instant.
 //!
 //! The kernel does not check it. With gc_thresh2 above gc_thresh3 the first insertion past
 //! gc_thresh3 fails, with both equal every insertion collects garbage (net/core/neighbour.c).
@@ -11,7 +11,7 @@ use crate::observed::{Content, ObservedState, Seen};
 use crate::outcome::{KeyOutcome, Plan};
 use crate::tables::limits::{FAMILIES, Family};
 
-/// The next write of a plan that breaks no rule of order; `None` where none is left.
+/// The next write of a plan that breaks no order; `None` if none is left.
 ///
 /// Thresholds are raised from the top and then lowered from the bottom. Buckets go before
 /// nf_conntrack_max is raised and after it is lowered.
@@ -55,8 +55,8 @@ fn next_of_family(
     })
 }
 
-/// Whether setting one threshold leaves every two neighbours that are in order now in order. One that
-/// is not there has no place in it; beside one that cannot be read nothing is moved.
+/// Whether setting one threshold keeps every adjacent pair that is in order now in order. Missing
+/// thresholds are skipped; next to one that cannot be read nothing is changed.
 fn keeps_order(family: &Family, place: usize, to: u64, observed: &ObservedState) -> bool {
     let there = (0..)
         .zip(family.keys)

@@ -1,7 +1,7 @@
-//! Self-help: a table that was full gets twice the room at once, up to what the node's memory bears.
+//! Overflow raises: the limit of a table that was full is doubled at once, up to the profile's ceiling.
 //!
-//! It needs no API server: relief must not wait for the network that has failed. What was given stays
-//! until the profile itself asks for as much, or for a release.
+//! This does not wait for the API server, which may be unreachable because of the full table. A raise
+//! stays until the profile itself asks for as much, or for a release.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,15 +12,14 @@ use crate::desired::{DesiredState, Task};
 use crate::memory::Memory;
 use crate::observed::{ObservedState, OverflowCounters};
 
-/// What is counted this soon after a raise belongs to the burst that it answers: counters are read
-/// once a second.
+/// Overflows this soon after a raise belong to the burst before it: counters are read once a second.
 const BURST: Duration = Duration::from_secs(2);
 
 /// A table that can overflow.
 struct Table {
-    /// The limit that was hit.
+    /// The limit that is raised.
     limit: &'static SysctlKey,
-    /// Where garbage collection begins: at half of it, as in the model.
+    /// Where garbage collection begins: at half of the limit, as in the sizing model.
     half: Option<&'static SysctlKey>,
     count: fn(&mut OverflowCounters) -> &mut u64,
 }
@@ -43,8 +42,8 @@ static TABLES: [Table; 3] = [
     },
 ];
 
-/// Answers what the tables have suffered since the last time, and forgets what the profile asks for
-/// itself by now. A mode that leaves what it has once applied, or writes nothing, gives no relief.
+/// Raises the limits of tables that have overflowed since the last time, and forgets raises that the
+/// profile covers by now. Modes that do not enforce values raise nothing.
 pub(crate) fn answer(
     desired: &DesiredState,
     observed: &ObservedState,
@@ -58,9 +57,9 @@ pub(crate) fn answer(
             .overflow_raises
             .retain(|key, raised| bounds(desired, key).is_some_and(|(floor, _)| floor < *raised)),
     }
-    let mut suffered = observed.overflows;
+    let mut overflows = observed.overflows;
     for table in &TABLES {
-        let count = *(table.count)(&mut suffered);
+        let count = *(table.count)(&mut overflows);
         let answered = (table.count)(&mut memory.answered);
         let is_new = count > *answered;
         *answered = count;
@@ -89,7 +88,7 @@ fn raise(
         .get(table.limit)
         .copied()
         .unwrap_or(0);
-    // One that is not there yet, or that somebody else keeps low, is not helped by asking for more.
+    // More does not help a limit that does not exist yet, or that another process keeps low.
     let Some(found) = observed.number(table.limit) else {
         return;
     };
@@ -112,7 +111,7 @@ fn raise(
     }
 }
 
-/// The goal, with more where a table was full.
+/// The desired state with raised limits for tables that were full.
 pub(crate) fn with_raises<'a>(desired: &'a DesiredState, memory: &Memory) -> Cow<'a, DesiredState> {
     if memory.overflow_raises.is_empty() {
         return Cow::Borrowed(desired);
@@ -128,19 +127,19 @@ pub(crate) fn with_raises<'a>(desired: &'a DesiredState, memory: &Memory) -> Cow
     Cow::Owned(desired)
 }
 
-/// What is to be said of a limit: that it was raised, or that it cannot be.
+/// The message of a limit that was raised, or that cannot be.
 pub(crate) fn note(desired: &DesiredState, key: &SysctlKey, memory: &Memory) -> Option<String> {
     let (_, ceiling) = bounds(desired, key)?;
     let raised = memory.overflow_raises.get(key).copied();
     if memory.at_ceiling.contains(key) {
         return Some(format!(
-            "the table was full, and the limit is not raised further: {ceiling} is the most that the \
+            "the table was full, but the limit is not raised further: {ceiling} is the maximum that the \
              profile allows on this node"
         ));
     }
     let raised = raised?.min(ceiling);
     Some(format!(
-        "raised to {raised} by the agent itself, because the table was full"
+        "raised to {raised} by the agent because the table was full"
     ))
 }
 

@@ -1,4 +1,4 @@
-//! What becomes of one threshold because of another, so that they stay in order.
+//! Keeps the three thresholds of a table in order: each may have to follow another.
 
 use nettune_crds::KeyState;
 use nettune_sizing::{DesiredValue, Mono, SysctlKey};
@@ -10,7 +10,6 @@ use crate::observed::ObservedState;
 use crate::outcome::{KeyOutcome, Plan};
 use crate::tables::limits::{FAMILIES, Family, HIGHEST, leaf};
 
-/// What is known while the thresholds of one table are settled.
 struct Table<'a> {
     family: &'a Family,
     desired: &'a DesiredState,
@@ -19,8 +18,8 @@ struct Table<'a> {
     now: Mono,
 }
 
-/// Brings what is planned for the thresholds into an order. Every one that is there has a outcome
-/// afterwards, also where the goal does not name it: somebody else may turn the order round with it.
+/// Puts the planned thresholds in order. Afterwards every one that exists has an outcome, also if the
+/// profile does not name it: another process may break the order with it.
 pub(crate) fn settle(
     mut plan: Plan,
     desired: &DesiredState,
@@ -51,9 +50,9 @@ pub(crate) fn settle(
 }
 
 impl Table<'_> {
-    /// Makes each threshold follow the one below it up, where that one stays too high for it: because
-    /// somebody else raised it, or because the table is too full to lower it. Garbage collection
-    /// needs room between the second and the third, hence twice the lower one.
+    /// Raises each threshold above the one below it, if that one stays too high: because another process
+    /// raised it, or because the table is too full to lower it. Garbage collection needs room between
+    /// the second and the third, hence twice the lower one.
     fn follow_up(&self, mut plan: Plan) -> Plan {
         let mut below: Option<(&SysctlKey, u64)> = None;
         for (place, key) in (0..).zip(self.family.keys) {
@@ -80,15 +79,14 @@ impl Table<'_> {
             if settled != aim {
                 let why = match below {
                     Some((below, value)) if settled == fits => {
-                        format!("it has to stay above {}, which is {value}", leaf(below))
+                        format!("it must stay above {}, which is {value}", leaf(below))
                     }
                     None if settled == fits => {
-                        "the thresholds above it have to fit below the kernel's highest number"
-                            .to_owned()
+                        "the thresholds above it must fit below the kernel's maximum".to_owned()
                     }
                     _ => {
-                        "it was set for the sake of the thresholds beside it, and comes back when \
-                          they have rested for an hour"
+                        "it was moved to fit the thresholds next to it, and is set back when those \
+                          have not changed for an hour"
                             .to_owned()
                     }
                 };
@@ -101,8 +99,8 @@ impl Table<'_> {
         plan
     }
 
-    /// Makes each threshold follow the one above it down, where somebody else has won that one: the
-    /// kernel takes no entry past gc_thresh3, and collects none that gc_thresh2 still allows.
+    /// Lowers each threshold below the one above it, if that one is left to another process: the kernel
+    /// takes no entry past gc_thresh3, and collects none that gc_thresh2 still allows.
     fn follow_down(&self, mut plan: Plan) -> Plan {
         let mut above: Option<(&SysctlKey, u64)> = None;
         for key in self.family.keys.into_iter().rev() {
@@ -133,7 +131,7 @@ impl Table<'_> {
                 return plan;
             }
             let leaf = leaf(contested);
-            let why = format!("it has to stay below {leaf}, which somebody else keeps changing");
+            let why = format!("it must stay below {leaf}, which another process keeps changing");
             let outcome = self.outcome(key, found, settled, &why, leaf);
             plan.insert(key.clone(), outcome);
             above = Some((key, settled));
@@ -141,8 +139,8 @@ impl Table<'_> {
         plan
     }
 
-    /// Whether a threshold holds what was set not long ago. It is not set back at once, or somebody
-    /// who moves its neighbour up and down would move it too.
+    /// Whether a threshold holds what the agent set recently. It is not set back at once: a process that
+    /// moves the next threshold up and down would move this one too.
     fn has_just_set(&self, key: &SysctlKey) -> bool {
         let found = self.observed.content(key);
         found.is_some_and(|found| self.memory.has_just_set(key, found, self.now))
@@ -172,13 +170,13 @@ impl Table<'_> {
         };
         KeyOutcome::Kept {
             state: KeyState::Waiting,
-            message: format!("{wanted} is wanted, but {why}"),
+            message: format!("{wanted} is desired, but {why}"),
             waits_for: Some(waits_for.to_owned()),
         }
     }
 }
 
-/// What a threshold will be by the plan.
+/// The planned value of a threshold.
 fn aim(plan: &Plan, key: &SysctlKey, found: u64) -> u64 {
     match plan.get(key) {
         Some(KeyOutcome::Change { to }) => to.number().unwrap_or(found),
@@ -186,7 +184,7 @@ fn aim(plan: &Plan, key: &SysctlKey, found: u64) -> u64 {
     }
 }
 
-/// The number nearest to the aim that leaves room to the thresholds on both sides.
+/// The number nearest to the aim that leaves room for the thresholds on both sides.
 fn fit(aim: u64, found: u64, below: Option<u64>, highest: u64) -> u64 {
     let Some(below) = below else {
         return aim.min(highest);

@@ -22,7 +22,7 @@ use nettune_reconcile::observed::{
 };
 use nettune_reconcile::outcome::KeyReport;
 
-use nettune_reconcile::step::{Step, keys_to_look_at, step};
+use nettune_reconcile::step::{Step, keys_to_read, step};
 use nettune_sizing::{DesiredValue, KernelVersion, Mono, SysctlKey, Value, keys};
 use rustix::io::Errno;
 
@@ -120,7 +120,7 @@ impl Kernel {
         family.map(|key| self.number(key).unwrap())
     }
 
-    fn live(&self, goal: &DesiredState, memory: &Memory, now: Mono) -> ObservedState {
+    fn observed(&self, desired: &DesiredState, memory: &Memory, now: Mono) -> ObservedState {
         let seen = |key: SysctlKey| {
             let seen = self
                 .values
@@ -131,7 +131,7 @@ impl Kernel {
         };
         ObservedState {
             initial_namespace: self.initial_namespace,
-            keys: keys_to_look_at(goal, memory)
+            keys: keys_to_read(desired, memory)
                 .into_iter()
                 .map(seen)
                 .collect(),
@@ -205,27 +205,27 @@ impl Kernel {
 /// An agent over a model kernel.
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
-    pub(crate) goal: DesiredState,
+    pub(crate) desired: DesiredState,
     pub(crate) memory: Memory,
     pub(crate) now: Mono,
     /// Effects that were performed, of the process that lives now.
     pub(crate) effects: usize,
-    /// Times that somebody else was seen to have changed a key.
+    /// How often another process changed a key.
     pub(crate) drifts: Vec<SysctlKey>,
 }
 
-/// More effects than any goal needs: one write for each key, and one that follows up, and saves.
+/// More effects than any profile needs: a write per key, a second one that follows, and saves.
 pub(crate) const MOST_EFFECTS: usize = 60;
 
 impl Agent {
-    pub(crate) fn new(goal: DesiredState) -> Self {
-        Self::resumed(goal, Persisted::default())
+    pub(crate) fn new(desired: DesiredState) -> Self {
+        Self::resumed(desired, Persisted::default())
     }
 
     /// A process that starts with what an earlier one left on disk.
-    pub(crate) fn resumed(goal: DesiredState, persisted: Persisted) -> Self {
+    pub(crate) fn resumed(desired: DesiredState, persisted: Persisted) -> Self {
         Self {
-            goal,
+            desired,
             memory: Memory::new(persisted),
             now: Mono::default(),
             effects: 0,
@@ -236,8 +236,8 @@ impl Agent {
     /// Looks and performs one effect.
     pub(crate) fn once(&mut self, kernel: &mut Kernel) -> Step {
         let step = step(
-            &self.goal,
-            &kernel.live(&self.goal, &self.memory, self.now),
+            &self.desired,
+            &kernel.observed(&self.desired, &self.memory, self.now),
             &self.memory,
             self.now,
         );
@@ -274,13 +274,13 @@ impl Agent {
         self.now = self.now.after(wait);
     }
 
-    /// A new goal, of the next generation.
+    /// A new profile, of the next generation.
     pub(crate) fn turn_to(&mut self, task: Task, wanted: &[(&SysctlKey, DesiredValue)]) {
         let generation = self
-            .goal
+            .desired
             .revision()
             .map_or(0, |revision| revision.generation);
-        self.goal = goal_of_generation(task, wanted, generation + 1);
+        self.desired = desired_of_generation(task, wanted, generation + 1);
     }
 }
 
@@ -299,11 +299,11 @@ impl Settled {
     }
 }
 
-pub(crate) fn goal(task: Task, wanted: &[(&SysctlKey, DesiredValue)]) -> DesiredState {
-    goal_of_generation(task, wanted, 1)
+pub(crate) fn desired(task: Task, wanted: &[(&SysctlKey, DesiredValue)]) -> DesiredState {
+    desired_of_generation(task, wanted, 1)
 }
 
-fn goal_of_generation(
+fn desired_of_generation(
     task: Task,
     wanted: &[(&SysctlKey, DesiredValue)],
     generation: i64,
@@ -337,7 +337,7 @@ pub(crate) fn text(value: &str) -> Content {
     Content::Value(Value::parse(value).unwrap())
 }
 
-/// A goal for the IPv4 thresholds as the operator sizes them where addresses are soon reused.
+/// A desired for the IPv4 thresholds as the operator sizes them where addresses are soon reused.
 pub(crate) fn thresholds(
     one: u64,
     two: u64,

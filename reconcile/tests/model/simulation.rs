@@ -7,11 +7,11 @@ use nettune_reconcile::effect::Effect;
 use nettune_reconcile::outcome::KeyReport;
 use nettune_sizing::{DesiredValue, Mono, SysctlKey};
 
-use super::{Agent, Kernel, goal};
+use super::{Agent, Kernel, desired};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A node on which somebody else writes too.
+/// A node on which another process writes too.
 pub(crate) struct Simulation {
     pub(crate) agent: Agent,
     pub(crate) kernel: Kernel,
@@ -24,7 +24,7 @@ pub(crate) struct Simulation {
 impl Simulation {
     pub(crate) fn over(wanted: &[(&SysctlKey, DesiredValue)]) -> Self {
         let mut simulation = Self {
-            agent: Agent::new(goal(Task::Enforce, wanted)),
+            agent: Agent::new(desired(Task::Enforce, wanted)),
             kernel: Kernel::new(),
             writes: Vec::new(),
             reports: Vec::new(),
@@ -49,7 +49,7 @@ impl Simulation {
         }
     }
 
-    /// For so long, somebody writes every so often, and the agent looks whenever it has to.
+    /// For `span`, another process writes each `tempo`, and the agent steps whenever it has to.
     pub(crate) fn go_on(
         &mut self,
         span: Duration,
@@ -69,7 +69,7 @@ impl Simulation {
         self.settle();
     }
 
-    /// For so long nobody else writes; looks that find nothing new are left out.
+    /// For `span` nobody else writes; steps that find nothing new are skipped.
     pub(crate) fn rest(&mut self, span: Duration) {
         let end = self.agent.now.after(span);
         while self.agent.now < end {

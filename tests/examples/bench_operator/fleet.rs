@@ -21,7 +21,7 @@ use nettune_reconcile::observed::{
     Content, Counts, Machine, ObservedState, OverflowCounters, Seen,
 };
 
-use nettune_reconcile::step::{keys_to_look_at, step};
+use nettune_reconcile::step::{keys_to_read, step};
 use nettune_sizing::Mono;
 use nettune_sizing::SysctlKey;
 use prometheus_client::registry::Registry;
@@ -150,7 +150,7 @@ impl Agent {
         };
         ObservedState {
             initial_namespace: true,
-            keys: keys_to_look_at(goal, &self.memory)
+            keys: keys_to_read(goal, &self.memory)
                 .into_iter()
                 .map(seen)
                 .collect(),

@@ -323,7 +323,7 @@ async fn a_persistent_writer_is_left_alone_until_the_policy_changes() -> anyhow:
     println!("{answers} answers to a rival that never rests");
     ensure!((2..=MOST_ANSWERS).contains(&answers), "{answers} answers");
     let log = node.guest.agent_log().await?;
-    for said in ["keeps setting it to 128", "4096 is wanted"] {
+    for said in ["keeps setting it to 128", "4096 is desired"] {
         ensure!(log.contains(said), "it does not say {said:?}:\n{log}");
     }
 

@@ -134,7 +134,7 @@ async fn an_overflowing_neighbor_table_is_doubled_up_to_the_ceiling() -> anyhow:
     let message = format!(".sysctls[?(@.name==\"{THRESH3}\")].message");
     node.status(
         &message,
-        "raised to 1024 by the agent itself, because the table was full",
+        "raised to 1024 by the agent because the table was full",
     )
     .await?;
 
@@ -153,7 +153,7 @@ async fn an_overflowing_neighbor_table_is_doubled_up_to_the_ceiling() -> anyhow:
         .await?;
     node.status(
         &message,
-        "the limit is not raised further: 1500 is the most",
+        "the limit is not raised further: 1500 is the maximum",
     )
     .await?;
     assert_eq!(node.guest.sysctl(THRESH3).await?, "1500");
@@ -180,7 +180,7 @@ async fn a_full_connection_table_is_doubled_up_to_the_ceiling() -> anyhow::Resul
     let reason = ".conditions[?(@.type==\"ConntrackPressure\")].reason";
     node.status(reason, "TableFull").await?;
     let message = format!(".sysctls[?(@.name==\"{MAX}\")].message");
-    node.status(&message, "raised to 2048 by the agent itself")
+    node.status(&message, "raised to 2048 by the agent because")
         .await?;
     node.raises("flows 10.98.1.1 4000", MAX, "3000").await
 }

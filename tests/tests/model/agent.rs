@@ -17,7 +17,7 @@ use nettune_reconcile::memory::Memory;
 use nettune_reconcile::observed::{Content, Counts, Machine, ObservedState, Seen};
 use nettune_reconcile::outcome::KeyReport;
 
-use nettune_reconcile::step::{keys_to_look_at, step};
+use nettune_reconcile::step::{keys_to_read, step};
 use nettune_sizing::{KernelVersion, SysctlKey};
 use serde_json::{Value, json};
 
@@ -174,10 +174,7 @@ impl Hosts {
         ObservedState {
             wall: Timestamp::UNIX_EPOCH,
             initial_namespace: true,
-            keys: keys_to_look_at(goal, memory)
-                .into_iter()
-                .map(seen)
-                .collect(),
+            keys: keys_to_read(goal, memory).into_iter().map(seen).collect(),
             counts,
             overflows: kernel.overflows,
             machine: Machine {
