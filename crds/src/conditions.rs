@@ -1,73 +1,73 @@
-//! Names of conditions and reasons, and the one way to set a condition.
+//! Types and reasons of conditions, and how to set a condition.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// On both kinds: all is as wanted.
+/// Tuning and profile: the kernel has all desired values.
 pub const READY: &str = "Ready";
-/// On a profile: a value differs now.
+/// Profile: a value differs from the desired one.
 pub const DRIFTED: &str = "Drifted";
-/// On a profile: somebody keeps writing a value that nettune has stopped to put back.
+/// Profile: another process keeps changing a value; nettune no longer reverts it each time.
 pub const CONTESTED: &str = "Contested";
-/// On a profile: the neighbour tables are too small, or lack entries that they should have.
+/// Profile: the neighbor tables are too small, or required entries are missing.
 pub const NEIGHBOR_PRESSURE: &str = "NeighborPressure";
-/// On a profile: the conntrack table is too small, or loses connections.
+/// Profile: the conntrack table is too small, or connections are lost.
 pub const CONNTRACK_PRESSURE: &str = "ConntrackPressure";
-/// On a profile that was asked to release: the originals are back, or it says what was left.
+/// Profile in release: whether the original values are restored; the message lists those that are not.
 pub const RELEASED: &str = "Released";
-/// On a tuning: changes are under way.
+/// Tuning: changes are in progress.
 pub const PROGRESSING: &str = "Progressing";
-/// On a tuning: it hides what a lower one would manage on some nodes.
+/// Tuning: it takes precedence over another tuning on some nodes.
 pub const OVERLAPPING: &str = "Overlapping";
 
-/// Reasons of conditions: one word that does not change with the numbers.
+/// Reasons of conditions. They do not contain numbers.
 pub mod reasons {
-    /// The kernel holds what is wanted.
+    /// The kernel has the desired values.
     pub const APPLIED: &str = "Applied";
-    /// All that can be applied is; some keys wait for their module or a quiet moment.
+    /// All values that can be applied are; some keys wait for their module or for the table to drain.
     pub const WAITING: &str = "Waiting";
     /// A key could not be written.
     pub const FAILED: &str = "Failed";
-    /// A value in the profile is not one that this agent takes.
+    /// The agent does not accept a value in the profile.
     pub const INVALID: &str = "Invalid";
     /// Mode Observe: nothing is written.
     pub const OBSERVED: &str = "Observed";
-    /// A live value differs.
+    /// A value in the kernel differs.
     pub const VALUES_DIFFER: &str = "ValuesDiffer";
-    /// No live value differs.
+    /// No value in the kernel differs.
     pub const NO_DRIFT: &str = "NoDrift";
-    /// The originals are back.
+    /// All original values are restored.
     pub const RESTORED: &str = "Restored";
-    /// Some originals were not put back, and why is in the message.
+    /// Some original values are not restored; the message has the reason.
     pub const PARTIALLY_RESTORED: &str = "PartiallyRestored";
 
-    /// Somebody keeps writing a key. Also why the profile is not Ready.
+    /// Another process keeps changing a key. Also a reason of Ready=False.
     pub const CONTESTED: &str = "Contested";
-    /// Nobody keeps writing a key.
+    /// No other process keeps changing a key.
     pub const NOT_CONTESTED: &str = "NotContested";
 
-    /// Of both kinds of pressure: there is none.
+    /// NeighborPressure and ConntrackPressure: no problem.
     pub const NO_PRESSURE: &str = "NoPressure";
-    /// The kernel does not show it.
+    /// The kernel does not provide the numbers.
     pub const METRICS_UNAVAILABLE: &str = "MetricsUnavailable";
-    /// A neighbour table was full, and could not take a new entry.
+    /// A neighbor table was full; a new entry was rejected.
     pub const OVERFLOW: &str = "Overflow";
-    /// A neighbour table holds more than gc_thresh2, so that new entries wait for garbage collection.
+    /// A neighbor table has more than gc_thresh2 entries; new entries wait for garbage collection.
     pub const GARBAGE_COLLECTION: &str = "GarbageCollection";
-    /// Flannel's VXLAN device lacks neighbours or forwarding entries for some of its routes.
+    /// The VXLAN device of Flannel lacks neighbor or forwarding entries for some of its routes.
     pub const FLANNEL_ENTRIES_MISSING: &str = "FlannelEntriesMissing";
     /// The conntrack table was full.
     pub const TABLE_FULL: &str = "TableFull";
     /// Insertions into the conntrack table failed because of long hash chains.
     pub const CHAINS_TOO_LONG: &str = "ChainsTooLong";
-    /// Insertions into the conntrack table lost a race: of two DNS lookups, or of two connections for a source port of
-    /// SNAT; which, this kernel does not tell.
+    /// Insertions into the conntrack table lost a race of two DNS lookups, or of two connections for the
+    /// same source port of SNAT. The kernel does not show which.
     pub const INSERTION_RACE: &str = "InsertionRace";
-    /// Two connections were given the same source port by SNAT at once, and one of them lost its packet.
+    /// SNAT gave two connections the same source port, and one of them lost its packet.
     pub const SOURCE_PORT_RACE: &str = "SourcePortRace";
-    /// No pressure on the conntrack table, as far as a kernel before 5.15 tells.
+    /// No problem with the conntrack table, as far as a kernel before 5.15 shows.
     pub const CHAIN_LENGTH_UNAVAILABLE: &str = "ChainLengthUnavailable";
-    /// An eBPF data path tracks pods' connections, and not the kernel's conntrack table.
+    /// An eBPF data path tracks connections of pods instead of the kernel's conntrack table.
     pub const NOT_IN_PATH: &str = "NotInPath";
     /// The module nf_conntrack is not loaded.
     pub const NOT_LOADED: &str = "NotLoaded";
@@ -76,31 +76,31 @@ pub mod reasons {
     pub const ALL_NODES_READY: &str = "AllNodesReady";
     /// Some selected nodes are not ready yet.
     pub const NODES_NOT_READY: &str = "NodesNotReady";
-    /// On some selected nodes a value could not be written.
+    /// A value could not be written on some selected nodes.
     pub const NODES_FAILED: &str = "NodesFailed";
-    /// The tuning selects no node.
+    /// The tuning selects no nodes.
     pub const NO_NODES_SELECTED: &str = "NoNodesSelected";
-    /// The tuning cannot be read or is not valid; its nodes stay as they are.
+    /// The tuning is invalid; its nodes are left unchanged.
     pub const INVALID_TUNING: &str = "InvalidTuning";
-    /// Too many nodes failed: no further node is begun.
+    /// Too many nodes failed; the rollout has stopped.
     pub const ROLLOUT_STOPPED: &str = "RolloutStopped";
-    /// The tuning says that no further node shall be begun.
+    /// `spec.rollout.paused` is set.
     pub const PAUSED: &str = "Paused";
-    /// On a profile, written by the operator: the node's agent has not been heard of for too long.
+    /// Profile, set by the operator: the agent on the node has not reported for too long.
     pub const AGENT_UNRESPONSIVE: &str = "AgentUnresponsive";
-    /// Nothing is under way.
+    /// No changes are in progress.
     pub const UP_TO_DATE: &str = "UpToDate";
-    /// The API server does not take profiles as they are written, and the message says why.
+    /// The API server rejects the profiles; the message has the reason.
     pub const WRITES_REJECTED: &str = "WritesRejected";
-    /// Profiles were written and their agents have not answered yet.
+    /// Profiles are written; their agents have not reported yet.
     pub const ROLLING_OUT: &str = "RollingOut";
-    /// It hides blocks of lower tunings.
+    /// It takes precedence over blocks of other tunings.
     pub const OVERRIDES_LOWER_PRIORITY: &str = "OverridesLowerPriority";
-    /// It hides nothing.
+    /// It does not take precedence over another tuning.
     pub const NO_OVERLAP: &str = "NoOverlap";
 }
 
-/// Sets one condition of a list: `lastTransitionTime` moves only when the status does.
+/// Sets a condition in a list. `lastTransitionTime` changes only when the status does.
 ///
 /// `status` is `None` for `Unknown`.
 pub fn set(
@@ -120,7 +120,7 @@ pub fn set(
     let old = conditions.iter().position(|old| old.type_ == type_);
     let last_transition_time = match old.and_then(|index| conditions.get(index)) {
         Some(old) if old.status == status => old.last_transition_time.clone(),
-        // Whole seconds: that is what the API keeps, and a status read back must compare equal.
+        // Whole seconds, as in the API: a status that is read back must compare equal.
         _ => Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
     };
     let condition = Condition {
@@ -137,13 +137,12 @@ pub fn set(
     }
 }
 
-/// Whether a condition is there and true.
+/// Whether a condition exists and is true.
 #[must_use]
 pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == "True")
 }
 
-/// The condition of a type.
 #[must_use]
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == type_)
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_transition_time_moves_only_with_the_status() {
+    fn transition_time_changes_only_with_the_status() {
         let mut conditions = Vec::new();
         let at = |second| Timestamp::from_second(second).unwrap();
         set(&mut conditions, READY, Some(true), "A", "", None, at(1));

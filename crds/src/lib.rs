@@ -1,5 +1,5 @@
-//! The API of group `nettune.dev`, version `v1alpha1`: both kinds, their conversion to what
-//! [`nettune_sizing`] takes, and the names of their conditions and reasons.
+//! The API group `nettune.dev`, version `v1alpha1`: both kinds, their conversion to the input of
+//! [`nettune_sizing`], and the types and reasons of their conditions.
 
 #![allow(
     clippy::duplicated_attributes,

@@ -1,8 +1,8 @@
 //! The sizing model: what a node's kernel tables should hold, from a policy and facts.
 //!
-//! [`size()`] is pure: no I/O, no clock, no randomness. The operator, the agent without a
-//! cluster, the command line and the benchmarks all call this one function, so that they
-//! cannot disagree. `docs/sizing.md` explains the model and names the source of each constant.
+//! [`size()`] is pure: no I/O, no clock, no randomness. The operator, the standalone agent, the command
+//! line and the benchmarks all call this function, so they always agree. `docs/sizing.md` explains the
+//! model and has the source of each constant.
 
 mod facts;
 mod kernel_version;

@@ -10,7 +10,7 @@ use crate::facts::{ClusterFacts, NodeFacts};
 use crate::policy::Policy;
 use crate::sizes::Sizes;
 
-/// Sizes one node's tables. The same input gives the same output; no input makes it panic.
+/// Sizes one node's tables. Deterministic, and does not panic on any input.
 #[must_use]
 pub fn size(policy: &Policy, cluster: &ClusterFacts, node: &NodeFacts) -> Sizes {
     let mut sizes = Sizes::default();

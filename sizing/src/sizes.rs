@@ -3,12 +3,12 @@
 use crate::sysctl::desired_value::DesiredValue;
 use crate::sysctl::key::SysctlKey;
 
-/// What a node should hold, and what the administrator should know about it.
+/// The desired sysctls of a node, with warnings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sizes {
     /// Sorted by key, no key twice.
     pub sysctls: Vec<SizedSysctl>,
-    /// Where a cap cut a want, or a value is dangerous.
+    /// Sizes that were limited by a cap, and dangerous values.
     pub warnings: Vec<Warning>,
 }
 
@@ -21,7 +21,7 @@ impl Sizes {
         });
     }
 
-    /// What is wanted for one sysctl, if it is managed.
+    /// The desired value of a sysctl, if it is managed.
     #[must_use]
     pub fn get(&self, key: &SysctlKey) -> Option<&SizedSysctl> {
         let index = self.sysctls.binary_search_by(|sized| sized.key.cmp(key));
@@ -29,17 +29,14 @@ impl Sizes {
     }
 }
 
-/// One sysctl with its rule, and why in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SizedSysctl {
-    /// Which sysctl.
     pub key: SysctlKey,
-    /// Rule and value.
     pub wanted: DesiredValue,
-    /// The numbers that led to it, for a person on call.
+    /// How the value was computed.
     pub reason: String,
 }
 
-/// A sentence for the administrator, about one node's sizes.
+/// A sentence about the sizes of a node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Warning(pub String);

@@ -1,32 +1,24 @@
-//! A tuning's node selector, ready to match.
+//! The node selector of a tuning, ready to match.
 
 use kube::core::Expression;
 
 use crate::tuning::node_selector::{NodeSelector, Requirement, SelectorOperator};
 
-/// A node selector that is known to be valid.
+/// A valid node selector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeLabels(Vec<Expression>);
 
-/// A requirement that no schema of today would let in.
+/// A requirement that the schema would reject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSelector {
-    /// In or NotIn without a value.
-    #[error("the requirement on {key:?} needs values for its operator")]
-    NoValues {
-        /// The label's key.
-        key: String,
-    },
-    /// Exists or DoesNotExist with values.
-    #[error("the requirement on {key:?} takes no values with its operator")]
-    NeedlessValues {
-        /// The label's key.
-        key: String,
-    },
+    #[error("the requirement on {key:?} has no values; In and NotIn require values")]
+    NoValues { key: String },
+    #[error("the requirement on {key:?} has values; Exists and DoesNotExist must not have values")]
+    NeedlessValues { key: String },
 }
 
 impl NodeLabels {
-    /// Whether a node is selected, by the values of its labels.
+    /// Whether a node with these labels is selected.
     #[must_use]
     pub fn matches<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|requirement| match requirement {
@@ -110,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn each_operator_selects_by_the_value_that_is_there_or_not() {
+    fn each_operator_selects_by_value_or_absence() {
         use SelectorOperator::{DoesNotExist, Exists, In, NotIn};
         // Selected with "a", with "b", without the label.
         for (operator, values, selected) in [
@@ -134,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_the_operator_does_not_take_are_an_error() {
+    fn values_with_exists_are_an_error() {
         let selector = NodeSelector {
             match_labels: BTreeMap::new(),
             match_expressions: vec![Requirement {

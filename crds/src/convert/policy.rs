@@ -1,4 +1,4 @@
-//! A tuning's spec as a policy of [`nettune_sizing`], which can only exist valid.
+//! From the spec of a tuning to a policy of [`nettune_sizing`], which is always valid.
 
 use nettune_sizing::{
     ConntrackPolicy, EntryBounds, IpvsPolicy, NeighborPolicy, PodNetworkChoice, Policy, SysctlKey,
@@ -69,8 +69,8 @@ fn thresholds(spec: &ThresholdsSpec) -> Result<Thresholds, InvalidTuning> {
     )?)
 }
 
-/// 128 Mi entries take 49 GiB: more is a typing error, whose buckets alone would take gigabytes at
-/// once (8 bytes for each, allocated when they are written).
+/// 128 Mi entries need 49 GiB. More is a typo, and its buckets alone would use gigabytes at once (8
+/// bytes each, allocated when they are written).
 const MOST_ENTRIES: i64 = 134_217_728;
 
 fn conntrack(spec: &ConntrackSpec) -> Result<ConntrackPolicy, InvalidTuning> {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tuning_from_an_older_schema_is_refused_with_the_path_of_the_field() {
+    fn an_out_of_range_value_is_refused_with_its_path() {
         let spec = NodeNetworkTuningSpec {
             neighbors: Some(NeighborsSpec {
                 thresholds: Some(ThresholdsSpec {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_sysctl_names_itself() {
+    fn an_invalid_sysctl_is_named() {
         let spec = NodeNetworkTuningSpec {
             sysctls: vec![
                 entry("net.core.somaxconn", "4096"),

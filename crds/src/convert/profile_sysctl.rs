@@ -1,4 +1,4 @@
-//! A sized sysctl in a profile, and back.
+//! Converts a sized sysctl to its entry in a profile, and back.
 
 use nettune_sizing::{
     DesiredValue, InvalidBounds, InvalidKey, InvalidValue, SizedSysctl, SysctlKey, Value,
@@ -6,31 +6,24 @@ use nettune_sizing::{
 
 use crate::profile::{ProfileSysctl, Rule};
 
-/// Why one sysctl of a profile cannot be used; the others are not held up by it.
+/// Why a sysctl of a profile cannot be used. The others are applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidProfileSysctl {
-    /// Not on the allow-list that is compiled in.
     #[error(transparent)]
     Key(#[from] InvalidKey),
-    /// No value.
     #[error(transparent)]
     Value(#[from] InvalidValue),
-    /// A limit that is no number.
     #[error("a limit must be a whole number from 0 to 4294967295, not {value:?}")]
-    LimitNotANumber {
-        /// As given.
-        value: String,
-    },
-    /// A ceiling below the value.
+    LimitNotANumber { value: String },
     #[error(transparent)]
     Bounds(#[from] InvalidBounds),
 }
 
 impl ProfileSysctl {
-    /// What the agent takes from it.
+    /// The sysctl and its desired value.
     ///
     /// # Errors
-    /// When the name is not on the allow-list, the value is none, or a limit's bounds are no
+    /// When the name is not on the allow-list, the value is invalid, or the bounds of a limit are not
     /// numbers in order.
     pub fn parse(&self) -> Result<(SysctlKey, DesiredValue), InvalidProfileSysctl> {
         let key = SysctlKey::parse(&self.name)?;
@@ -82,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_profile_says_again_what_was_sized() {
+    fn converting_to_a_profile_and_back_changes_nothing() {
         let sized = SizedSysctl {
             key: SysctlKey::parse("net.netfilter.nf_conntrack_max").unwrap(),
             wanted: DesiredValue::at_least(131_072, 1_048_576),

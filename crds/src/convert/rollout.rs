@@ -1,4 +1,4 @@
-//! A tuning's `rollout` and `resize`, in a form that cannot be invalid.
+//! `spec.rollout` and `spec.resize` of a tuning in a form that is always valid.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,31 +12,29 @@ use crate::tuning::rollout::{ResizeSpec, RolloutSpec, RolloutType};
 /// How changes reach the nodes of a tuning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rollout {
-    /// Whether all nodes are written at once.
     pub all_at_once: bool,
-    /// How many may fail before it stops.
+    /// The rollout stops when more nodes fail.
     pub max_failed: MaxFailed,
-    /// Ready for this long, a node has passed.
+    /// A node has passed when it has been Ready for this long.
     pub min_ready: Duration,
-    /// Not ready for this long, a node has failed; without a word for this long, its agent is unresponsive.
+    /// A node has failed when it is not ready after this time; its agent is unresponsive when it has not
+    /// reported for this long.
     pub node_deadline: Duration,
-    /// Whether no further node is begun.
     pub paused: bool,
-    /// A smaller size must have been wanted for this long.
+    /// A limit is lowered when the smaller size has been sufficient for this long.
     pub shrink_after: Duration,
 }
 
-/// How many nodes may fail.
+/// The maximum number of failed nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MaxFailed {
-    /// This many.
     Nodes(u32),
-    /// This many in a hundred of those written.
+    /// Percentage of the nodes written so far.
     Percent(u32),
 }
 
 impl MaxFailed {
-    /// How many that is where this many nodes were written, rounded down.
+    /// The number of nodes if this many are written, rounded down.
     #[must_use]
     pub fn of(self, written: u32) -> u32 {
         match self {
@@ -59,8 +57,7 @@ impl fmt::Display for MaxFailed {
 }
 
 impl Default for Rollout {
-    /// What the API server fills in where a tuning says nothing; what applies to the nodes of a tuning
-    /// that is gone.
+    /// The defaults of the schema. They also apply to the nodes of a deleted tuning.
     fn default() -> Self {
         Self {
             all_at_once: false,
@@ -138,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_schema_fills_in_is_the_default() {
+    fn defaults_equal_those_of_the_schema() {
         let spec: NodeNetworkTuningSpec = serde_json::from_str("{}").unwrap();
         assert_eq!(Rollout::try_from(&spec), Ok(Rollout::default()));
     }
 
     #[test]
-    fn a_share_is_rounded_down() {
+    fn a_percentage_is_rounded_down() {
         for (percent, written, failed) in [(5, 19, 0), (5, 20, 1), (100, 7, 7), (0, 1000, 0)] {
             assert_eq!(MaxFailed::Percent(percent).of(written), failed);
         }
@@ -152,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_schema_let_in_is_refused_with_its_path() {
+    fn invalid_values_are_refused_with_their_path() {
         for (value, sentence) in [
             (
                 IntOrString::Int(-1),
