@@ -32,6 +32,3 @@ pub use tuning::status::{
     ClusterInputs, NodeNetworkTuningStatus, NodesCount, SizeGroup, SizeInputs,
 };
 pub use tuning::{Mode, NodeNetworkTuning, NodeNetworkTuningSpec, ReleasePolicy, SysctlEntry};
-
-/// The API group of both kinds.
-pub const GROUP: &str = "nettune.dev";
