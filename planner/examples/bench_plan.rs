@@ -46,11 +46,9 @@ fn main() -> ExitCode {
     );
     let changed: Vec<NodeNetworkTuning> = (0..3).map(|index| changed(tuning(index))).collect();
     let begun = ClusterState::of(&nodes, &changed, &profiles);
-    let waves = row(
-        "decide: a new value, nodes wait for their turn",
-        Some(GOAL),
-        || decide(&begun, &Memory::default()).writes.len(),
-    );
+    let waves = row("decide: a new value, nodes queued", Some(GOAL), || {
+        decide(&begun, &Memory::default()).writes.len()
+    });
     let on_trial: Vec<NodeNetworkProfile> = profiles.iter().cloned().map(canary).collect();
     let on_trial = ClusterState::of(&nodes, &tunings, &on_trial);
     let memory = decide(&on_trial, &Memory::default()).memory;

@@ -452,12 +452,12 @@ fn a_tuning_that_others_hide_completely_says_so_itself() {
     assert_eq!((status, reason), ("True", "NoNodesSelected"));
     assert_eq!(
         message,
-        "all 2 nodes that it selects belong to tunings that take precedence"
+        "every selected node (2) belongs to a tuning that takes precedence"
     );
 }
 
 #[test]
-fn nodes_that_are_only_observed_are_not_said_to_hold_what_is_wanted() {
+fn observed_nodes_with_other_values_are_reported_as_values_differ() {
     let mut cluster = Cluster::with_nodes(1);
     cluster.apply_tuning("default", json!({"conntrack": {}, "mode": "Observe"}));
     cluster.settle();
@@ -466,7 +466,10 @@ fn nodes_that_are_only_observed_are_not_said_to_hold_what_is_wanted() {
     cluster.settle();
     let (_, reason, message) = condition(cluster.status("default"), "Ready");
     assert_eq!(reason, "ValuesDiffer");
-    assert!(message.contains("on 1 a value differs"), "{message}");
+    assert!(
+        message.contains("values differ on 1 of 1 node"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn refusals_are_counted_and_the_first_is_told_in_the_api_servers_words() {
     );
     assert_eq!(
         message,
-        "the API server does not take 2 of the profiles, which are tried again; that of node-1: frozen today"
+        "the API server rejects the profiles of 2 nodes, retrying; node-1: frozen today"
     );
 }
 
@@ -94,7 +94,11 @@ fn a_write_that_is_taken_at_last_is_no_refusal_any_more() {
         refuse(&mut watched, node, Some("frozen today"));
     }
     refuse(&mut watched, 0, None);
-    assert!(progressing(&watched).2.contains("does not take 1 of"));
+    assert!(
+        progressing(&watched)
+            .2
+            .contains("rejects the profiles of 1 node,")
+    );
     refuse(&mut watched, 1, None);
     assert_eq!(progressing(&watched).1, "RollingOut");
 }
@@ -112,7 +116,7 @@ fn what_was_refused_and_is_not_wanted_any_more_is_not_told() {
     watched.tuning("default", PlannedTuning::new(&again));
     let (status, reason, message) = progressing(&watched);
     assert_eq!((status.as_str(), reason.as_str()), ("True", "RollingOut"));
-    assert!(message.contains("2 agents have not answered"), "{message}");
+    assert!(message.contains("2 agents yet to report"), "{message}");
 }
 
 #[test]
@@ -128,10 +132,14 @@ fn a_node_that_goes_takes_its_refusal_with_it() {
     watched.gone(Kind::Node, &gone);
     let message = progressing(&watched).2;
     assert!(
-        message.contains("does not take 1 of") && message.contains("that of node-1"),
+        message.contains("rejects the profiles of 1 node,") && message.contains("; node-1: "),
         "{message}"
     );
     // One that comes back under its name begins anew.
     watched.node(&Cluster::with_nodes(1).nodes[&name_of(0)]);
-    assert!(progressing(&watched).2.contains("does not take 1 of"));
+    assert!(
+        progressing(&watched)
+            .2
+            .contains("rejects the profiles of 1 node,")
+    );
 }

@@ -179,8 +179,8 @@ fn the_end_of_an_agent_is_said_on_the_profile_that_it_leaves_behind() {
     assert_eq!(
         leaving.stopped.as_deref(),
         Some(
-            "1 of the 2 nodes written failed: node-1 (its agent has not said for 120 s that it is ready). \
-             maxFailed is 5%: 1 nodes wait until these recover or are deleted, or a tuning takes them"
+            "1 of 2 updated nodes failed: node-1 (agent did not report Ready within 120 s). \
+             maxFailed is 5%; 1 node waiting until the failed nodes recover, are deleted or are selected by a tuning"
         )
     );
 }

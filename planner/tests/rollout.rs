@@ -101,7 +101,7 @@ fn a_paused_rollout_starts_no_more_nodes_and_resumes_where_it_was() {
         (
             "False".to_owned(),
             "Paused".to_owned(),
-            "6 nodes wait: rollout.paused is set".to_owned()
+            "6 nodes waiting: rollout.paused is set".to_owned()
         )
     );
     want(&mut timeline, 2);

@@ -48,15 +48,15 @@ fn a_value_that_disconnects_nodes_stops_in_the_first_wave() {
     assert_eq!((&*status, &*reason), ("False", "RolloutStopped"));
     assert_eq!(
         message,
-        "1 of the 1 nodes written failed: node-0 (its Node is not Ready any more). maxFailed is 5%: \
-         99 nodes wait until the tuning changes or these recover"
+        "1 of 1 updated node failed: node-0 (Node is no longer Ready). maxFailed is 5%; \
+         99 nodes waiting until the tuning changes or the failed nodes recover"
     );
     assert_eq!(
         condition(&timeline.cluster, "Progressing"),
         (
             "False".to_owned(),
             "RolloutStopped".to_owned(),
-            "99 nodes wait: too many nodes failed".to_owned()
+            "99 nodes waiting: too many nodes failed".to_owned()
         )
     );
 }
@@ -94,13 +94,13 @@ fn the_message_of_a_stopped_rollout_names_key_and_error() {
     assert_eq!(reason, "RolloutStopped");
     assert!(
         message.starts_with(
-            "12 of the 12 nodes written failed: node-0 (net.core.somaxconn: EINVAL); node-1 ("
+            "12 of 12 updated nodes failed: node-0 (net.core.somaxconn: EINVAL); node-1 ("
         ),
         "{message}"
     );
     assert!(
         message.ends_with(
-            "; and 2 more. maxFailed is 11: 18 nodes wait until the tuning changes or these recover"
+            "; and 2 more. maxFailed is 11; 18 nodes waiting until the tuning changes or the failed nodes recover"
         ),
         "{message}"
     );
@@ -187,7 +187,7 @@ fn an_agent_that_misses_the_node_deadline_has_failed() {
     let (_, reason, message) = condition(&cluster, "Ready");
     assert_eq!(reason, "RolloutStopped");
     assert!(
-        message.contains("node-0 (its agent has not said for 90 s that it is ready)"),
+        message.contains("node-0 (agent did not report Ready within 90 s)"),
         "{message}"
     );
 }

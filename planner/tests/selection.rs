@@ -175,7 +175,7 @@ fn the_status_says_what_the_pod_network_was_told_by_and_what_disagrees() {
         (
             &both,
             "Auto",
-            "Overlay: Calico's VXLAN tunnel address; but Flannel's backend type host-gw speaks for Routed",
+            "Overlay: Calico's VXLAN tunnel address; but Flannel's backend type host-gw suggests Routed",
         ),
         (&both, "Flat", "Flat: set by the tuning"),
     ] {

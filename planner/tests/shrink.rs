@@ -48,7 +48,7 @@ fn a_limit_is_lowered_when_less_has_been_wanted_for_an_hour_and_then_in_waves() 
     let progressing = nettune_crds::conditions::find(progressing, "Progressing").unwrap();
     assert_eq!(
         progressing.message,
-        "nothing is under way; 4 nodes keep more than is wanted, until that has lasted 3600 s"
+        "no changes in progress; larger limits stay on 4 nodes until smaller ones have been desired for 3600 s"
     );
     timeline.run(30, 10);
     assert_eq!(timeline.holding(THRESH3, "8192"), 1);
@@ -159,8 +159,9 @@ fn while_a_limit_is_kept_other_changes_go_on() {
     let kept = &timeline.cluster.profiles["node-0"].spec.sysctls;
     let kept = kept.iter().find(|sysctl| sysctl.name == THRESH3).unwrap();
     assert!(
-        kept.reason
-            .starts_with("32768 is kept until less has been wanted for 3600 s; 8192 is wanted: "),
+        kept.reason.starts_with(
+            "32768 kept until a smaller value has been desired for 3600 s; 8192 desired: "
+        ),
         "{}",
         kept.reason
     );

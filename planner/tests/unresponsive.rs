@@ -52,11 +52,11 @@ fn each_sign_of_silence_is_told_after_the_deadline_and_not_before() {
     let signs: [Sign; 4] = [
         (
             |cluster| cluster.set_ready("node-0", "Unknown"),
-            "the node's kubelet is not heard of either",
+            "kubelet is not reporting (Node Ready=Unknown)",
         ),
         (
             |cluster| cluster.put_node(0, json!({"ready": "True", "bootID": "next"})),
-            "the node was rebooted and it has not reported since",
+            "the node rebooted and the agent has not reported since",
         ),
         (
             |cluster| {
@@ -64,7 +64,7 @@ fn each_sign_of_silence_is_told_after_the_deadline_and_not_before() {
                 cluster.turn();
                 cluster.report("node-1", "Ready", "True", "Applied", "");
             },
-            "it has not answered to what was last written",
+            "it has not reported on the latest profile",
         ),
         (
             |cluster| {
@@ -84,9 +84,8 @@ fn each_sign_of_silence_is_told_after_the_deadline_and_not_before() {
         cluster.time += Duration::from_secs(1);
         assert_eq!(wake, Some(nettune_planner::Mono::at(cluster.time)), "{why}");
         cluster.settle();
-        let message = format!(
-            "the node's agent has been unresponsive for 120 s: {why}; the kernel keeps its values"
-        );
+        let message =
+            format!("agent unresponsive for 120 s: {why}; kernel values stay as they are");
         let expected = (
             "Unknown".to_owned(),
             "AgentUnresponsive".to_owned(),

@@ -158,10 +158,10 @@ impl Evidence {
         }
         for sign in self.signs.iter().filter(|sign| !self.agrees(sign)) {
             let network = name(sign.network);
-            let _ = write!(text, "; but {} speaks for {network}", sign.words);
+            let _ = write!(text, "; but {} suggests {network}", sign.words);
         }
         if text.is_empty() {
-            text.push_str("no evidence, so the larger guess");
+            text.push_str("nothing detected; assuming an overlay");
         }
         text
     }
@@ -365,7 +365,7 @@ mod tests {
                 CIDR,
                 Overlay,
                 Bridge,
-                "no evidence, so the larger guess",
+                "nothing detected; assuming an overlay",
             ),
             (
                 &[],
@@ -381,7 +381,7 @@ mod tests {
                 None,
                 Overlay,
                 Bridge,
-                "no evidence, so the larger guess",
+                "nothing detected; assuming an overlay",
             ),
             (
                 &[],
@@ -397,7 +397,7 @@ mod tests {
                 CIDR,
                 Overlay,
                 Bridge,
-                "no evidence, so the larger guess",
+                "nothing detected; assuming an overlay",
             ),
         ];
         for (annotations, provider, cidr, network, links, source) in cases {
@@ -425,12 +425,12 @@ mod tests {
         );
         assert_eq!(
             found.source(),
-            "Flannel's backend type, an overlay; but Calico's address without a tunnel speaks for Routed"
+            "Flannel's backend type, an overlay; but Calico's address without a tunnel suggests Routed"
         );
         let found = find(&[(CALICO_VXLAN, "10.1.0.1")], Some("aws:///a/i-0"), None);
         assert_eq!(
             found.source(),
-            "an AWS or Azure node without a pod CIDR; but Calico's VXLAN tunnel address speaks for Overlay"
+            "an AWS or Azure node without a pod CIDR; but Calico's VXLAN tunnel address suggests Overlay"
         );
     }
 

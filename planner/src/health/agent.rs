@@ -137,13 +137,13 @@ fn sign(
         return Some("it has never reported");
     };
     if node.ready == Readiness::Unknown {
-        Some("the node's kubelet is not heard of either")
+        Some("kubelet is not reporting (Node Ready=Unknown)")
     } else if !node.boot_id.is_empty() && node.boot_id != reported.boot_id {
-        Some("the node was rebooted and it has not reported since")
+        Some("the node rebooted and the agent has not reported since")
     } else if pod == Some(false) {
         Some("its Pod is not ready")
     } else if reported.observed_generation != profile.generation {
-        Some("it has not answered to what was last written")
+        Some("it has not reported on the latest profile")
     } else {
         None
     }
@@ -158,7 +158,7 @@ fn condition(profile: &PlannedProfile, why: &str, deadline: Duration, now: Now) 
         status: "Unknown".to_owned(),
         reason: reasons::AGENT_UNRESPONSIVE.to_owned(),
         message: format!(
-            "the node's agent has been unresponsive for {seconds} s: {why}; the kernel keeps its values"
+            "agent unresponsive for {seconds} s: {why}; kernel values stay as they are"
         ),
         observed_generation: reported.and_then(|reported| reported.observed_generation),
         // Whole seconds: that is what the API keeps.

@@ -85,7 +85,7 @@ fn evaluate(
     let standing = if let Some(failure) = failure {
         Standing::Failed(failure)
     } else if !node_is_ready {
-        Standing::Failed("its Node is not Ready any more".into())
+        Standing::Failed("Node is no longer Ready".into())
     } else if ready {
         match clock.has_passed(canary.since, rule.min_ready) {
             true => Standing::Passed,
@@ -93,7 +93,7 @@ fn evaluate(
         }
     } else if clock.has_passed(canary.since, rule.node_deadline) {
         let seconds = rule.node_deadline.as_secs();
-        Standing::Failed(format!("its agent has not said for {seconds} s that it is ready").into())
+        Standing::Failed(format!("agent did not report Ready within {seconds} s").into())
     } else {
         Standing::InFlight
     };

@@ -54,7 +54,8 @@ pub(crate) fn at_once(
     }
     for (name, from) in old {
         waits = true;
-        let reason = "not of the tuning any more; leaves when it is this node's turn".to_owned();
+        let reason =
+            "no longer in the tuning; removed when the rollout reaches this node".to_owned();
         let kept = ProfileSysctl {
             reason,
             ..from.clone()
@@ -93,7 +94,7 @@ fn key_at_once(from: &ProfileSysctl, to: &ProfileSysctl) -> (Option<ProfileSysct
             let mut both = with_limits(to, old.max(floor), old_ceiling.max(ceiling));
             if floor < old {
                 both.reason = shortened(format!(
-                    "{floor} when it is this node's turn: {}",
+                    "{floor} when the rollout reaches this node: {}",
                     to.reason
                 ));
             }
@@ -101,7 +102,10 @@ fn key_at_once(from: &ProfileSysctl, to: &ProfileSysctl) -> (Option<ProfileSysct
         }
         _ if from.rule == to.rule && from.value == to.value => (Some(to.clone()), false),
         _ => {
-            let reason = format!("{} when it is this node's turn: {}", to.value, to.reason);
+            let reason = format!(
+                "{} when the rollout reaches this node: {}",
+                to.value, to.reason
+            );
             let kept = ProfileSysctl {
                 reason: shortened(reason),
                 ..from.clone()
@@ -133,7 +137,7 @@ pub(crate) fn not_lowered(
         match limits(sysctl) {
             Some((floor, ceiling)) if floor < old => {
                 any = true;
-                let reason = format!("{old} is kept {why}; {floor} is wanted: {}", sysctl.reason);
+                let reason = format!("{old} kept {why}; {floor} desired: {}", sysctl.reason);
                 *sysctl = with_limits(sysctl, old, ceiling.max(old));
                 sysctl.reason = shortened(reason);
             }
@@ -330,10 +334,7 @@ mod tests {
         let to = spec(Enforce, &[("a", AtLeast, "4"), ("b", Exact, "2")]);
         let kept = not_lowered(&from, &to, "for a while", |_| true).unwrap();
         assert_eq!(kept.sysctls[0].value, "8");
-        assert_eq!(
-            kept.sysctls[0].reason,
-            "8 is kept for a while; 4 is wanted: "
-        );
+        assert_eq!(kept.sysctls[0].reason, "8 kept for a while; 4 desired: ");
         assert_eq!(kept.sysctls[1].value, "2");
         assert_eq!(not_lowered(&to, &from, "", |_| true), None);
     }

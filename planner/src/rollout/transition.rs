@@ -62,13 +62,13 @@ impl<'a> TransitionCache<'a> {
         if let Some((_, found)) = self.0.iter().find(|(known, _)| *known == present) {
             return found.clone();
         }
-        let used = "because the node was seen to use more than half of what is wanted";
+        let used = "because the node has used more than half of the desired limit";
         let roomy = present.and_then(|present| {
             not_lowered(present, &group.spec, used, |sysctl| group.would_cut(sysctl))
         });
         let wanted = roomy.as_ref().unwrap_or(&group.spec);
         let seconds = rule.shrink_after.as_secs();
-        let patience = format!("until less has been wanted for {seconds} s");
+        let patience = format!("until a smaller value has been desired for {seconds} s");
         let kept = present.and_then(|present| not_lowered(present, wanted, &patience, |_| true));
         let found = Transitions {
             shrink: kept.map(|kept| Shrink {

@@ -11,7 +11,7 @@ use crate::status::tally::Tallies;
 use crate::status::tuning as status;
 
 /// What a stopped release waits for where the tuning is gone.
-const UNTIL_GONE: &str = "these recover or are deleted, or a tuning takes them";
+const UNTIL_GONE: &str = "the failed nodes recover, are deleted or are selected by a tuning";
 
 /// The nodes that leave one tuning.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What a tuning's status says.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ use crate::write::{Announcement, Write};
 const MOST_LISTED: usize = 16;
 
 /// What a stopped rollout of a tuning that is there waits for.
-const UNTIL_CHANGED: &str = "the tuning changes or these recover";
+const UNTIL_CHANGED: &str = "the tuning changes or the failed nodes recover";
 
 /// The statuses that differ from what they are to say.
 pub(crate) fn update_statuses(
@@ -130,7 +130,7 @@ fn unusable(
     };
     let mut status = tuning.status.clone();
     let generation = tuning.generation;
-    let message = format!("{error}; its nodes stay as they are until it is corrected");
+    let message = format!("{error}; its nodes keep their current values until the tuning is fixed");
     for (type_, is) in [
         (READY, Some(false)),
         (PROGRESSING, None),
@@ -187,23 +187,28 @@ fn readiness(tally: &Tally, gate: &Gate, claim: &Claim<'_>) -> (bool, &'static s
         let message = match claim.lost {
             0 => "the node selector matches no Linux node".to_owned(),
             lost => {
-                format!("all {lost} nodes that it selects belong to tunings that take precedence")
+                format!("every selected node ({lost}) belongs to a tuning that takes precedence")
             }
         };
         (true, reasons::NO_NODES_SELECTED, message)
     } else if ready < selected {
-        let message = format!("{ready} of {selected} nodes hold what is wanted");
+        let message = format!(
+            "desired values in effect on {ready} of {}",
+            counted(selected, "node")
+        );
         (false, reasons::NODES_NOT_READY, message)
     } else if drifted > 0 {
         let mode = match claim.usable.map(|usable| usable.mode) {
             Some(Mode::Observe) => "mode Observe writes nothing",
-            _ => "mode ApplyOnce leaves what changed since",
+            _ => "mode ApplyOnce does not undo later changes",
         };
-        let message =
-            format!("all {selected} nodes have answered; on {drifted} a value differs: {mode}");
+        let message = format!(
+            "values differ on {drifted} of {}: {mode}",
+            counted(selected, "node")
+        );
         (true, reasons::VALUES_DIFFER, message)
     } else {
-        let message = format!("all {selected} nodes hold what is wanted");
+        let message = format!("desired values in effect on {}", all_nodes(selected));
         (true, reasons::ALL_NODES_READY, message)
     }
 }
@@ -212,12 +217,15 @@ fn failures(tally: &Tally) -> String {
     let NodesCount {
         selected, failed, ..
     } = tally.count;
-    let mut message = format!("{failed} of {selected} nodes have a sysctl that could not be set: ");
+    let mut message = format!(
+        "a sysctl could not be set on {failed} of {}: ",
+        counted(selected, "node")
+    );
     name_failed(&mut message, &tally.failed, failed.unsigned_abs());
     message
 }
 
-/// Why a rollout goes no further, and what it waits for.
+/// Why a rollout is stopped, and what it waits for.
 pub(crate) fn stopped(gate: &Gate, until: &str) -> String {
     let Gate {
         rule,
@@ -227,12 +235,13 @@ pub(crate) fn stopped(gate: &Gate, until: &str) -> String {
         named,
         ..
     } = gate;
-    let mut message = format!("{failed} of the {written} nodes written failed: ");
+    let mut message = format!("{failed} of {} failed: ", counted(*written, "updated node"));
     name_failed(&mut message, named, *failed);
     let _ = write!(
         message,
-        ". maxFailed is {}: {waiting} nodes wait until {until}",
-        rule.max_failed
+        ". maxFailed is {}; {} waiting until {until}",
+        rule.max_failed,
+        counted(*waiting, "node")
     );
     message
 }
@@ -263,7 +272,8 @@ fn progress(tally: &Tally, gate: &Gate) -> (bool, &'static str, String) {
     let kept = match tally.shrinking {
         0 => String::new(),
         nodes => format!(
-            "; {nodes} nodes keep more than is wanted, until that has lasted {} s",
+            "; larger limits stay on {} until smaller ones have been desired for {} s",
+            counted(nodes, "node"),
             gate.rule.shrink_after.as_secs()
         ),
     };
@@ -274,31 +284,32 @@ fn progress(tally: &Tally, gate: &Gate) -> (bool, &'static str, String) {
         } else {
             (reasons::ROLLOUT_STOPPED, "too many nodes failed")
         };
-        let message = format!("{waiting} nodes wait: {why}{kept}");
+        let message = format!("{} waiting: {why}{kept}", counted(waiting, "node"));
         return (false, reason, message);
     }
     if on_their_way <= 0 && releasing == 0 {
-        let message = format!("nothing is under way{kept}");
+        let message = format!("no changes in progress{kept}");
         return (false, reasons::UP_TO_DATE, message);
     }
     if let Some((node, why)) = &tally.refusal {
         let refused = tally.refused;
         let message = format!(
-            "the API server does not take {refused} of the profiles, which are tried again; that of {node}: {why}{kept}"
+            "the API server rejects the profiles of {}, retrying; {node}: {why}{kept}",
+            counted(refused, "node")
         );
         return (false, reasons::WRITES_REJECTED, message);
     }
     let missing = on_their_way - tally.unanswered - tally.outdated - tally.waiting;
     let mut parts = Vec::new();
-    for (count, what) in [
-        (tally.outdated, "profiles are being rewritten"),
-        (tally.waiting, "nodes wait for their turn"),
-        (tally.unanswered, "agents have not answered yet"),
-        (missing, "nodes are on their way"),
-        (releasing, "nodes are being released"),
+    for (count, noun, what) in [
+        (tally.outdated, "profile", "being updated"),
+        (tally.waiting, "node", "queued"),
+        (tally.unanswered, "agent", "yet to report"),
+        (missing, "node", "applying changes"),
+        (releasing, "node", "being released"),
     ] {
         if count > 0 {
-            parts.push(format!("{count} {what}"));
+            parts.push(format!("{} {what}", counted(count, noun)));
         }
     }
     (
@@ -313,7 +324,7 @@ fn overlap(claim: &Claim<'_>) -> (bool, &'static str, String) {
         return (
             false,
             reasons::NO_OVERLAP,
-            "no lower tuning selects the same nodes".to_owned(),
+            "takes precedence over no other tuning".to_owned(),
         );
     }
     let mut message = String::from("takes precedence over ");
@@ -323,8 +334,8 @@ fn overlap(claim: &Claim<'_>) -> (bool, &'static str, String) {
         let comma = if index == 0 { "" } else { ", " };
         let _ = write!(
             message,
-            "{comma}{name} on {} nodes ({})",
-            hidden.nodes,
+            "{comma}{name} on {} ({})",
+            counted(hidden.nodes, "node"),
             what.join(", ")
         );
     }
@@ -353,18 +364,32 @@ fn range(groups: &[&Group], name: &str) -> Option<String> {
 
 /// Each sentence once, with the number of nodes that it is about.
 fn warnings(groups: &[&Group]) -> Vec<String> {
-    let mut counted: Vec<(&str, usize)> = Vec::new();
+    let mut texts: Vec<(&str, usize)> = Vec::new();
     for group in groups {
         for warning in &group.sizes.warnings {
-            match counted.iter_mut().find(|(text, _)| *text == warning.0) {
+            match texts.iter_mut().find(|(text, _)| *text == warning.0) {
                 Some((_, nodes)) => *nodes += group.nodes,
-                None => counted.push((&warning.0, group.nodes)),
+                None => texts.push((&warning.0, group.nodes)),
             }
         }
     }
-    let told = counted.iter().take(MOST_LISTED);
-    told.map(|(text, nodes)| format!("{nodes} nodes: {text}"))
+    let listed = texts.iter().take(MOST_LISTED);
+    listed
+        .map(|(text, nodes)| format!("{}: {text}", counted(*nodes, "node")))
         .collect()
+}
+
+/// A number with its noun: "1 node", "2 nodes".
+fn counted<N: PartialEq + From<u8> + Display>(count: N, noun: &str) -> String {
+    let plural = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+fn all_nodes(selected: i32) -> String {
+    match selected {
+        1 => "1 node".to_owned(),
+        _ => format!("all {selected} nodes"),
+    }
 }
 
 fn listed(group: &Group) -> SizeGroup {
@@ -425,7 +450,7 @@ fn announcements(
     .into_iter()
     .filter_map(|(name, old, new)| {
         let (old, new) = (old.as_ref()?, new.as_ref()?);
-        (old != new).then(|| format!("{name} goes from {old} to {new}"))
+        (old != new).then(|| format!("{name} changed from {old} to {new}"))
     })
     .collect();
     if !resized.is_empty() {

@@ -117,7 +117,7 @@ async fn profiles_follow_the_size_of_the_cluster_and_are_written_no_more_than_ne
     eventually("an Event about the new size", SOON, || async {
         let events = control_plane.kubectl_ok(&["get", "events", "-A"]).await?;
         ensure!(
-            events.contains("gc_thresh3 goes from 8192 to 16384"),
+            events.contains("gc_thresh3 changed from 8192 to 16384"),
             "{events}"
         );
         anyhow::Ok(())

@@ -328,7 +328,7 @@ async fn a_stopped_release_of_a_deleted_tuning_is_reported_on_the_node() -> anyh
     let log = operator.process().log();
     ensure!(
         log.contains("stopped: too many nodes failed")
-            && log.contains("1 nodes wait until these recover"),
+            && log.contains("1 node waiting until the failed nodes recover"),
         "{log}"
     );
     ensure!(!profiles(&client).get("node-1").await?.spec.release);

@@ -36,7 +36,7 @@ async fn a_profile_edited_by_hand_is_corrected() -> anyhow::Result<()> {
             .ends_right("profiles edited by hand", &SMALL.values(), SOON)
             .await?;
         writes.have_just(3, SPEC_CHANGED)?;
-        said.has_said(&["Ready=False NodesNotReady", "profiles are being rewritten"])?;
+        said.has_said(&["Ready=False NodesNotReady", "being updated"])?;
         let of_another = r#"{"spec": {"tuning": "another"}}"#;
         edit(fault, "node-0", "", of_another).await?;
         let label = r#"{"metadata": {"labels": {"somebody": "was-here"}}}"#;
@@ -141,7 +141,7 @@ async fn first_of_a_rollout(fault: &mut Fault, release: &str) -> anyhow::Result<
     };
     fault.cluster.until(SOON, look).await?;
     let status = ["get", "nnt", TUNING, "-o", "yaml"];
-    let is_told = |said: &str| said.contains("2 nodes wait for their turn");
+    let is_told = |said: &str| said.contains("2 nodes queued");
     fault.prints(&status, is_told).await?;
     let first = fault.cluster.machines.iter().position(large);
     first.context("it is gone again")

@@ -61,7 +61,7 @@ async fn fields_of_a_newer_crd_change_nothing() -> anyhow::Result<()> {
             .ends_right("newer CRDs", &SMALL.values(), SOON)
             .await?;
         // The new field makes new generations, which each agent has to confirm.
-        reported.never_said("profiles are being rewritten")?;
+        reported.never_said("being updated")?;
         drop(reported);
         fault.apply(&LARGE.at_once()).await?;
         let writes = fault
@@ -108,7 +108,7 @@ async fn a_crd_that_prunes_fields_causes_no_write_loop() -> anyhow::Result<()> {
         fault.cluster.holds(&LARGE.values(), SOON).await?;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let why =
-            "Progressing=False WritesRejected: the API server does not take 3 of the profiles";
+            "Progressing=False WritesRejected: the API server rejects the profiles of 3 nodes";
         let kept_other = "stored a different spec than was written";
         fault
             .comes_to_say(&[why, kept_other, "Ready=False NodesNotReady"])

@@ -61,7 +61,7 @@ async fn a_policy_that_denies_writes_is_reported_and_survived() -> anyhow::Resul
         is_refused(fault, "frozen today").await?;
         fault.apply(&LARGE.at_once()).await?;
         let why =
-            "Progressing=False WritesRejected: the API server does not take 3 of the profiles";
+            "Progressing=False WritesRejected: the API server rejects the profiles of 3 nodes";
         fault
             .comes_to_say(&[why, "frozen today", "Ready=False NodesNotReady"])
             .await?;
@@ -107,7 +107,7 @@ async fn a_webhook_that_never_answers_is_reported_and_survived() -> anyhow::Resu
             .await?;
         is_refused(fault, "unresponsive.example.org").await?;
         fault.apply(&LARGE.at_once()).await?;
-        let why = "Progressing=False WritesRejected: the API server does not take 3 of the profiles";
+        let why = "Progressing=False WritesRejected: the API server rejects the profiles of 3 nodes";
         fault.comes_to_say(&[why, "unresponsive.example.org", "Ready=False NodesNotReady"]).await?;
         fault.cluster.holds(&SMALL.values(), Duration::from_millis(100)).await?;
         fault.kubectl(&["delete", "validatingwebhookconfiguration", "unresponsive"]).await?;
