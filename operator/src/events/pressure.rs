@@ -140,8 +140,12 @@ mod tests {
                 (&*event.node, &*event.uid, &*event.tuning),
                 ("a", "u", "default")
             );
-            let told = event.announcement;
-            (told.warning, told.reason, told.note)
+            let Announcement {
+                warning,
+                reason,
+                note,
+            } = event.announcement;
+            (warning, reason, note)
         });
         parts.collect()
     }

@@ -112,8 +112,10 @@ mod tests {
         let mut events = ReleaseEvents::default();
         let releases = [release(&[("a", true), ("b", false)])];
         let found = events.take(&releases).into_iter().map(|event| {
-            let told = event.announcement;
-            (event.node.to_string(), told.warning, told.reason)
+            let Announcement {
+                warning, reason, ..
+            } = event.announcement;
+            (event.node.to_string(), warning, reason)
         });
         assert_eq!(
             found.collect::<Vec<_>>(),

@@ -38,6 +38,8 @@ pub struct Request {
     pub resource: String,
     /// The object's name; empty where the request names none, as for `create`.
     pub name: String,
+    /// Path and query.
+    pub uri: String,
     pub code: u16,
 }
 
@@ -61,6 +63,7 @@ impl fmt::Display for Request {
             resource,
             name,
             code,
+            ..
         } = self;
         write!(f, "{user}: {verb} {resource} {name} -> {code}")
     }
@@ -127,6 +130,7 @@ fn request(line: &str) -> Option<Request> {
         verb: text(&event["verb"]),
         resource: format!("{}{slash}{subresource}", text(&object["resource"])),
         name: text(&object["name"]),
+        uri: text(&event["requestURI"]),
         code: u16::try_from(event["responseStatus"]["code"].as_u64()?).ok()?,
     })
 }
