@@ -180,8 +180,8 @@ fn owner<'a>(
         return Owner::Nobody;
     }
     let written_for = profile
-        .and_then(|profile| profile.behaviour.as_ref())
-        .map(|behaviour| behaviour.tuning.as_str());
+        .and_then(|profile| profile.normalized.as_ref())
+        .map(|normalized| normalized.tuning.as_str());
     if written_for.is_some_and(|tuning| unusable.contains(tuning)) {
         return Owner::Frozen;
     }

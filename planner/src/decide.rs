@@ -7,6 +7,7 @@ use crate::cluster::state::ClusterState;
 use crate::health::agent::check_agents;
 use crate::health::startup_taint::remove_startup_taints;
 use crate::memory::Memory;
+use crate::priority::in_order;
 use crate::release::release;
 use crate::rollout::canary::check_canaries;
 use crate::rollout::changes::find_changes;
@@ -19,7 +20,6 @@ use crate::status::release::{Leaving, report_releases};
 use crate::status::tally::count;
 use crate::status::tuning::update_statuses;
 use crate::time::{Clock, Now};
-use crate::urgency::in_order;
 use crate::write::Write;
 
 /// What the cluster needs now.

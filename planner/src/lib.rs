@@ -9,13 +9,13 @@ mod cluster;
 mod decide;
 mod health;
 mod memory;
+mod priority;
 mod release;
 mod rollout;
 mod size_groups;
 mod stale_profiles;
 mod status;
 mod time;
-mod urgency;
 mod write;
 
 pub use cluster::agent_pods::{ObservedPod, ObservedPodSpec, ObservedPodStatus};

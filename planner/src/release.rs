@@ -3,15 +3,15 @@
 use nettune_crds::ReleasePolicy;
 
 use crate::cluster::profile::{ProfiledNode, Reported};
+use crate::priority::Priority;
 use crate::rollout::rollouts::Rollouts;
 use crate::rollout::transition::ReleaseCache;
-use crate::urgency::Urgency;
 use crate::write::Write;
 
 /// The nodes that are being released, and the profiles that can go.
 pub(crate) struct Releases<'a> {
     pub(crate) nodes: Vec<ReleasingNode<'a>>,
-    pub(crate) deletes: Vec<(Urgency, Write)>,
+    pub(crate) deletes: Vec<(Priority, Write)>,
 }
 
 /// A node whose original values go back.
@@ -44,17 +44,17 @@ pub(crate) fn release<'a>(
     let mut cache = ReleaseCache::default();
     for node in unmanaged {
         // A profile that cannot be read does not say how to release the node: it stays.
-        let Some(behaviour) = &node.profile.behaviour else {
+        let Some(normalized) = &node.profile.normalized else {
             continue;
         };
-        let delete = (Urgency::Removal, Write::delete(node.name, node.profile));
-        if behaviour.release_policy == ReleasePolicy::Retain {
+        let delete = (Priority::Removal, Write::delete(node.name, node.profile));
+        if normalized.release_policy == ReleasePolicy::Retain {
             deletes.push(delete);
             continue;
         }
-        let gate = rollouts.gate_of_tuning(&behaviour.tuning);
-        let group = cache.get(gate, behaviour, rollouts);
-        let stage = if !behaviour.release {
+        let gate = rollouts.gate_of_tuning(&normalized.tuning);
+        let group = cache.get(gate, normalized, rollouts);
+        let stage = if !normalized.release {
             rollouts.wait(group, *node);
             Stage::Waiting
         } else if node.reported().is_some_and(Reported::is_released) {

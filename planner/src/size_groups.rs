@@ -11,7 +11,7 @@ use nettune_sizing::{
 use crate::assign::{ManagedNode, assign};
 use crate::cluster::cni::{self as evidence, Evidence};
 use crate::cluster::peaks::Peaks;
-use crate::cluster::profile::behaviour;
+use crate::cluster::profile::normalized;
 use crate::cluster::state::ClusterState;
 use crate::cluster::tuning::UsableTuning;
 
@@ -33,7 +33,7 @@ pub struct Group {
     /// The spec that each of their profiles shall have in the end.
     pub(crate) spec: Arc<NodeNetworkProfileSpec>,
     /// The same without the reasons.
-    pub(crate) behaviour: Arc<NodeNetworkProfileSpec>,
+    pub(crate) normalized: Arc<NodeNetworkProfileSpec>,
 }
 
 impl Group {
@@ -172,7 +172,7 @@ fn make(
         pod_network: pod_network(&tuning.policy, evidence),
         sizes,
         nodes: 0,
-        behaviour: Arc::new(behaviour(spec.clone())),
+        normalized: Arc::new(normalized(spec.clone())),
         spec: Arc::new(spec),
     }
 }

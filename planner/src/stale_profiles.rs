@@ -1,17 +1,17 @@
 //! Profiles of Nodes that are gone.
 
 use crate::assign::Assignment;
-use crate::urgency::Urgency;
+use crate::priority::Priority;
 use crate::write::Write;
 
 /// Deletes the profiles whose Node is gone. Where another Node has taken its name, that one needs a
 /// profile of its own soon.
-pub(crate) fn delete_stale_profiles(assignment: &Assignment<'_>) -> Vec<(Urgency, Write)> {
+pub(crate) fn delete_stale_profiles(assignment: &Assignment<'_>) -> Vec<(Priority, Write)> {
     let recreated = assignment.recreated.iter().filter_map(|node| {
         let profile = node.profile?;
-        Some((Urgency::NewNode, Write::delete(node.name, profile)))
+        Some((Priority::NewNode, Write::delete(node.name, profile)))
     });
     let orphans = assignment.orphans.iter();
-    let orphans = orphans.map(|(name, profile)| (Urgency::Removal, Write::delete(name, profile)));
+    let orphans = orphans.map(|(name, profile)| (Priority::Removal, Write::delete(name, profile)));
     recreated.chain(orphans).collect()
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 /// A pool. Two values that came out of it are equal where their pointers are.
 #[derive(Debug)]
-pub(crate) struct Shared<T: ?Sized> {
+pub(crate) struct Interner<T: ?Sized> {
     known: HashSet<Arc<T>>,
     /// When this many are there, those that nobody uses any more are dropped.
     sweep_at: usize,
 }
 
-impl<T: ?Sized> Default for Shared<T> {
+impl<T: ?Sized> Default for Interner<T> {
     fn default() -> Self {
         Self {
             known: HashSet::new(),
@@ -21,9 +21,9 @@ impl<T: ?Sized> Default for Shared<T> {
     }
 }
 
-impl<T: ?Sized + Eq + Hash> Shared<T> {
+impl<T: ?Sized + Eq + Hash> Interner<T> {
     /// The one that is known, where there is one that is equal.
-    pub(crate) fn share(&mut self, value: Arc<T>) -> Arc<T> {
+    pub(crate) fn intern(&mut self, value: Arc<T>) -> Arc<T> {
         if let Some(known) = self.known.get(&value) {
             return Arc::clone(known);
         }
@@ -42,13 +42,13 @@ mod tests {
 
     #[test]
     fn what_is_equal_is_kept_once_and_what_nobody_uses_goes() {
-        let mut pool: Shared<str> = Shared::default();
-        let first = pool.share("a".into());
-        assert!(Arc::ptr_eq(&first, &pool.share("a".into())));
+        let mut pool: Interner<str> = Interner::default();
+        let first = pool.intern("a".into());
+        assert!(Arc::ptr_eq(&first, &pool.intern("a".into())));
         for unused in 0..1000 {
-            pool.share(unused.to_string().into());
+            pool.intern(unused.to_string().into());
         }
         assert!(pool.known.len() < 200, "{}", pool.known.len());
-        assert!(Arc::ptr_eq(&first, &pool.share("a".into())));
+        assert!(Arc::ptr_eq(&first, &pool.intern("a".into())));
     }
 }

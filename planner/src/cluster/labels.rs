@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cluster::intern::Shared;
+use crate::cluster::intern::Interner;
 
 /// The keys of one node's labels, in order. The nodes of a pool have the same ones.
 type Keys = [Box<str>];
@@ -33,9 +33,9 @@ impl Labels {
     }
 
     /// The same labels, with keys that other nodes have too.
-    pub(crate) fn sharing(self, keys: &mut Shared<Keys>) -> Self {
+    pub(crate) fn sharing(self, keys: &mut Interner<Keys>) -> Self {
         Self {
-            keys: keys.share(self.keys),
+            keys: keys.intern(self.keys),
             ..self
         }
     }
@@ -80,7 +80,7 @@ mod tests {
             let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
             Labels::of(&BTreeMap::from(pairs))
         };
-        let mut pool = Shared::default();
+        let mut pool = Interner::default();
         let (a, b) = (
             labels("a").sharing(&mut pool),
             labels("b").sharing(&mut pool),

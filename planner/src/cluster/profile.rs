@@ -23,7 +23,7 @@ pub struct PlannedProfile {
     pub(crate) owner_uid: Arc<str>,
     /// Its spec without the reasons, which are those of their moment, and without the mark of a
     /// canary; `None` where it cannot be read.
-    pub(crate) behaviour: Option<Arc<NodeNetworkProfileSpec>>,
+    pub(crate) normalized: Option<Arc<NodeNetworkProfileSpec>>,
     /// Whether a rollout wrote it to a Ready node.
     pub(crate) canary: bool,
     pub(crate) reported: Option<Reported>,
@@ -98,7 +98,7 @@ impl PlannedProfile {
             generation: meta.generation,
             owner_uid: owner.map_or("", |owner| owner.uid.as_str()).into(),
             canary: spec.as_ref().is_some_and(|spec| spec.canary),
-            behaviour: spec.map(|spec| Arc::new(behaviour(spec))),
+            normalized: spec.map(|spec| Arc::new(normalized(spec))),
             reported: status.map(Reported::new),
             facts: status.and_then(|status| status.facts.clone()),
             peaks: status.map(Peaks::of).unwrap_or_default(),
@@ -116,8 +116,8 @@ impl PlannedProfile {
     /// Whether it makes the node hold what this spec says.
     #[must_use]
     pub fn says(&self, spec: &NodeNetworkProfileSpec) -> bool {
-        let own = self.behaviour.as_ref();
-        own.is_some_and(|own| **own == behaviour(spec.clone()))
+        let own = self.normalized.as_ref();
+        own.is_some_and(|own| **own == normalized(spec.clone()))
     }
 
     /// What the agent says, where that is about this generation of the profile and this boot.
@@ -132,12 +132,12 @@ impl PlannedProfile {
 /// Whether two specs make a node hold the same, whatever their reasons and the mark of a canary are.
 #[must_use]
 pub fn eq_ignoring_reasons(one: &NodeNetworkProfileSpec, other: &NodeNetworkProfileSpec) -> bool {
-    behaviour(one.clone()) == behaviour(other.clone())
+    normalized(one.clone()) == normalized(other.clone())
 }
 
 /// A spec without the reasons and the mark of a canary: two specs that are equal so make a node hold
 /// the same.
-pub(crate) fn behaviour(mut spec: NodeNetworkProfileSpec) -> NodeNetworkProfileSpec {
+pub(crate) fn normalized(mut spec: NodeNetworkProfileSpec) -> NodeNetworkProfileSpec {
     spec.canary = false;
     for sysctl in &mut spec.sysctls {
         sysctl.reason = String::new();

@@ -8,7 +8,7 @@ use nettune_crds::conditions::{self, READY, reasons};
 use nettune_crds::{NodeNetworkProfile, NodeNetworkProfileSpec, NodeNetworkTuning, NodesCount};
 
 use crate::cluster::agent_pods::Agents;
-use crate::cluster::intern::Shared;
+use crate::cluster::intern::Interner;
 use crate::cluster::node::{ObservedNode, PlannedNode};
 use crate::cluster::profile::PlannedProfile;
 use crate::cluster::tuning::PlannedTuning;
@@ -29,8 +29,8 @@ pub struct ClusterState {
     /// Nodes whose profile the API server does not take as it was written last, and why.
     pub(crate) refused: BTreeMap<Arc<str>, Arc<str>>,
     /// The nodes of a group have the same spec, and comparing two of them is then comparing two pointers.
-    specs: Shared<NodeNetworkProfileSpec>,
-    label_keys: Shared<[Box<str>]>,
+    specs: Interner<NodeNetworkProfileSpec>,
+    label_keys: Interner<[Box<str>]>,
 }
 
 impl ClusterState {
@@ -84,7 +84,7 @@ impl ClusterState {
 
     /// What a profile says as its Node does is kept once.
     pub(crate) fn insert_profile(&mut self, name: Arc<str>, mut profile: PlannedProfile) {
-        profile.behaviour = profile.behaviour.map(|spec| self.specs.share(spec));
+        profile.normalized = profile.normalized.map(|spec| self.specs.intern(spec));
         let Some((known, node)) = self.nodes.get_key_value(&name) else {
             self.profiles.insert(name, profile);
             return;

@@ -15,11 +15,11 @@ use crate::cluster::agent_pods::Agents as AgentPods;
 use crate::cluster::node::Readiness;
 use crate::cluster::profile::{PlannedProfile, ProfiledNode};
 use crate::memory::{ByNode, Silence};
+use crate::priority::Priority;
 use crate::release::{ReleasingNode, Stage};
 use crate::rollout::changes::Change;
 use crate::rollout::rollouts::Rollouts;
 use crate::time::{Clock, Now};
-use crate::urgency::Urgency;
 use crate::write::Write;
 
 /// What is found about all agents.
@@ -28,7 +28,7 @@ pub(crate) struct Agents {
     pub(crate) silences: ByNode<Silence>,
     /// How many agents have been unresponsive for too long, by gate.
     pub(crate) unresponsive: BTreeMap<usize, i32>,
-    pub(crate) writes: Vec<(Urgency, Write)>,
+    pub(crate) writes: Vec<(Priority, Write)>,
 }
 
 /// Looks for unresponsive agents on all nodes with a profile that are not released yet.
@@ -61,7 +61,7 @@ pub(crate) fn check_agents(
                 seen: Arc::clone(&node.profile.resource_version),
                 ready: Box::new(ready),
             };
-            writes.push((Urgency::Silence, write));
+            writes.push((Priority::Silence, write));
         }
     };
     let mut known = remembered.cursor();

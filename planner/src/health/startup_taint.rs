@@ -7,8 +7,8 @@ use nettune_sizing::Mono;
 
 use crate::cluster::state::ClusterState;
 use crate::memory::ByNode;
+use crate::priority::Priority;
 use crate::time::Clock;
-use crate::urgency::Urgency;
 use crate::write::Write;
 
 /// After this long the taint is removed even if the node is not ready: a node that is not selected,
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct StartupTaints {
     /// Since when nodes have had theirs.
     pub(crate) since: ByNode<Mono>,
-    pub(crate) writes: Vec<(Urgency, Write)>,
+    pub(crate) writes: Vec<(Priority, Write)>,
 }
 
 /// Removes the taint of nodes that are ready or have had it for too long.
@@ -50,7 +50,7 @@ pub(crate) fn remove_startup_taints(
                 seen: Arc::clone(&tainted.resource_version),
                 taints: tainted.others.clone(),
             };
-            writes.push((Urgency::Taint, write));
+            writes.push((Priority::Taint, write));
         }
     }
     StartupTaints {

@@ -65,7 +65,7 @@ pub(crate) fn find_changes<'a>(
         let (Some(cache), Some(group)) = (caches.get_mut(*group), sizes.all.get(*group)) else {
             continue;
         };
-        let present = profile.and_then(|profile| profile.behaviour.as_ref());
+        let present = profile.and_then(|profile| profile.normalized.as_ref());
         let rule = &managed.tuning.rollout;
         let found = cache.get(group, present, (claim, rule), rollouts);
         if let (Some(profile), Some(_)) = (profile, present) {

@@ -7,16 +7,16 @@ use nettune_crds::NodeNetworkProfileSpec;
 
 use crate::cluster::profile::ProfiledNode;
 use crate::memory::{ByNode, Canary};
+use crate::priority::Priority;
 use crate::rollout::changes::{Change, Changes, NewNode};
 use crate::rollout::group::RolloutAction;
 use crate::rollout::rollouts::Rollouts;
 use crate::rollout::transition::Step;
-use crate::urgency::Urgency;
 use crate::write::Write;
 
 /// What rollouts write now.
 pub(crate) struct RolledOut {
-    pub(crate) writes: Vec<(Urgency, Write)>,
+    pub(crate) writes: Vec<(Priority, Write)>,
     /// Nodes that are let in now as canaries: they keep their place until their write shows.
     pub(crate) admitted: BTreeSet<Arc<str>>,
 }
@@ -44,27 +44,27 @@ pub(crate) fn roll_out<'a>(
     }
     let mut admitted = BTreeSet::new();
     for (node, action) in rollouts.next(admitted_before) {
-        let (urgency, write, is_canary) = match action {
+        let (priority, write, is_canary) = match action {
             RolloutAction::Delete => {
                 let write = Write::delete(node.name, node.profile);
-                (Urgency::Removal, write, false)
+                (Priority::Removal, write, false)
             }
             RolloutAction::Write(spec) => {
                 let is_canary = spec.canary;
-                (Urgency::Turn, Write::replace(node, spec), is_canary)
+                (Priority::Turn, Write::replace(node, spec), is_canary)
             }
             RolloutAction::Release { canary } => {
-                (Urgency::Turn, Write::release(node, canary), canary)
+                (Priority::Turn, Write::release(node, canary), canary)
             }
         };
-        writes.push((urgency, write));
+        writes.push((priority, write));
         if is_canary {
             admitted.insert(Arc::clone(node.name));
         }
     }
     let new_nodes = changes.new_nodes.iter();
     writes.extend(
-        new_nodes.filter_map(|new| Some((Urgency::NewNode, write_new_node(new, rollouts)?))),
+        new_nodes.filter_map(|new| Some((Priority::NewNode, write_new_node(new, rollouts)?))),
     );
     RolledOut { writes, admitted }
 }
@@ -73,16 +73,16 @@ fn write_at_once(
     change: &Change<'_>,
     spec: &Arc<NodeNetworkProfileSpec>,
     is_canary: bool,
-) -> (Urgency, Write) {
+) -> (Priority, Write) {
     let mut spec = Arc::clone(spec);
     if is_canary {
         Arc::make_mut(&mut spec).canary = true;
     }
-    let urgency = match change.node.profile.overflows() {
-        true => Urgency::Overflow,
-        false => Urgency::AtOnce,
+    let priority = match change.node.profile.overflows() {
+        true => Priority::Overflow,
+        false => Priority::AtOnce,
     };
-    (urgency, Write::replace(change.node, spec))
+    (priority, Write::replace(change.node, spec))
 }
 
 /// A node that is not Ready yet has nothing to lose and gets everything, unless its rollout is stopped

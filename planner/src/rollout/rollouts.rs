@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nettune_crds::{NodeNetworkProfileSpec, Rollout};
 
 use crate::assign::Claim;
-use crate::cluster::profile::{ProfiledNode, behaviour};
+use crate::cluster::profile::{ProfiledNode, normalized};
 use crate::rollout::gate::{Gate, MOST_NAMED, Standing};
 use crate::rollout::group::{RolloutAction, RolloutGroup};
 
@@ -57,7 +57,7 @@ impl<'a> Rollouts<'a> {
 
     /// The nodes that are to hold this. The content names its tuning, so it has one gate.
     pub(crate) fn group(&mut self, gate: usize, spec: &NodeNetworkProfileSpec) -> usize {
-        let content = Arc::new(behaviour(spec.clone()));
+        let content = Arc::new(normalized(spec.clone()));
         *self.by_content.entry(content).or_insert_with(|| {
             self.groups.push(RolloutGroup::new(gate, spec));
             self.groups.len() - 1

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nettune_crds::{NodeNetworkProfileSpec, Rollout};
 
-use crate::cluster::profile::behaviour;
+use crate::cluster::profile::normalized;
 use crate::rollout::rollouts::Rollouts;
 use crate::rollout::safe_changes::{at_once, not_lowered};
 use crate::size_groups::Group;
@@ -73,7 +73,7 @@ impl<'a> TransitionCache<'a> {
         let found = Transitions {
             shrink: kept.map(|kept| Shrink {
                 without: transition((gate, rule), present, &kept, rollouts),
-                wanted: Arc::clone(&group.behaviour),
+                wanted: Arc::clone(&group.normalized),
             }),
             whole: transition((gate, rule), present, wanted, rollouts),
         };
@@ -114,7 +114,7 @@ fn transition(
     rollouts: &mut Rollouts<'_>,
 ) -> Transition {
     let group = rollouts.group(gate, wanted);
-    let end = behaviour(wanted.clone());
+    let end = normalized(wanted.clone());
     if present.is_some_and(|present| **present == end) {
         let step = Step::Hold;
         return Transition { group, step };
@@ -123,7 +123,7 @@ fn transition(
     // If all nodes may change now, one write does both. New nodes are handled apart.
     let is_everybodys_turn = rule.all_at_once && !rule.paused && present.is_some();
     let is_apart = at_once.urgent && !is_everybodys_turn;
-    let step = if behaviour(at_once.spec.clone()) == end || is_apart {
+    let step = if normalized(at_once.spec.clone()) == end || is_apart {
         Step::Write(Arc::new(at_once.spec))
     } else {
         Step::Wait

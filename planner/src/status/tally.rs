@@ -58,8 +58,8 @@ pub(crate) fn count<'a>(
     }
     let mut frozen: BTreeMap<&str, Tally> = BTreeMap::new();
     for node in &assignment.frozen {
-        if let Some(behaviour) = &node.profile.behaviour {
-            let tally = frozen.entry(&behaviour.tuning).or_default();
+        if let Some(normalized) = &node.profile.normalized {
+            let tally = frozen.entry(&normalized.tuning).or_default();
             tally.count.selected += 1;
             tally.holding(node.name, node.reported());
         }

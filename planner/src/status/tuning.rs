@@ -13,11 +13,11 @@ use nettune_sizing::{ClusterFacts, PodLinks};
 use crate::assign::{Assignment, Claim};
 use crate::cluster::state::ClusterState;
 use crate::cluster::tuning::{PlannedTuning, TuningContent};
+use crate::priority::Priority;
 use crate::rollout::gate::{Gate, MOST_NAMED};
 use crate::rollout::rollouts::Rollouts;
 use crate::size_groups::{Group, SizeGroups};
 use crate::status::tally::{Tallies, Tally};
-use crate::urgency::Urgency;
 use crate::write::{Announcement, Write};
 
 /// Most groups and warnings in a status: it must stay small whatever the cluster.
@@ -34,7 +34,7 @@ pub(crate) fn update_statuses(
     rollouts: &Rollouts<'_>,
     tallies: &Tallies<'_>,
     now: Timestamp,
-) -> Vec<(Urgency, Write)> {
+) -> Vec<(Priority, Write)> {
     let claims = assignment.claims.iter().zip(&rollouts.gates);
     let usable = claims
         .zip(&tallies.by_gate)
@@ -50,7 +50,7 @@ pub(crate) fn update_statuses(
         write(name, tuning, unusable(tuning, nodes, now)?)
     });
     let writes = usable.chain(unusable);
-    writes.map(|write| (Urgency::Status, write)).collect()
+    writes.map(|write| (Priority::Status, write)).collect()
 }
 
 /// The status of a tuning that can be used.

@@ -6,7 +6,7 @@ use crate::write::{Object, Write};
 
 /// How urgent a write is; the first is written first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Urgency {
+pub(crate) enum Priority {
     /// More room on a node whose table overflows: it loses packets now.
     Overflow,
     /// A node without a profile: it has what the kernel gives everybody.
@@ -27,16 +27,16 @@ pub(crate) enum Urgency {
 
 /// Joins the writes of all steps, the most urgent first; equally urgent ones stay in their order. A
 /// write that reports an unresponsive agent is dropped if there is another write to its profile.
-pub(crate) fn in_order(steps: impl IntoIterator<Item = Vec<(Urgency, Write)>>) -> Vec<Write> {
+pub(crate) fn in_order(steps: impl IntoIterator<Item = Vec<(Priority, Write)>>) -> Vec<Write> {
     let mut writes: Vec<_> = steps.into_iter().flatten().collect();
-    writes.sort_by_key(|(urgency, _)| *urgency);
+    writes.sort_by_key(|(priority, _)| *priority);
     let (silences, others): (Vec<_>, Vec<_>) = writes
         .iter()
-        .partition(|(urgency, _)| *urgency == Urgency::Silence);
+        .partition(|(priority, _)| *priority == Priority::Silence);
     if !silences.is_empty() {
         let written: HashSet<Object> = others.iter().map(|(_, write)| write.object()).collect();
-        writes.retain(|(urgency, write)| {
-            *urgency != Urgency::Silence || !written.contains(&write.object())
+        writes.retain(|(priority, write)| {
+            *priority != Priority::Silence || !written.contains(&write.object())
         });
     }
     writes.into_iter().map(|(_, write)| write).collect()
@@ -76,13 +76,13 @@ mod tests {
 
     #[test]
     fn relief_comes_before_what_takes_its_turn_and_that_before_what_is_only_told() {
-        use Urgency::{AtOnce, NewNode, Overflow, Removal, Silence, Status, Taint, Turn};
+        use Priority::{AtOnce, NewNode, Overflow, Removal, Silence, Status, Taint, Turn};
         let all = [
             Overflow, NewNode, Taint, AtOnce, Turn, Silence, Removal, Status,
         ];
         assert!(all.is_sorted());
         let writes = all.into_iter().rev().enumerate();
-        let writes = writes.map(|(index, urgency)| (urgency, removal(&format!("{index}"))));
+        let writes = writes.map(|(index, priority)| (priority, removal(&format!("{index}"))));
         assert_eq!(
             named(&in_order([writes.collect()])),
             ["7", "6", "5", "4", "3", "2", "1", "0"]
@@ -91,18 +91,18 @@ mod tests {
 
     #[test]
     fn what_is_as_urgent_stays_in_its_order() {
-        let writes = ["b", "a", "c"].map(|node| vec![(Urgency::Turn, removal(node))]);
+        let writes = ["b", "a", "c"].map(|node| vec![(Priority::Turn, removal(node))]);
         assert_eq!(named(&in_order(writes)), ["b", "a", "c"]);
     }
 
     #[test]
     fn no_object_is_written_twice_in_one_decision() {
         let writes = vec![
-            (Urgency::Silence, silence("a")),
-            (Urgency::Silence, silence("b")),
-            (Urgency::Turn, removal("a")),
-            (Urgency::Silence, silence("c")),
-            (Urgency::Removal, removal("c")),
+            (Priority::Silence, silence("a")),
+            (Priority::Silence, silence("b")),
+            (Priority::Turn, removal("a")),
+            (Priority::Silence, silence("c")),
+            (Priority::Removal, removal("c")),
         ];
         assert_eq!(named(&in_order([writes])), ["a", "b is unresponsive", "c"]);
     }
