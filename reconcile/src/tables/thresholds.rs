@@ -4,10 +4,10 @@ use nettune_crds::KeyState;
 use nettune_sizing::{DesiredValue, Mono, SysctlKey};
 
 use crate::desired::DesiredState;
-use crate::guards;
 use crate::memory::Memory;
 use crate::observed::ObservedState;
 use crate::outcome::{KeyOutcome, Plan};
+use crate::plan::guards;
 use crate::tables::limits::{FAMILIES, Family, HIGHEST, leaf};
 
 struct Table<'a> {

@@ -3,11 +3,11 @@
 use nettune_sizing::{DesiredValue, Mono, SysctlKey, keys};
 
 use crate::desired::DesiredState;
-use crate::guards::{too_full_to_lower, unusable};
 use crate::memory::Memory;
 use crate::observed::{Content, ObservedState};
 use crate::outcome::{KeyOutcome, Plan};
-use crate::restore;
+use crate::plan::guards::{too_full_to_lower, unusable};
+use crate::plan::restore;
 use crate::tables::conntrack;
 use crate::tables::limits::is_trimmed;
 use crate::tables::thresholds;

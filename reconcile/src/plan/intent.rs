@@ -4,11 +4,11 @@ use nettune_sizing::{SysctlKey, Value};
 
 use crate::desired::{DesiredState, Revision, Task};
 use crate::effect::{Persisted, Record};
-use crate::hold_back::is_dropped;
 use crate::memory::Memory;
 use crate::observed::{Content, ObservedState};
 use crate::outcome::{KeyOutcome, Plan};
-use crate::restore;
+use crate::plan::hold_back::is_dropped;
+use crate::plan::restore;
 
 /// What must be on disk before the writes of a plan: the profile, the original of each key that is
 /// written for the first time, and the value written, so that a later process recognizes it.

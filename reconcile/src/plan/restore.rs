@@ -4,10 +4,10 @@ use nettune_crds::KeyState;
 use nettune_sizing::{SysctlKey, keys};
 
 use crate::effect::{Left, Persisted, Record};
-use crate::guards;
 use crate::memory::Memory;
 use crate::observed::{Content, ObservedState, Seen};
 use crate::outcome::{KeyOutcome, Plan};
+use crate::plan::guards;
 use crate::tables::conntrack;
 
 /// kube-proxy's minimum (`--conntrack-min`).

@@ -8,7 +8,7 @@ use crate::errors;
 use crate::memory::Memory;
 use crate::observed::{Content, ObservedState};
 use crate::outcome::{KeyOutcome, Plan};
-use crate::restore;
+use crate::plan::restore;
 use crate::tables::limits::FAMILIES;
 
 /// The plan without the changes that may not be written now.
