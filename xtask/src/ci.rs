@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::cargo::{cargo, finish};
 use crate::test::{self, Count};
-use crate::{deny, fuzz, generate, imports, workflows};
+use crate::{deny, fuzz, generate, imports, structure, workflows};
 
 pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let mut count = Count::default();
@@ -24,7 +24,8 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     doc.env("RUSTDOCFLAGS", "-D warnings");
     count += step("docs", by(doc)).await;
     count += step("generated files", by(generate::command(true))).await;
-    count += step("crate dependencies", imports_are_allowed()).await;
+    count += step("crate dependencies", none(imports::violations())).await;
+    count += step("structure", none(async { structure::violations() })).await;
     count += step("workflows", workflows::check()).await;
     count += step("dependencies", dependencies()).await;
     let fuzz_format = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
@@ -69,8 +70,11 @@ async fn by(command: Command) -> anyhow::Result<String> {
     Ok(String::new())
 }
 
-async fn imports_are_allowed() -> anyhow::Result<String> {
-    let violations = imports::violations().await?;
+/// Fails if there are violations, and names them.
+async fn none(
+    violations: impl Future<Output = anyhow::Result<Vec<String>>>,
+) -> anyhow::Result<String> {
+    let violations = violations.await?;
     anyhow::ensure!(violations.is_empty(), "{}", violations.join("\n"));
     Ok(String::new())
 }
