@@ -24,6 +24,8 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     doc.env("RUSTDOCFLAGS", "-D warnings");
     count += step("docs", by(doc)).await;
     count += step("generated files", by(generate::command(true))).await;
+    let chart = none(async { generate::chart(true) });
+    count += step("generated files of the chart", chart).await;
     count += step("crate dependencies", none(imports::violations())).await;
     count += step("structure", none(async { structure::violations() })).await;
     count += step("workflows", workflows::check()).await;

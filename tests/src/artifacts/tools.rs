@@ -85,6 +85,15 @@ pub fn actionlint() -> Result<PathBuf, ToolsError> {
     Ok(build_module(&go::ACTIONLINT)?.join("actionlint"))
 }
 
+/// helm, for the tests of the chart. Takes about four minutes the first time and says so.
+///
+/// # Errors
+///
+/// When the build fails.
+pub fn helm() -> Result<PathBuf, ToolsError> {
+    Ok(build_module(&go::HELM)?.join("helm"))
+}
+
 fn find_or_build() -> Result<Tools, ToolsError> {
     if let Some(dir) = std::env::var_os(ASSETS_VARIABLE).map(PathBuf::from) {
         return Tools::in_dir(&dir).map_err(|missing| ToolsError::Assets { dir, missing });

@@ -26,7 +26,7 @@ pub struct Audit {
 }
 
 /// A position in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark(u64);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Request {
     pub user: String,
     /// `create`, `update`, `patch`, `delete`, `list` or `watch`.
     pub verb: String,
+    /// The API group; empty for the core group.
+    pub group: String,
     /// The plural and the subresource, such as `nodenetworkprofiles/status`.
     pub resource: String,
     /// The object's name; empty where the request names none, as for `create`.
@@ -72,6 +74,21 @@ impl fmt::Display for Request {
 impl Audit {
     /// Writes the policy for an API server that is yet to be started.
     pub fn new() -> io::Result<Self> {
+        Self::of(&[
+            json!({"level": "Metadata", "verbs": VERBS, "resources": [{"group": "nettune.dev"}]}),
+        ])
+    }
+
+    /// The same, for all requests of these users instead.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn of_users(users: &[&str]) -> io::Result<Self> {
+        Self::of(&[json!({"level": "Metadata", "users": users})])
+    }
+
+    fn of(recorded: &[Value]) -> io::Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("nettune-audit-")
             .tempdir()?;
@@ -79,10 +96,7 @@ impl Audit {
             "apiVersion": "audit.k8s.io/v1",
             "kind": "Policy",
             "omitStages": ["RequestReceived", "ResponseStarted"],
-            "rules": [
-                {"level": "Metadata", "verbs": VERBS, "resources": [{"group": "nettune.dev"}]},
-                {"level": "None"},
-            ],
+            "rules": recorded.iter().chain([&json!({"level": "None"})]).collect::<Vec<_>>(),
         });
         std::fs::write(dir.path().join("policy.json"), policy.to_string())?;
         Ok(Self { dir })
@@ -128,6 +142,7 @@ fn request(line: &str) -> Option<Request> {
     Some(Request {
         user: text(&event["user"]["username"]),
         verb: text(&event["verb"]),
+        group: text(&object["apiGroup"]),
         resource: format!("{}{slash}{subresource}", text(&object["resource"])),
         name: text(&object["name"]),
         uri: text(&event["requestURI"]),

@@ -1,5 +1,6 @@
 //! What needs a real API server: the harness itself, schemas, rights, the operator and agents over directories.
 
+mod chart;
 mod faults;
 mod harness;
 mod leader;

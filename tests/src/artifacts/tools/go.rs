@@ -63,6 +63,14 @@ pub(super) const ACTIONLINT: Module = Module {
     stamp: None,
 };
 
+pub(super) const HELM: Module = Module {
+    dir: "helm",
+    what: "helm",
+    packages: &[("helm.sh/helm/v4/cmd/helm", None)],
+    expected: Duration::from_secs(4 * 60),
+    stamp: None,
+};
+
 /// Why a tool could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
