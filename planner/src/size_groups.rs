@@ -1,4 +1,4 @@
-//! Nodes that are sized alike: sizes are computed once for each group, not for each node.
+//! Groups of nodes with equal sizes: sizes are computed once per group, not per node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,24 +20,23 @@ use crate::cluster::tuning::UsableTuning;
 pub struct Group {
     /// The tuning's name.
     pub tuning: Arc<str>,
-    /// What is known of each of its nodes.
+    /// The facts of each node.
     pub facts: NodeFacts,
-    /// How the pod network was found.
+    /// The signs of the pod network.
     pub evidence: String,
-    /// The pod network that is sized for, and why that one.
+    /// The assumed pod network, and why.
     pub(crate) pod_network: String,
-    /// What each shall hold.
+    /// The sizes of each node.
     pub sizes: Sizes,
-    /// How many nodes.
     pub nodes: usize,
-    /// The spec that each of their profiles shall have in the end.
+    /// The desired spec of their profiles.
     pub(crate) spec: Arc<NodeNetworkProfileSpec>,
     /// The same without the reasons.
     pub(crate) normalized: Arc<NodeNetworkProfileSpec>,
 }
 
 impl Group {
-    /// Whether a limit would be lowered to less than twice what its nodes were seen to use.
+    /// Whether a limit would be less than twice the peak of its nodes.
     pub(crate) fn would_cut(&self, sysctl: &ProfileSysctl) -> bool {
         let peak = if NEIGHBORS.iter().any(|key| sysctl.name == key.name()) {
             self.facts.neighbors_peak
@@ -51,7 +50,7 @@ impl Group {
     }
 }
 
-/// The limits of the neighbour tables. gc_thresh1 is none: below it nothing is collected.
+/// The limits of the neighbor tables. gc_thresh1 is not a limit: below it nothing is collected.
 const NEIGHBORS: [&SysctlKey; 4] = [
     &keys::IPV4_GC_THRESH2,
     &keys::IPV4_GC_THRESH3,
@@ -62,17 +61,19 @@ const NEIGHBORS: [&SysctlKey; 4] = [
 /// The limits of the conntrack table.
 const CONNTRACK: [&SysctlKey; 2] = [&keys::NF_CONNTRACK_MAX, &keys::NF_CONNTRACK_BUCKETS];
 
-/// What nodes are grouped by: the claim's index, the facts and how they were found.
-type Alike = (usize, NodeFacts, Evidence);
+/// What nodes are grouped by: the claim's index, the facts and the signs of the pod network.
+type Alike<'a> = (usize, NodeFacts, &'a Evidence);
+
+/// The index of each group.
+type Index<'a> = HashMap<Alike<'a>, usize>;
 
 /// All groups, and the group of each node.
 pub(crate) struct SizeGroups {
     pub(crate) cluster: ClusterFacts,
-    /// A group whose nodes all have their peaks has no node itself.
+    /// A group may have no nodes, if the peaks of all of them lead to other groups.
     pub(crate) all: Vec<Group>,
     /// The index of each node's group, in the order of the nodes.
     pub(crate) of_nodes: Vec<usize>,
-    index: HashMap<Alike, usize>,
 }
 
 /// Puts each node into its group, and sizes the groups.
@@ -81,32 +82,32 @@ pub(crate) fn size_groups(cluster: &ClusterState, nodes: &[ManagedNode<'_>]) -> 
         cluster: cluster_facts(cluster),
         all: Vec::new(),
         of_nodes: Vec::with_capacity(nodes.len()),
-        index: HashMap::new(),
     };
+    let mut index = Index::new();
     for node in nodes {
-        let group = groups.put(node);
+        let group = groups.put(node, &mut index);
         groups.of_nodes.push(group);
     }
     groups
 }
 
 impl SizeGroups {
-    fn put(&mut self, node: &ManagedNode<'_>) -> usize {
+    fn put<'a>(&mut self, node: &ManagedNode<'a>, index: &mut Index<'a>) -> usize {
         let reported = node.profile.and_then(|profile| profile.facts.as_ref());
         let facts = node.node.facts(reported);
-        let alike = (node.claim, facts, node.node.evidence);
+        let alike = (node.claim, facts, &node.node.evidence);
         let peaks = node
             .profile
             .map(|profile| profile.peaks)
             .unwrap_or_default();
         let seen = (peaks != Peaks::default()).then(|| alike.clone());
-        let mut group = self.find(alike, node);
+        let mut group = self.find(alike, node, index);
         if let Some((claim, mut facts, evidence)) = seen
             && let Some(peaks) = self.all.get(group).and_then(|group| beyond(group, peaks))
         {
             facts.neighbors_peak = peaks.neighbors;
             facts.conntrack_peak = peaks.conntrack;
-            group = self.find((claim, facts, evidence), node);
+            group = self.find((claim, facts, evidence), node, index);
         }
         if let Some(group) = self.all.get_mut(group) {
             group.nodes += 1;
@@ -114,24 +115,24 @@ impl SizeGroups {
         group
     }
 
-    fn find(&mut self, alike: Alike, node: &ManagedNode<'_>) -> usize {
-        let Self {
-            cluster,
-            all,
-            index,
-            ..
-        } = self;
+    fn find<'a>(
+        &mut self,
+        alike: Alike<'a>,
+        node: &ManagedNode<'a>,
+        index: &mut Index<'a>,
+    ) -> usize {
+        let Self { cluster, all, .. } = self;
         *index
             .entry(alike)
             .or_insert_with_key(|(_, facts, evidence)| {
                 let (name, tuning) = (node.tuning_name, node.tuning);
-                all.push(make(name, tuning, cluster, facts.clone(), *evidence));
+                all.push(make(name, tuning, cluster, facts.clone(), evidence));
                 all.len() - 1
             })
     }
 }
 
-/// The peaks, where one of them asks for more than the model gives.
+/// The peaks, if one of them needs more than the model gives.
 fn beyond(group: &Group, peaks: Peaks) -> Option<Peaks> {
     let held = |key: &SysctlKey| match &group.sizes.get(key)?.wanted {
         DesiredValue::AtLeast(bounds) => Some(bounds.floor()),
@@ -141,7 +142,7 @@ fn beyond(group: &Group, peaks: Peaks) -> Option<Peaks> {
         let (peak, held) = (peak?, held(key)?);
         (peak.saturating_mul(percent) / 100 > held).then_some(peak)
     };
-    // The model takes twice five quarters of the neighbours for gc_thresh2, and twice the connections.
+    // The model gives 2 × 1.25 times the neighbors for gc_thresh2, and twice the connections.
     let beyond = Peaks {
         neighbors: asks_for_more(peaks.neighbors, &keys::IPV4_GC_THRESH2, 250),
         conntrack: asks_for_more(peaks.conntrack, &keys::NF_CONNTRACK_MAX, 200),
@@ -154,7 +155,7 @@ fn make(
     tuning: &UsableTuning,
     cluster: &ClusterFacts,
     facts: NodeFacts,
-    evidence: Evidence,
+    evidence: &Evidence,
 ) -> Group {
     let sizes = size(&tuning.policy, cluster, &facts);
     let spec = NodeNetworkProfileSpec {
@@ -177,8 +178,8 @@ fn make(
     }
 }
 
-/// The pod network that is sized for, and what led to it.
-fn pod_network(policy: &Policy, evidence: Evidence) -> String {
+/// The assumed pod network, and why.
+fn pod_network(policy: &Policy, evidence: &Evidence) -> String {
     let choice = policy.neighbors.as_ref().map(|block| block.pod_network);
     let set = match choice.unwrap_or_default() {
         PodNetworkChoice::Auto => {
@@ -192,9 +193,9 @@ fn pod_network(policy: &Policy, evidence: Evidence) -> String {
     format!("{set}: set by the tuning")
 }
 
-/// What the model is told of the whole cluster: all nodes that are on a network.
-pub(crate) fn cluster_facts(world: &ClusterState) -> ClusterFacts {
-    let real = world.nodes.values().filter(|node| node.real);
+/// The model's facts of the whole cluster: all nodes that are on a network.
+pub(crate) fn cluster_facts(cluster: &ClusterState) -> ClusterFacts {
+    let real = cluster.nodes.values().filter(|node| node.real);
     let (nodes, pods) = real.fold((0_u32, 0_u64), |(nodes, pods), node| {
         (
             nodes.saturating_add(1),

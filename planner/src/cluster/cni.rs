@@ -1,5 +1,4 @@
-//! What a Node shows of its pod network: by what CNI plugins write on their nodes, by its provider and
-//! by its pod CIDR.
+//! Detects a Node's pod network from annotations of CNI plugins, from its provider and from its pod CIDR.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,81 +7,81 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::NodeAddress;
 use nettune_sizing::{PodLinks, PodNetwork};
 
-/// What was found, and what it was found by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What was found, and the signs that it was found by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Evidence {
     pub(crate) pod_network: PodNetwork,
     pub(crate) pod_links: PodLinks,
-    /// Whether the CNI hands out the addresses of the node's pod CIDR, which then bounds its pods.
+    /// Whether the CNI assigns the addresses of the node's pod CIDR, which then limits its pods.
     pub(crate) pod_cidr_bounds_pods: bool,
-    signs: Signs,
+    signs: Vec<Sign>,
 }
 
-/// Some of [`SIGNS`], by their index.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-struct Signs(u16);
-
-/// One thing that tells a pod network.
-struct Sign {
-    network: PodNetwork,
-    links: PodLinks,
-    pod_cidr_bounds_pods: bool,
-    words: &'static str,
+/// Something on a Node that indicates its pod network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Sign {
+    FlannelOverlay,
+    FlannelHostGw,
+    FlannelIpip,
+    CalicoIpipTunnel,
+    CalicoVxlanTunnel,
+    CalicoWithoutTunnel,
+    Cilium,
+    KubeRouter,
+    CloudWithoutPodCidr,
+    NodeInItsPodCidr,
+    Google,
 }
 
-const fn bridge(network: PodNetwork, pod_cidr_bounds_pods: bool, words: &'static str) -> Sign {
-    Sign {
-        network,
-        links: PodLinks::Bridge,
-        pod_cidr_bounds_pods,
-        words,
+impl Sign {
+    fn network(self) -> PodNetwork {
+        match self {
+            Self::FlannelOverlay | Self::CalicoVxlanTunnel | Self::Cilium => PodNetwork::Overlay,
+            Self::FlannelIpip | Self::CalicoIpipTunnel => PodNetwork::OverlayIpip,
+            // Google's network routes to pod CIDRs itself, and a node has only its gateway on link.
+            Self::FlannelHostGw | Self::CalicoWithoutTunnel | Self::KubeRouter | Self::Google => {
+                PodNetwork::Routed
+            }
+            // The CNI plugins of AWS and Azure give pods addresses of the nodes' subnet, and then there
+            // is no pod CIDR.
+            Self::CloudWithoutPodCidr | Self::NodeInItsPodCidr => PodNetwork::Flat,
+        }
+    }
+
+    fn links(self) -> PodLinks {
+        match self {
+            Self::FlannelOverlay
+            | Self::FlannelHostGw
+            | Self::FlannelIpip
+            | Self::KubeRouter
+            | Self::Google => PodLinks::Bridge,
+            _ => PodLinks::PointToPoint,
+        }
+    }
+
+    fn pod_cidr_bounds_pods(self) -> bool {
+        matches!(
+            self,
+            Self::FlannelOverlay | Self::FlannelHostGw | Self::FlannelIpip | Self::KubeRouter
+        )
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::FlannelOverlay => "Flannel's backend type, an overlay",
+            Self::FlannelHostGw => "Flannel's backend type host-gw",
+            Self::FlannelIpip => "Flannel's backend type ipip",
+            Self::CalicoIpipTunnel => "Calico's IPIP tunnel address",
+            Self::CalicoVxlanTunnel => "Calico's VXLAN tunnel address",
+            Self::CalicoWithoutTunnel => "Calico's address without a tunnel",
+            Self::Cilium => "Cilium's annotations",
+            Self::KubeRouter => "kube-router's annotations",
+            Self::CloudWithoutPodCidr => "an AWS or Azure node without a pod CIDR",
+            Self::NodeInItsPodCidr => "a pod CIDR that holds the node's own address",
+            Self::Google => "a Google node with a pod CIDR",
+        }
     }
 }
-
-const fn routes(network: PodNetwork, words: &'static str) -> Sign {
-    Sign {
-        network,
-        links: PodLinks::PointToPoint,
-        pod_cidr_bounds_pods: false,
-        words,
-    }
-}
-
-const FLANNEL_OVERLAY: usize = 0;
-const FLANNEL_HOST_GW: usize = 1;
-const FLANNEL_IPIP: usize = 2;
-const CALICO_IPIP_TUNNEL: usize = 3;
-const CALICO_VXLAN_TUNNEL: usize = 4;
-const CALICO_NO_TUNNEL: usize = 5;
-const CILIUM: usize = 6;
-const KUBE_ROUTER: usize = 7;
-const CLOUD_WITHOUT_POD_CIDR: usize = 8;
-const NODE_IN_ITS_POD_CIDR: usize = 9;
-const GOOGLE: usize = 10;
-
-const SIGNS: [Sign; 11] = [
-    bridge(
-        PodNetwork::Overlay,
-        true,
-        "Flannel's backend type, an overlay",
-    ),
-    bridge(PodNetwork::Routed, true, "Flannel's backend type host-gw"),
-    bridge(PodNetwork::OverlayIpip, true, "Flannel's backend type ipip"),
-    routes(PodNetwork::OverlayIpip, "Calico's IPIP tunnel address"),
-    routes(PodNetwork::Overlay, "Calico's VXLAN tunnel address"),
-    routes(PodNetwork::Routed, "Calico's address without a tunnel"),
-    routes(PodNetwork::Overlay, "Cilium's annotations"),
-    bridge(PodNetwork::Routed, true, "kube-router's annotations"),
-    // Their own CNI plugins give pods addresses of the nodes' subnet, and then no pod CIDR is handed
-    // out.
-    routes(PodNetwork::Flat, "an AWS or Azure node without a pod CIDR"),
-    routes(
-        PodNetwork::Flat,
-        "a pod CIDR that holds the node's own address",
-    ),
-    // Google's network routes to pod CIDRs itself, and a node has just its gateway on link.
-    bridge(PodNetwork::Routed, false, "a Google node with a pod CIDR"),
-];
 
 const FLANNEL: &str = "flannel.alpha.coreos.com/";
 const FLANNEL_BACKEND: &str = "flannel.alpha.coreos.com/backend-type";
@@ -90,47 +89,47 @@ const CALICO_IPIP: &str = "projectcalico.org/IPv4IPIPTunnelAddr";
 const CALICO_VXLAN: &str = "projectcalico.org/IPv4VXLANTunnelAddr";
 const CALICO_ADDRESS: &str = "projectcalico.org/IPv4Address";
 
-/// Cilium's own prefix, and the one that it had before 1.14.
+/// Cilium's prefix, and the one before 1.14.
 const CILIUM_PREFIXES: [&str; 2] = ["network.cilium.io/", "io.cilium.network."];
 
 impl Evidence {
-    /// Looks at all that a Node shows. Where that disagrees, the larger table wins, and where there is
-    /// nothing, it is guessed: one that is too large costs nothing until it is used.
+    /// Collects all signs on a Node. If they disagree, the network that needs the larger table wins. Without
+    /// any sign it is assumed to be an overlay: a table that is too large costs nothing until it is used.
     pub(crate) fn of(
         annotations: &BTreeMap<String, String>,
         provider: Option<&str>,
         pod_cidr: Option<IpNet>,
         addresses: &[NodeAddress],
     ) -> Self {
-        let mut signs = Signs::default();
+        let mut signs = Vec::new();
         let has_prefix = |prefix: &str| {
             let first = annotations.range(prefix.to_owned()..).next();
             first.is_some_and(|(key, _)| key.starts_with(prefix))
         };
         if has_prefix(FLANNEL) {
-            signs.add(match annotations.get(FLANNEL_BACKEND).map(String::as_str) {
-                Some("host-gw") => FLANNEL_HOST_GW,
-                Some("ipip") => FLANNEL_IPIP,
-                _ => FLANNEL_OVERLAY,
+            signs.push(match annotations.get(FLANNEL_BACKEND).map(String::as_str) {
+                Some("host-gw") => Sign::FlannelHostGw,
+                Some("ipip") => Sign::FlannelIpip,
+                _ => Sign::FlannelOverlay,
             });
         }
-        // A tunnel says more than the address that Calico writes beside it.
+        // A tunnel is more specific than the address that Calico writes too.
         if annotations.contains_key(CALICO_IPIP) {
-            signs.add(CALICO_IPIP_TUNNEL);
+            signs.push(Sign::CalicoIpipTunnel);
         } else if annotations.contains_key(CALICO_VXLAN) {
-            signs.add(CALICO_VXLAN_TUNNEL);
+            signs.push(Sign::CalicoVxlanTunnel);
         } else if annotations.contains_key(CALICO_ADDRESS) {
-            signs.add(CALICO_NO_TUNNEL);
+            signs.push(Sign::CalicoWithoutTunnel);
         }
         if CILIUM_PREFIXES.iter().any(|prefix| has_prefix(prefix)) {
-            signs.add(CILIUM);
+            signs.push(Sign::Cilium);
         }
         if has_prefix("kube-router.io/") {
-            signs.add(KUBE_ROUTER);
+            signs.push(Sign::KubeRouter);
         }
         let scheme = provider.and_then(|id| id.split_once("://"));
         if matches!(scheme, Some(("aws" | "azure", _))) && pod_cidr.is_none() {
-            signs.add(CLOUD_WITHOUT_POD_CIDR);
+            signs.push(Sign::CloudWithoutPodCidr);
         }
         let holds_node = |cidr: IpNet| {
             addresses
@@ -140,72 +139,47 @@ impl Evidence {
                 .any(|address: std::net::IpAddr| cidr.contains(&address))
         };
         if pod_cidr.is_some_and(holds_node) {
-            signs.add(NODE_IN_ITS_POD_CIDR);
+            signs.push(Sign::NodeInItsPodCidr);
         }
-        // It asks for the least of all, so that it counts only where nothing else tells.
-        if signs == Signs::default() && matches!(scheme, Some(("gce", _))) && pod_cidr.is_some() {
-            signs.add(GOOGLE);
+        // It needs the smallest table, so it counts only without any other sign.
+        if signs.is_empty() && matches!(scheme, Some(("gce", _))) && pod_cidr.is_some() {
+            signs.push(Sign::Google);
         }
-        Self::from(signs)
+        Self::from_signs(signs)
     }
 
-    /// In words, for a tuning's status: what it was found by, and what speaks for another network.
-    pub(crate) fn source(self) -> String {
-        let mut text = String::new();
-        for sign in self.signs.iter().filter(|sign| self.agrees(sign)) {
-            let comma = if text.is_empty() { "" } else { ", " };
-            let _ = write!(text, "{comma}{}", sign.words);
+    fn from_signs(signs: Vec<Sign>) -> Self {
+        let larger = |a: Sign, b: Sign| if b.network() > a.network() { b } else { a };
+        let largest = signs.iter().copied().reduce(larger);
+        Self {
+            pod_network: largest.map_or(PodNetwork::Overlay, Sign::network),
+            pod_links: signs
+                .iter()
+                .map(|sign| sign.links())
+                .max()
+                .unwrap_or(PodLinks::Bridge),
+            pod_cidr_bounds_pods: !signs.is_empty()
+                && signs.iter().all(|sign| sign.pod_cidr_bounds_pods()),
+            signs,
         }
-        for sign in self.signs.iter().filter(|sign| !self.agrees(sign)) {
-            let network = name(sign.network);
-            let _ = write!(text, "; but {} suggests {network}", sign.words);
+    }
+
+    /// For a tuning's status: the signs, and those that suggest another network.
+    pub(crate) fn source(&self) -> String {
+        let agrees = |sign: &&Sign| sign.network() == self.pod_network;
+        let mut text = String::new();
+        for sign in self.signs.iter().filter(agrees) {
+            let comma = if text.is_empty() { "" } else { ", " };
+            let _ = write!(text, "{comma}{}", sign.words());
+        }
+        for sign in self.signs.iter().filter(|sign| !agrees(sign)) {
+            let network = name(sign.network());
+            let _ = write!(text, "; but {} suggests {network}", sign.words());
         }
         if text.is_empty() {
             text.push_str("nothing detected; assuming an overlay");
         }
         text
-    }
-
-    fn agrees(self, sign: &Sign) -> bool {
-        sign.network == self.pod_network
-    }
-}
-
-impl From<Signs> for Evidence {
-    fn from(signs: Signs) -> Self {
-        let larger = |a: &'static Sign, b: &'static Sign| if b.network > a.network { b } else { a };
-        let Some(largest) = signs.iter().reduce(larger) else {
-            return Self {
-                pod_network: PodNetwork::Overlay,
-                pod_links: PodLinks::Bridge,
-                pod_cidr_bounds_pods: false,
-                signs,
-            };
-        };
-        Self {
-            pod_network: largest.network,
-            pod_links: signs
-                .iter()
-                .map(|sign| sign.links)
-                .max()
-                .unwrap_or(largest.links),
-            pod_cidr_bounds_pods: signs.iter().all(|sign| sign.pod_cidr_bounds_pods),
-            signs,
-        }
-    }
-}
-
-impl Signs {
-    fn add(&mut self, sign: usize) {
-        self.0 |= 1 << sign;
-    }
-
-    fn iter(self) -> impl Iterator<Item = &'static Sign> {
-        SIGNS
-            .iter()
-            .enumerate()
-            .filter(move |(index, _)| self.0 & (1 << index) != 0)
-            .map(|(_, sign)| sign)
     }
 }
 
@@ -219,8 +193,7 @@ pub(crate) fn name(network: PodNetwork) -> &'static str {
     }
 }
 
-/// How many nodes can be on a node's layer-2 network, by the prefix that Calico writes with the node's
-/// address.
+/// The maximum number of nodes on a node's layer-2 network, by the prefix in the address that Calico writes.
 pub(crate) fn nodes_on_the_same_network(annotations: &BTreeMap<String, String>) -> Option<u32> {
     let (_, length) = annotations.get(CALICO_ADDRESS)?.split_once('/')?;
     let host_bits = 32_u32.checked_sub(length.parse().ok()?)?;

@@ -1,4 +1,4 @@
-//! A Node as far as its sizes depend on it.
+//! The parts of a Node that decisions use.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::cluster::cni::{self as evidence, Evidence};
 use crate::cluster::labels::Labels;
 
-/// A Node with just the fields that are used: a real cluster's Node has 6 KB, most of it images.
+/// A Node with only the fields that are used. A full Node has about 6 KB, most of it images.
 #[derive(Resource, Clone, Debug, Default, Serialize, Deserialize)]
 #[resource(inherit = "Node")]
 pub struct ObservedNode {
@@ -29,8 +29,8 @@ pub struct ObservedNode {
     pub status: ObservedNodeStatus,
 }
 
-/// An object's metadata without what is never used. Nothing is made of managedFields: in a Node they are
-/// as large as the rest.
+/// An object's metadata without unused fields. managedFields are skipped: in a Node they are as large as the
+/// rest.
 pub(crate) fn pruned<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -74,16 +74,16 @@ pub struct ObservedNodeSpec {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObservedNodeStatus {
-    /// What pods may use; `pods` is the number of pods.
+    /// Resources for pods; `pods` is the number of pods.
     #[serde(default)]
     pub allocatable: Option<BTreeMap<String, Quantity>>,
-    /// What it has: memory and cpu.
+    /// All resources: memory and cpu.
     #[serde(default)]
     pub capacity: Option<BTreeMap<String, Quantity>>,
     /// Kernel, operating system, boot id.
     #[serde(default)]
     pub node_info: Option<NodeSystemInfo>,
-    /// Its conditions, of which `Ready` counts.
+    /// Only `Ready` is used.
     #[serde(default)]
     pub conditions: Option<Vec<ObservedCondition>>,
     /// Its addresses.
@@ -91,7 +91,7 @@ pub struct ObservedNodeStatus {
     pub addresses: Option<Vec<NodeAddress>>,
 }
 
-/// A condition of a Node without its times, which change with every heartbeat.
+/// A condition of a Node, without its times: they change with every heartbeat.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ObservedCondition {
     /// Such as `Ready`.
@@ -105,13 +105,13 @@ pub struct ObservedCondition {
 /// The taint that keeps pods off a node until its profile is first Ready.
 pub const STARTUP_TAINT: &str = "nettune.dev/not-ready";
 
-/// What a Node says of itself: its condition `Ready`.
+/// A Node's condition `Ready`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
     True,
-    /// Also where it does not say.
+    /// `False`, or no condition.
     False,
-    /// Its kubelet is not heard of any more.
+    /// `Unknown`: its kubelet has stopped reporting.
     Unknown,
 }
 
@@ -133,7 +133,7 @@ impl Readiness {
     }
 }
 
-/// A Node with the startup taint: what is needed to take it off.
+/// A Node with the startup taint, and what is needed to remove it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tainted {
     pub(crate) resource_version: Arc<str>,
@@ -161,22 +161,22 @@ impl Tainted {
 pub struct PlannedNode {
     pub(crate) uid: Arc<str>,
     pub(crate) labels: Labels,
-    /// Boot id as its kubelet reports it; empty where it does not.
+    /// Boot id from its kubelet; empty if not reported.
     pub(crate) boot_id: Arc<str>,
     pub(crate) ready: Readiness,
     pub(crate) tainted: Option<Arc<Tainted>>,
-    /// Whether a tuning can select it: it runs Linux and a real kernel.
+    /// Whether a tuning can select it: it runs Linux and has a kernel of its own.
     pub(crate) selectable: bool,
     /// Whether it exists on a network: virtual nodes do not.
     pub(crate) real: bool,
-    /// Facts as the API shows them, before what its agent says.
+    /// Facts from the Node, without its agent's facts.
     pub(crate) facts: NodeFacts,
     pub(crate) evidence: Evidence,
 }
 
 impl PlannedNode {
-    /// Reads a Node. Nothing that is missing or cannot be parsed is an error: what is not known is
-    /// guessed as the model says, and the tuning's status shows it.
+    /// Reads a Node. Missing or unreadable fields are not errors: the model assumes values for them, and the
+    /// tuning's status shows that.
     #[must_use]
     pub fn new(node: &ObservedNode) -> Self {
         let meta = &node.metadata;
@@ -198,7 +198,7 @@ impl PlannedNode {
             selectable: real && matches!(os, "linux" | ""),
             real,
             facts: NodeFacts {
-                pods: pods(&node.status, cidr, evidence),
+                pods: pods(&node.status, cidr, &evidence),
                 memory: NodeFacts::comparable(quantity(node.status.capacity.as_ref(), "memory")),
                 cores: u32::try_from(quantity(node.status.capacity.as_ref(), "cpu"))
                     .unwrap_or(u32::MAX),
@@ -217,7 +217,7 @@ impl PlannedNode {
         }
     }
 
-    /// Its facts, where what its agent has seen outweighs what the API lets guess.
+    /// Its facts; those from its agent take precedence.
     pub(crate) fn facts(&self, seen: Option<&ProfileFacts>) -> NodeFacts {
         let mut facts = self.facts.clone();
         let Some(seen) = seen else { return facts };
@@ -229,11 +229,11 @@ impl PlannedNode {
             };
         }
         facts.on_link_addresses = seen.on_link_room();
-        // As many nodes can be on its network as that has addresses.
+        // Its network can hold as many nodes as it has addresses.
         if let Some(addresses) = seen.on_link_addresses {
             facts.same_l2_nodes = Some(u32::try_from(addresses).unwrap_or(u32::MAX));
         }
-        // A base of another series is that of the kernel that ran before an upgrade.
+        // A base of another series is from the kernel before an upgrade.
         if let Some(base) = seen.base_kernel.as_deref()
             && let Ok(base) = KernelVersion::parse(base)
             && facts
@@ -246,8 +246,7 @@ impl PlannedNode {
     }
 }
 
-/// Whether a provider id is a cloud's. kind, k3s and metal3 write ids too, and their addresses are
-/// not soon reused.
+/// Whether a provider id is a cloud's. kind, k3s and metal3 write ids too, but do not reuse addresses soon.
 fn is_cloud(provider: &str) -> bool {
     let scheme = provider.split("://").next().unwrap_or_default();
     !matches!(
@@ -256,7 +255,7 @@ fn is_cloud(provider: &str) -> bool {
     )
 }
 
-/// Nodes that no kernel is behind: virtual-kubelet's and kwok's.
+/// Whether a Node has no kernel of its own: virtual-kubelet's and kwok's.
 fn is_virtual(
     labels: &BTreeMap<String, String>,
     annotations: &BTreeMap<String, String>,
@@ -280,16 +279,16 @@ fn pod_cidr(spec: &ObservedNodeSpec) -> Option<IpNet> {
         .copied()
 }
 
-/// kubelet's own default for the pods of a node (`--max-pods`), where it does not say.
+/// The kubelet's default of `--max-pods`, if the Node does not say.
 const DEFAULT_PODS: u64 = 110;
 
-fn pods(status: &ObservedNodeStatus, cidr: Option<IpNet>, evidence: Evidence) -> u32 {
-    let told = |from: Option<&BTreeMap<String, Quantity>>| {
+fn pods(status: &ObservedNodeStatus, cidr: Option<IpNet>, evidence: &Evidence) -> u32 {
+    let reported = |from: Option<&BTreeMap<String, Quantity>>| {
         from.is_some_and(|map| map.contains_key("pods"))
             .then(|| quantity(from, "pods"))
     };
-    let pods = told(status.allocatable.as_ref())
-        .or_else(|| told(status.capacity.as_ref()))
+    let pods = reported(status.allocatable.as_ref())
+        .or_else(|| reported(status.capacity.as_ref()))
         .unwrap_or(DEFAULT_PODS);
     let bounded = match cidr {
         Some(cidr) if evidence.pod_cidr_bounds_pods => pods.min(usable_addresses(cidr)),
@@ -298,7 +297,7 @@ fn pods(status: &ObservedNodeStatus, cidr: Option<IpNet>, evidence: Evidence) ->
     u32::try_from(bounded).unwrap_or(u32::MAX)
 }
 
-/// Addresses that host-local hands out: all but the network's own, the broadcast and the gateway.
+/// Addresses that host-local assigns: all but the network's own, the broadcast and the gateway.
 fn usable_addresses(cidr: IpNet) -> u64 {
     let bits = u32::from(cidr.max_prefix_len() - cidr.prefix_len());
     1_u64
@@ -307,7 +306,7 @@ fn usable_addresses(cidr: IpNet) -> u64 {
         .saturating_sub(3)
 }
 
-/// A quantity as a whole number, rounded down; 0 where it is missing or no number.
+/// A quantity as a whole number, rounded down; 0 if it is missing or not a number.
 fn quantity(map: Option<&BTreeMap<String, Quantity>>, name: &str) -> u64 {
     map.and_then(|map| map.get(name))
         .and_then(|quantity| parse_quantity(&quantity.0))
@@ -339,7 +338,7 @@ fn parse_quantity(text: &str) -> Option<u64> {
             10_f64.powi(exponent)
         }
     };
-    // `as` saturates: a number that is too large becomes the largest, a negative one cannot be.
+    // `as` saturates: a number that is too large becomes the maximum. None is negative.
     Some((number * factor) as u64)
 }
 
