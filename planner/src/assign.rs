@@ -19,8 +19,8 @@ pub(crate) struct Assignment<'a> {
     pub(crate) claims: Vec<Claim<'a>>,
     /// Nodes of usable tunings.
     pub(crate) managed: Vec<ManagedNode<'a>>,
-    /// Nodes of usable tunings whose profile belongs to a deleted Node of the same name: what that
-    /// one's agent reported says nothing of this one.
+    /// Nodes of usable tunings whose profile belongs to a deleted Node of the same name. That profile's status
+    /// says nothing about this Node.
     pub(crate) recreated: Vec<ManagedNode<'a>>,
     /// Nodes with a profile whose tuning cannot be used now: they stay as they are.
     pub(crate) frozen: Vec<ProfiledNode<'a>>,
@@ -48,17 +48,17 @@ pub(crate) struct Claim<'a> {
     pub(crate) tuning: &'a PlannedTuning,
     labels: &'a NodeLabels,
     priority: i32,
-    /// What it says; `None` where that cannot be used, and then what it claims is frozen.
+    /// Its content; `None` if it cannot be used, and then the nodes that it claims are frozen.
     pub(crate) usable: Option<&'a UsableTuning>,
-    /// The lower tunings that it hides: on how many nodes.
+    /// The lower tunings that it hides, and on how many nodes.
     pub(crate) hides: BTreeMap<&'a str, Hidden>,
     /// How many nodes it manages.
     pub(crate) selected: i32,
-    /// How many of the nodes that it selects belong to a higher one.
+    /// How many of its selected nodes belong to a higher tuning.
     pub(crate) lost: u32,
 }
 
-/// What of a lower tuning is hidden.
+/// The hidden part of a lower tuning.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Hidden {
     pub(crate) nodes: u32,
@@ -205,7 +205,7 @@ fn owner<'a>(
 }
 
 impl<'a> Claim<'a> {
-    /// Counts a node on which this claim hides another. One that would manage nothing is not hidden.
+    /// Counts a node on which this claim hides another, unless that one would manage nothing.
     fn hide(&mut self, hidden: &Claim<'a>) {
         let Some(usable) = hidden.usable else { return };
         if let Some(entry) = self.hides.get_mut(&**hidden.name) {

@@ -1,4 +1,4 @@
-//! What is known of the cluster: Nodes, tunings, profiles and the agents' Pods.
+//! The known state of the cluster: Nodes, tunings, profiles and the agents' Pods.
 
 pub(crate) mod agent_pods;
 pub(crate) mod cache;

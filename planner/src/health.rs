@@ -1,4 +1,4 @@
-//! Signs of life of agents, and the taint that nodes start with.
+//! Unresponsive agents, and the startup taint.
 
 pub(crate) mod agent;
 pub(crate) mod startup_taint;

@@ -1,8 +1,8 @@
-//! The planner: from everything that is known of the cluster to the writes that it needs.
+//! Decides what the cluster needs: from its Nodes, tunings and profiles to the writes.
 //!
-//! [`decide()`] is pure: the operator calls it with what its watches have brought, `kubectl nettune
-//! plan` with files, the benchmark with made-up clusters. It takes the whole [`ClusterState`] each time;
-//! causes are not remembered, contents are compared.
+//! [`decide()`] is pure. The operator calls it with the content of its watches, `kubectl nettune plan` with
+//! files, the benchmark with generated clusters. It is level-triggered: it takes the whole [`ClusterState`]
+//! each time.
 
 mod assign;
 mod cluster;

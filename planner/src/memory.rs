@@ -1,7 +1,7 @@
-//! What one leader remembers from one decision to the next: since when.
+//! What a leader remembers between decisions: mostly since when something has been so.
 //!
-//! Nothing here is needed to be right: a new leader remembers nothing, and waits again. Each decision
-//! builds the memory from the nodes that it sees, so that it cannot outgrow them.
+//! Correctness does not depend on it: a new leader starts without memory, and waits again. Each decision
+//! builds the memory from the nodes that it sees, so it cannot grow beyond them.
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
@@ -20,7 +20,7 @@ pub struct Memory {
     pub(crate) shrinks: ByNode<PendingShrink>,
     /// Since when nodes have had the startup taint.
     pub(crate) tainted: ByNode<Mono>,
-    /// Nodes that were let in and whose write does not show yet: they keep their place.
+    /// Nodes whose write was admitted and does not show yet: they keep their place.
     pub(crate) admitted: BTreeSet<Arc<str>>,
     /// Tunings without a rollout under way.
     pub(crate) resting: BTreeSet<Arc<str>>,
@@ -32,27 +32,27 @@ pub(crate) struct Canary {
     /// The profile's uid and generation: another one is another canary.
     pub(crate) profile: Arc<str>,
     pub(crate) generation: Option<i64>,
-    /// Whether the node is as wanted, and since when that has been so or not so.
+    /// Whether the node has the desired values, and since when.
     pub(crate) ready: bool,
     pub(crate) since: Mono,
     /// Whether the rollout that it was part of is over.
     pub(crate) settled: bool,
 }
 
-/// An agent that gives no sign of life.
+/// An unresponsive agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Silence {
     Since(Mono),
-    /// Its profile is to report it. Holds the time at which `Ready` had changed last: a later change is
-    /// the agent's objection, which may come before the report was ever seen.
+    /// The profile is to report it. Holds the last transition time of `Ready`: a later change is the agent's
+    /// answer, which may come before the report was seen.
     Due(Option<Timestamp>),
     /// Its profile reports it.
     Said,
-    /// Its profile reported it, and the agent has objected: it is alive, whatever the signs.
+    /// Its profile reported it, and the agent has answered: it is alive.
     Refuted,
 }
 
-/// A smaller size that has to be wanted for a while before limits are lowered.
+/// A smaller size, and since when it has been right.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PendingShrink {
     pub(crate) since: Mono,
@@ -60,8 +60,8 @@ pub(crate) struct PendingShrink {
 }
 
 impl Memory {
-    /// Every moment in it, mutable. Decisions depend on how long ago each was, so a model checker that
-    /// counts them from the present merges states that differ by the clock alone.
+    /// Every moment in it, mutable. Decisions depend only on how long ago each was, so a model checker can count
+    /// them from the present and merge states that differ only by the clock.
     pub fn moments_mut(&mut self) -> impl Iterator<Item = &mut Mono> {
         let silences = self
             .silences
@@ -79,7 +79,7 @@ impl Memory {
     }
 }
 
-/// What is known of some nodes, ordered by their names.
+/// Values of some nodes, ordered by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ByNode<T>(Vec<(Arc<str>, T)>);
 
@@ -97,7 +97,7 @@ impl<T> From<Vec<(Arc<str>, T)>> for ByNode<T> {
 }
 
 impl<T> ByNode<T> {
-    /// For lookups in the order of names, each in constant time.
+    /// For lookups in the order of names, in constant time.
     pub(crate) fn cursor(&self) -> MemoryCursor<'_, T> {
         MemoryCursor(self.0.iter().peekable())
     }
@@ -111,7 +111,7 @@ impl<T> ByNode<T> {
 pub(crate) struct MemoryCursor<'a, T>(Peekable<Iter<'a, (Arc<str>, T)>>);
 
 impl<'a, T> MemoryCursor<'a, T> {
-    /// What is known of this node. Its name must come after those asked for before.
+    /// The value of this node. Names must be looked up in ascending order.
     pub(crate) fn get(&mut self, name: &str) -> Option<&'a T> {
         while self.0.next_if(|(known, _)| **known < *name).is_some() {}
         let (_, value) = self.0.next_if(|(known, _)| **known == *name)?;

@@ -1,27 +1,27 @@
-//! What comes first where not everything can be written at once.
+//! The order of writes when not all can be sent at once.
 
 use std::collections::HashSet;
 
 use crate::write::{Object, Write};
 
-/// How urgent a write is; the first is written first.
+/// The priority of a write, highest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Priority {
     /// More room on a node whose table overflows: it loses packets now.
     Overflow,
-    /// A node without a profile: it has what the kernel gives everybody.
+    /// A node without a profile: it still has the kernel's defaults.
     NewNode,
-    /// The startup taint goes: pods wait for it.
+    /// Removal of the startup taint: pods wait for it.
     Taint,
-    /// What can do no harm and takes no turn: raised limits above all.
+    /// Changes that cannot do harm, such as raised limits.
     AtOnce,
-    /// A change, or a release, whose turn it is.
+    /// A change or a release that is next in its rollout.
     Turn,
-    /// That an agent is unresponsive.
+    /// The report of an unresponsive agent.
     Silence,
-    /// A profile that nobody needs any more.
+    /// Deletion of a profile.
     Removal,
-    /// What a tuning says of itself.
+    /// The status of a tuning.
     Status,
 }
 

@@ -1,4 +1,4 @@
-//! Nodes that no tuning selects any more: their original values go back, node by node.
+//! Nodes that no tuning selects any more: their original values are restored, node by node.
 
 use nettune_crds::ReleasePolicy;
 
@@ -14,7 +14,7 @@ pub(crate) struct Releases<'a> {
     pub(crate) deletes: Vec<(Priority, Write)>,
 }
 
-/// A node whose original values go back.
+/// A node that is being released.
 #[derive(Clone, Copy)]
 pub(crate) struct ReleasingNode<'a> {
     /// The gate of the tuning that it leaves, and its group there.
@@ -26,15 +26,15 @@ pub(crate) struct ReleasingNode<'a> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Its turn is yet to come.
+    /// It waits for its wave.
     Waiting,
     /// Its agent was asked to release.
     Requested,
-    /// Its agent has put back what it could.
+    /// Its agent has restored what it could.
     Released,
 }
 
-/// Finds how the release of each unmanaged node stands, and queues those that were not asked yet.
+/// Finds the progress of each release, and queues the nodes that were not asked yet.
 pub(crate) fn release<'a>(
     unmanaged: &[ProfiledNode<'a>],
     rollouts: &mut Rollouts<'a>,

@@ -4,8 +4,7 @@ use crate::assign::Assignment;
 use crate::priority::Priority;
 use crate::write::Write;
 
-/// Deletes the profiles whose Node is gone. Where another Node has taken its name, that one needs a
-/// profile of its own soon.
+/// Deletes the profiles whose Node is gone. If a new Node has the same name, it needs a profile of its own soon.
 pub(crate) fn delete_stale_profiles(assignment: &Assignment<'_>) -> Vec<(Priority, Write)> {
     let recreated = assignment.recreated.iter().filter_map(|node| {
         let profile = node.profile?;

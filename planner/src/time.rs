@@ -1,20 +1,20 @@
-//! The present, and when to decide again although nothing changes.
+//! The current time, and when to decide again although nothing changes.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use nettune_sizing::Mono;
 
-/// The present by two clocks. All waiting is measured by the monotonic one.
+/// The current time by two clocks. All waiting uses the monotonic one.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
-    /// For everything that is waited for.
+    /// For all waiting.
     pub mono: Mono,
-    /// For the transition times of conditions, and for nothing else.
+    /// Only for transition times of conditions.
     pub wall: Timestamp,
 }
 
-/// The present, and the soonest moment at which time alone may change the decision.
+/// The current time, and the next moment at which the decision may change although nothing else does.
 #[derive(Debug)]
 pub(crate) struct Clock {
     pub(crate) now: Now,
@@ -29,8 +29,7 @@ impl Clock {
         }
     }
 
-    /// Whether this much time has passed since then. If not, the next decision is due at the latest
-    /// when it has.
+    /// Whether this much time has passed since then. If not, the next decision is due when it has, at the latest.
     pub(crate) fn has_passed(&mut self, since: Mono, wait: Duration) -> bool {
         if self.now.mono.since(since) >= wait {
             return true;

@@ -1,4 +1,4 @@
-//! What [`decide`](crate::decide()) wants written: the vocabulary between it and the API server.
+//! The writes that [`decide`](crate::decide()) asks for.
 
 use std::sync::Arc;
 
@@ -8,20 +8,19 @@ use nettune_crds::{NodeNetworkProfileSpec, NodeNetworkTuningStatus};
 
 use crate::cluster::profile::{PlannedProfile, ProfiledNode};
 
-/// One write. Each names what it was decided on, so that the API server refuses it when that has
-/// changed; then the next decision comes from the new content.
+/// One write. It carries the version that it was decided on, so the API server rejects it if the object has
+/// changed. The next decision then uses the new content.
 #[derive(Debug, Clone)]
 pub enum Write {
-    /// A node has no profile yet.
+    /// Creates the profile of a node that has none.
     CreateProfile {
         /// The node's and the profile's name.
         node: Arc<str>,
         /// The Node's uid: it owns the profile.
         node_uid: Arc<str>,
-        /// What the profile shall say.
         spec: Arc<NodeNetworkProfileSpec>,
     },
-    /// A profile says something else than it shall.
+    /// Replaces the spec of a profile.
     ReplaceProfile {
         /// The node's and the profile's name.
         node: Arc<str>,
@@ -31,11 +30,10 @@ pub enum Write {
         uid: Arc<str>,
         /// The resourceVersion that was decided on.
         seen: Arc<str>,
-        /// What the profile shall say.
         spec: Arc<NodeNetworkProfileSpec>,
     },
-    /// The originals of a node that no tuning has any more shall go back: `spec.release` becomes true,
-    /// all else stays.
+    /// Asks for the original values of a node that no tuning selects any more: `spec.release` becomes true, and
+    /// the rest of the spec stays.
     ReleaseProfile {
         /// The profile's name.
         node: Arc<str>,
@@ -43,10 +41,10 @@ pub enum Write {
         uid: Arc<str>,
         /// The resourceVersion that was decided on.
         seen: Arc<str>,
-        /// What `spec.canary` shall be: whether the Node is Ready and so shows what becomes of it.
+        /// The new `spec.canary`: whether the Node is Ready, so that it shows if the release does harm.
         canary: bool,
     },
-    /// A profile whose node no tuning has, or whose Node is gone.
+    /// Deletes a profile that no tuning needs, or whose Node is gone.
     DeleteProfile {
         /// The profile's name.
         node: Arc<str>,
@@ -55,7 +53,7 @@ pub enum Write {
         /// The resourceVersion that was decided on.
         seen: Arc<str>,
     },
-    /// A tuning's status differs from what it shall say.
+    /// Updates the status of a tuning.
     TuningStatus {
         /// The tuning's name.
         tuning: Arc<str>,
@@ -65,11 +63,11 @@ pub enum Write {
         seen: Arc<str>,
         /// The whole status.
         status: Box<NodeNetworkTuningStatus>,
-        /// What this change is worth telling as Events.
+        /// The Events to publish about this change.
         announcements: Vec<Announcement>,
     },
-    /// A node's agent has been unresponsive for too long: its profile's condition `Ready` is not known any
-    /// more. All else in the status stays.
+    /// Sets a profile's condition `Ready` to `Unknown`, because its agent is unresponsive. The rest of the
+    /// status stays.
     AgentUnresponsive {
         /// The profile's name.
         node: Arc<str>,
@@ -77,10 +75,10 @@ pub enum Write {
         uid: Arc<str>,
         /// The resourceVersion that was decided on.
         seen: Arc<str>,
-        /// What `Ready` shall be.
+        /// The new `Ready`.
         ready: Box<Condition>,
     },
-    /// The startup taint goes.
+    /// Removes the startup taint of a Node.
     Untaint {
         /// The Node's name.
         node: Arc<str>,
@@ -94,7 +92,7 @@ pub enum Write {
 }
 
 impl Write {
-    /// What it is about.
+    /// The object that is written.
     #[must_use]
     pub fn object(&self) -> Object {
         match self {
@@ -146,7 +144,7 @@ impl Write {
     }
 }
 
-/// What a write is about, by its name.
+/// The object of a write.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Object {
     /// The profile of the node of this name.
@@ -167,10 +165,10 @@ impl Object {
     }
 }
 
-/// An Event about a tuning, told once: when its status changes so.
+/// An Event about a tuning, published once when its status changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
-    /// Whether somebody should look (`Warning`) or just know (`Normal`).
+    /// `Warning` or `Normal`.
     pub warning: bool,
     /// One word.
     pub reason: &'static str,

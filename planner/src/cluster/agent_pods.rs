@@ -1,4 +1,4 @@
-//! The agents' Pods: whether the one on each node is ready.
+//! The agents' Pods, and whether the one on each node is ready.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,17 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::node::{ObservedCondition, pruned};
 
-/// A Pod with just the fields that are used.
+/// A Pod with only the fields that are used.
 #[derive(Resource, Clone, Debug, Default, Serialize, Deserialize)]
 #[resource(inherit = "Pod")]
 pub struct ObservedPod {
     /// Its name and uid.
     #[serde(deserialize_with = "pruned")]
     pub metadata: ObjectMeta,
-    /// Where it runs.
     #[serde(default)]
     pub spec: ObservedPodSpec,
-    /// Whether it is ready.
     #[serde(default)]
     pub status: ObservedPodStatus,
 }
@@ -37,19 +35,18 @@ pub struct ObservedPodSpec {
 /// The used part of a Pod's status.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ObservedPodStatus {
-    /// Its conditions, of which `Ready` counts.
+    /// Only `Ready` is used.
     #[serde(default)]
     pub conditions: Option<Vec<ObservedCondition>>,
 }
 
-/// The agents' Pods that are known. While one follows another on a node both are: one that is ready
-/// is enough.
+/// All known Pods of agents. During an update a node may have two; one that is ready is enough.
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
     pods: HashMap<Arc<str>, Agent>,
-    /// How many ready ones each node has; nodes without any are left out.
+    /// The number of ready Pods per node; nodes without any are absent.
     ready: HashMap<Arc<str>, u32>,
-    /// Whether all of them are known.
+    /// Whether the list is complete.
     complete: bool,
 }
 
@@ -61,12 +58,12 @@ struct Agent {
 }
 
 impl Agents {
-    /// Whether a node's agent is ready; `None` where Pods are not watched, or not all are known yet.
+    /// Whether a node's agent is ready; `None` if Pods are not watched or not all known yet.
     pub(crate) fn is_ready(&self, node: &str) -> Option<bool> {
         self.complete.then(|| self.ready.contains_key(node))
     }
 
-    /// The list is whole.
+    /// The list is complete.
     pub(crate) fn complete(&mut self) {
         self.complete = true;
     }
@@ -74,7 +71,7 @@ impl Agents {
     pub(crate) fn put(&mut self, pod: &ObservedPod) {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         self.remove(name);
-        // One that is not scheduled yet is nobody's agent.
+        // A Pod that is not scheduled yet belongs to no node.
         let Some(node) = pod.spec.node_name.as_deref() else {
             return;
         };
@@ -113,7 +110,7 @@ impl Agents {
         }
     }
 
-    /// Those that were not listed are gone.
+    /// Removes those that were not listed.
     pub(crate) fn retain(&mut self, listed: &BTreeSet<Arc<str>>) {
         let gone: Vec<Arc<str>> = self
             .pods

@@ -1,4 +1,4 @@
-//! What watches and answers to writes have brought, and the proof that it is complete.
+//! The content of watches and of responses to writes, and whether it is complete.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,26 +21,26 @@ pub enum Kind {
     Tuning,
     /// NodeNetworkProfiles.
     Profile,
-    /// The agents' Pods. Nothing waits for their list: without it agents are judged by other signs.
+    /// The agents' Pods. Decisions do not wait for their list: there are other signs of unresponsive agents.
     Agent,
 }
 
-/// How far the list of one kind has come.
+/// The progress of the list of one kind.
 #[derive(Debug, Default)]
 enum Listing {
     #[default]
     NotStarted,
-    /// Under way; these names have come.
+    /// In progress; these names were listed so far.
     UnderWay(BTreeSet<Arc<str>>),
     Complete,
 }
 
-/// What watches and answers to writes have brought: a [`ClusterState`] that grows until it is complete.
+/// The content of watches and of responses to writes: a [`ClusterState`] that grows until it is complete.
 #[derive(Debug, Default)]
 pub struct Cache {
     world: ClusterState,
     listings: [Listing; 4],
-    /// The highest resourceVersion that the watch of profiles and that of tunings has brought.
+    /// The highest resourceVersions that the watches of profiles and tunings have brought.
     latest: Latest,
 }
 
@@ -51,7 +51,7 @@ struct Latest {
 }
 
 impl Cache {
-    /// The world, where every list that it is decided from is complete.
+    /// The cluster's state, if every list that decisions need is complete.
     #[must_use]
     pub fn world(&self) -> Option<&ClusterState> {
         let [nodes, tunings, profiles, _] = &self.listings;
@@ -61,17 +61,17 @@ impl Cache {
             .then_some(&self.world)
     }
 
-    /// From now on the startup taint is taken off.
+    /// Turns on the removal of the startup taint.
     pub fn take_startup_taints_off(&mut self) {
         self.world.startup_taint = true;
     }
 
-    /// A list of this kind begins, for the first time or again.
+    /// A list of this kind starts, for the first time or again.
     pub fn list_begins(&mut self, kind: Kind) {
         *self.listing(kind) = Listing::UnderWay(BTreeSet::new());
     }
 
-    /// A list of this kind has come whole: what it did not name is gone.
+    /// A list of this kind is complete: removes what it did not name.
     pub fn list_ends(&mut self, kind: Kind) {
         let listing = std::mem::replace(self.listing(kind), Listing::Complete);
         if let Listing::UnderWay(seen) = listing {
@@ -90,19 +90,19 @@ impl Cache {
         }
     }
 
-    /// A watch has brought a Node.
+    /// Adds a Node from a watch.
     pub fn node(&mut self, node: &ObservedNode) {
         let name = self.seen(Kind::Node, &node.name_any());
         self.world.insert_node(name, PlannedNode::new(node));
     }
 
-    /// A watch has brought an agent's Pod.
+    /// Adds an agent's Pod from a watch.
     pub fn agent(&mut self, pod: &ObservedPod) {
         self.seen(Kind::Agent, &pod.name_any());
         self.world.agents.put(pod);
     }
 
-    /// A watch has brought a tuning; it stays out where a newer one is known.
+    /// Adds a tuning from a watch, unless a newer version is known.
     pub fn tuning(&mut self, name: &str, tuning: PlannedTuning) {
         let version = &tuning.resource_version;
         self.latest.tuning = self.latest.tuning.max(number(version));
@@ -116,7 +116,7 @@ impl Cache {
         self.world.tunings.insert(name, tuning);
     }
 
-    /// A watch has brought a profile; it stays out where a newer one is known.
+    /// Adds a profile from a watch, unless a newer version is known.
     pub fn profile(&mut self, name: &str, profile: PlannedProfile) {
         let version = &profile.resource_version;
         self.latest.profile = self.latest.profile.max(number(version));
@@ -130,8 +130,8 @@ impl Cache {
         self.world.insert_profile(name, profile);
     }
 
-    /// A write was answered with this tuning. What the watch has overtaken it knows better: also
-    /// that the object is gone since.
+    /// Adds a tuning from the response to a write, unless the watch has already brought newer content. It may
+    /// have brought the deletion of the object.
     pub fn answered_tuning(&mut self, name: &str, tuning: PlannedTuning) {
         if number(&tuning.resource_version) > self.latest.tuning {
             let latest = self.latest.tuning;
@@ -140,7 +140,7 @@ impl Cache {
         }
     }
 
-    /// A write was answered with this profile; see [`Cache::answered_tuning`].
+    /// Adds a profile from the response to a write; see [`Cache::answered_tuning`].
     pub fn answered_profile(&mut self, name: &str, profile: PlannedProfile) {
         if number(&profile.resource_version) > self.latest.profile {
             let latest = self.latest.profile;
@@ -149,7 +149,7 @@ impl Cache {
         }
     }
 
-    /// A write of a node's profile was refused, and why; or one was taken.
+    /// Remembers why a write of a node's profile was rejected; `None` if one was accepted.
     pub fn refused_profile(&mut self, node: &Arc<str>, why: Option<String>) {
         match why {
             Some(why) => self.world.refused.insert(Arc::clone(node), why.into()),
@@ -157,7 +157,7 @@ impl Cache {
         };
     }
 
-    /// A watch says that an object is gone.
+    /// Removes an object that a watch reports as deleted.
     pub fn gone(&mut self, kind: Kind, meta: &ObjectMeta) {
         let name = meta.name.as_deref().unwrap_or_default();
         let uid = meta.uid.as_deref().unwrap_or_default();
@@ -186,7 +186,7 @@ impl Cache {
         }
     }
 
-    /// A write was answered: the profile of this uid is gone, or was deleted by it.
+    /// Removes a profile after the response to a write: it was deleted, or is gone.
     pub fn gone_profile(&mut self, name: &str, uid: &str) {
         if self
             .world
@@ -198,7 +198,7 @@ impl Cache {
         }
     }
 
-    /// Whether no tuning is left although the list of them was complete.
+    /// Whether no tuning is left and the list is complete.
     #[must_use]
     pub fn has_lost_the_last_tuning(&self) -> bool {
         let [_, tunings, ..] = &self.listings;
@@ -230,8 +230,8 @@ impl Cache {
     }
 }
 
-/// A resourceVersion as a number: those of one resource compare so (KEP-5504). One that is none is
-/// the newest there can be, and is taken as it comes.
+/// A resourceVersion as a number, for comparisons within one resource (KEP-5504). Anything else counts as the
+/// newest.
 fn number(resource_version: &str) -> u64 {
     resource_version.parse().unwrap_or(u64::MAX)
 }

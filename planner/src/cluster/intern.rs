@@ -1,14 +1,14 @@
-//! Values of which many nodes have the same one, each kept once.
+//! Keeps one copy of values that many nodes share.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// A pool. Two values that came out of it are equal where their pointers are.
+/// A pool. Two values from it are equal if their pointers are.
 #[derive(Debug)]
 pub(crate) struct Interner<T: ?Sized> {
     known: HashSet<Arc<T>>,
-    /// When this many are there, those that nobody uses any more are dropped.
+    /// At this size, unused values are dropped.
     sweep_at: usize,
 }
 
@@ -22,7 +22,7 @@ impl<T: ?Sized> Default for Interner<T> {
 }
 
 impl<T: ?Sized + Eq + Hash> Interner<T> {
-    /// The one that is known, where there is one that is equal.
+    /// The known equal value, or this one.
     pub(crate) fn intern(&mut self, value: Arc<T>) -> Arc<T> {
         if let Some(known) = self.known.get(&value) {
             return Arc::clone(known);

@@ -1,11 +1,11 @@
-//! A node's labels, packed: a real node has dozens, and most of what they would take is bookkeeping.
+//! A node's labels in little memory: a real node has dozens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cluster::intern::Interner;
 
-/// The keys of one node's labels, in order. The nodes of a pool have the same ones.
+/// The sorted keys of one node's labels. Nodes of a pool share them.
 type Keys = [Box<str>];
 
 /// Labels of one node. A map of strings takes about 4 KB for twenty of them, this a tenth.
@@ -14,7 +14,7 @@ pub(crate) struct Labels {
     keys: Arc<Keys>,
     /// Where each value ends.
     ends: Box<[usize]>,
-    /// All values, one after the other.
+    /// All values, concatenated.
     values: Box<str>,
 }
 
@@ -32,7 +32,7 @@ impl Labels {
         }
     }
 
-    /// The same labels, with keys that other nodes have too.
+    /// Shares the keys with other nodes.
     pub(crate) fn sharing(self, keys: &mut Interner<Keys>) -> Self {
         Self {
             keys: keys.intern(self.keys),

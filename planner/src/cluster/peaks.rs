@@ -1,12 +1,11 @@
-//! The most that a node's tables were seen to hold.
+//! The peaks of a node's tables.
 
 use nettune_crds::{NodeNetworkProfileStatus, TableUse};
 
-/// The most entries that were seen, each rounded up to a power of two: nodes with different peaks are
-/// still sized together.
+/// Peaks of entries, rounded up to a power of two so that nodes with different peaks still share a size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Peaks {
-    /// Of the fuller neighbour table, entries that count against its limit.
+    /// Of the fuller neighbor table: entries that count against its limit.
     pub(crate) neighbors: Option<u64>,
     pub(crate) conntrack: Option<u64>,
 }
@@ -23,7 +22,7 @@ impl Peaks {
     }
 }
 
-/// No table holds more than the kernel counts in 32 bits.
+/// The kernel counts entries in 32 bits.
 fn rounded(table: &TableUse) -> Option<u64> {
     let peak = u32::try_from(table.peak_entries?).ok()?;
     Some(u64::from(peak).next_power_of_two())

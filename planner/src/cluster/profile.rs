@@ -1,4 +1,4 @@
-//! A profile as the planner needs it: what it says, and what its node's agent reports.
+//! The parts of a profile that decisions use: its spec, and what its node's agent reports.
 
 use std::sync::Arc;
 
@@ -21,8 +21,7 @@ pub struct PlannedProfile {
     pub(crate) resource_version: Arc<str>,
     pub(crate) generation: Option<i64>,
     pub(crate) owner_uid: Arc<str>,
-    /// Its spec without the reasons, which are those of their moment, and without the mark of a
-    /// canary; `None` where it cannot be read.
+    /// Its spec without the reasons and the canary mark; `None` if it cannot be read.
     pub(crate) normalized: Option<Arc<NodeNetworkProfileSpec>>,
     /// Whether a rollout wrote it to a Ready node.
     pub(crate) canary: bool,
@@ -31,7 +30,7 @@ pub struct PlannedProfile {
     pub(crate) peaks: Peaks,
 }
 
-/// What a node's agent has said, as far as decisions need it.
+/// What a node's agent has reported, as far as decisions use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reported {
     pub(crate) observed_generation: Option<i64>,
@@ -39,17 +38,17 @@ pub struct Reported {
     pub(crate) ready: bool,
     pub(crate) drifted: bool,
     released: bool,
-    /// What of its originals was not put back, where it has released.
+    /// The original values that were not restored, after a release.
     pub(crate) left: Option<Arc<str>>,
-    /// Whether a table of its node is full now.
+    /// Whether a table of its node overflows now.
     overflows: bool,
-    /// Whether `Ready` is there and not `Unknown`.
+    /// Whether `Ready` exists and is not `Unknown`.
     pub(crate) speaks: bool,
-    /// When `Ready` turned last, by the clock of who turned it.
+    /// When `Ready` changed last, by the clock of the writer.
     pub(crate) turned: Option<Timestamp>,
-    /// Whether the operator has said there that the agent is unresponsive.
+    /// Whether the operator has reported the agent as unresponsive.
     pub(crate) is_silenced: bool,
-    /// The message of `Ready` where a key has failed.
+    /// The message of `Ready`, if a sysctl has failed.
     pub(crate) failure: Option<Arc<str>>,
 }
 
@@ -62,14 +61,14 @@ pub(crate) struct ProfiledNode<'a> {
 }
 
 impl<'a> ProfiledNode<'a> {
-    /// What the agent reports on the present generation and boot.
+    /// What the agent reports about the current generation and boot.
     pub(crate) fn reported(self) -> Option<&'a Reported> {
         self.profile.reported_now(self.node)
     }
 }
 
 impl PlannedProfile {
-    /// Takes a profile that could be read.
+    /// From a profile that could be read.
     #[must_use]
     pub fn new(profile: &NodeNetworkProfile) -> Self {
         Self::of(
@@ -79,8 +78,8 @@ impl PlannedProfile {
         )
     }
 
-    /// Takes what of a profile could be read. A spec that could not is written anew where a tuning
-    /// has the node; a status that could not is none.
+    /// From a profile that could be read only in part. An unreadable spec is written again if a tuning selects the
+    /// node; an unreadable status counts as none.
     #[must_use]
     pub fn of(
         meta: &ObjectMeta,
@@ -107,20 +106,20 @@ impl PlannedProfile {
 }
 
 impl PlannedProfile {
-    /// Whether a table of its node is full.
+    /// Whether a table of its node overflows.
     pub(crate) fn overflows(&self) -> bool {
         let reported = self.reported.as_ref();
         reported.is_some_and(|reported| reported.overflows)
     }
 
-    /// Whether it makes the node hold what this spec says.
+    /// Whether it has the same effect on the node as this spec.
     #[must_use]
     pub fn says(&self, spec: &NodeNetworkProfileSpec) -> bool {
         let own = self.normalized.as_ref();
         own.is_some_and(|own| **own == normalized(spec.clone()))
     }
 
-    /// What the agent says, where that is about this generation of the profile and this boot.
+    /// What the agent reports, if that is about this generation of the profile and this boot.
     pub(crate) fn reported_now(&self, node: &PlannedNode) -> Option<&Reported> {
         self.reported.as_ref().filter(|reported| {
             let this_boot = node.boot_id.is_empty() || reported.boot_id == node.boot_id;
@@ -129,14 +128,13 @@ impl PlannedProfile {
     }
 }
 
-/// Whether two specs make a node hold the same, whatever their reasons and the mark of a canary are.
+/// Whether two specs have the same effect on a node, whatever their reasons and canary marks.
 #[must_use]
 pub fn eq_ignoring_reasons(one: &NodeNetworkProfileSpec, other: &NodeNetworkProfileSpec) -> bool {
     normalized(one.clone()) == normalized(other.clone())
 }
 
-/// A spec without the reasons and the mark of a canary: two specs that are equal so make a node hold
-/// the same.
+/// A spec without the reasons and the canary mark: equal ones have the same effect on a node.
 pub(crate) fn normalized(mut spec: NodeNetworkProfileSpec) -> NodeNetworkProfileSpec {
     spec.canary = false;
     for sysctl in &mut spec.sysctls {
@@ -146,7 +144,7 @@ pub(crate) fn normalized(mut spec: NodeNetworkProfileSpec) -> NodeNetworkProfile
 }
 
 impl Reported {
-    /// Whether the agent has given back what it could, and no key has failed.
+    /// Whether the agent has restored what it could, and no sysctl has failed.
     pub(crate) fn is_released(&self) -> bool {
         self.released && self.failure.is_none()
     }
@@ -156,7 +154,7 @@ impl Reported {
         let failure = ready
             .filter(|ready| match ready.reason.as_str() {
                 reasons::FAILED | reasons::INVALID => true,
-                // Also where every key was answered for: one could not be written.
+                // A sysctl could not be written.
                 reasons::PARTIALLY_RESTORED => ready.status == "False",
                 _ => false,
             })

@@ -1,4 +1,4 @@
-//! Everything that is known of the cluster at one moment.
+//! The cluster at one moment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::cluster::tuning::PlannedTuning;
 
 /// The whole cluster at one moment: Nodes, tunings and profiles by name.
 ///
-/// A `&ClusterState` can only be had from [`Cache::world`](crate::Cache::world) when all three lists are complete, or from
-/// [`ClusterState::of`] that takes them whole: deciding from half a list would release what is merely not
+/// It comes only from [`Cache::world`](crate::Cache::world) when all three lists are complete, or from
+/// [`ClusterState::of`] with complete lists: a decision from half a list would release nodes that are not
 /// listed yet.
 #[derive(Debug, Default)]
 pub struct ClusterState {
@@ -24,17 +24,17 @@ pub struct ClusterState {
     pub(crate) tunings: BTreeMap<Arc<str>, PlannedTuning>,
     pub(crate) profiles: BTreeMap<Arc<str>, PlannedProfile>,
     pub(crate) agents: Agents,
-    /// Whether the startup taint is taken off.
+    /// Whether the startup taint is removed.
     pub(crate) startup_taint: bool,
-    /// Nodes whose profile the API server does not take as it was written last, and why.
+    /// Nodes whose last write of the profile was rejected, and why.
     pub(crate) refused: BTreeMap<Arc<str>, Arc<str>>,
-    /// The nodes of a group have the same spec, and comparing two of them is then comparing two pointers.
+    /// Nodes of a group share one spec, so comparing two specs compares two pointers.
     specs: Interner<NodeNetworkProfileSpec>,
     label_keys: Interner<[Box<str>]>,
 }
 
 impl ClusterState {
-    /// A world from whole lists.
+    /// From complete lists.
     #[must_use]
     pub fn of<'a>(
         nodes: impl IntoIterator<Item = &'a ObservedNode>,
@@ -57,8 +57,7 @@ impl ClusterState {
         world
     }
 
-    /// The same world, with the agents' Pods: whether each node's is ready. A node that is not named
-    /// has none.
+    /// Adds the agents' Pods: whether each node's is ready. A node that is not named has none.
     #[must_use]
     pub fn with_agents<'a>(mut self, pods: impl IntoIterator<Item = (&'a str, bool)>) -> Self {
         for (node, ready) in pods {
@@ -68,7 +67,7 @@ impl ClusterState {
         self
     }
 
-    /// The same world, where Nodes are created with the startup taint.
+    /// Turns on the removal of the startup taint.
     #[must_use]
     pub fn with_startup_taint(self) -> Self {
         Self {
@@ -82,7 +81,7 @@ impl ClusterState {
         self.nodes.insert(name, node);
     }
 
-    /// What a profile says as its Node does is kept once.
+    /// Shares strings between a profile and its Node.
     pub(crate) fn insert_profile(&mut self, name: Arc<str>, mut profile: PlannedProfile) {
         profile.normalized = profile.normalized.map(|spec| self.specs.intern(spec));
         let Some((known, node)) = self.nodes.get_key_value(&name) else {
@@ -100,14 +99,12 @@ impl ClusterState {
         self.profiles.insert(Arc::clone(known), profile);
     }
 
-    /// How many tunings there are.
     #[must_use]
     pub fn tunings(&self) -> usize {
         self.tunings.len()
     }
 
-    /// The tunings' names, each with the nodes that its status counts, and whether its rollout goes no
-    /// further.
+    /// The tunings' names, each with the node counts of its status, and whether its rollout has stopped.
     pub fn counts(&self) -> impl Iterator<Item = (&str, NodesCount, bool)> {
         self.tunings.iter().map(|(name, tuning)| {
             let status = &tuning.status;
@@ -117,13 +114,11 @@ impl ClusterState {
         })
     }
 
-    /// The uid of a tuning.
     #[must_use]
     pub fn tuning_uid(&self, name: &str) -> Option<&str> {
         self.tunings.get(name).map(|tuning| &*tuning.uid)
     }
 
-    /// How many Nodes there are.
     #[must_use]
     pub fn nodes(&self) -> usize {
         self.nodes.len()

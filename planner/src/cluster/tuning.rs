@@ -1,4 +1,4 @@
-//! A tuning as the planner needs it.
+//! The parts of a tuning that decisions use.
 
 use std::sync::Arc;
 
@@ -21,16 +21,15 @@ pub struct PlannedTuning {
     pub(crate) status: NodeNetworkTuningStatus,
 }
 
-/// What a tuning says, or why it cannot be used.
+/// A tuning's content, or why it cannot be used.
 #[derive(Debug)]
 pub enum TuningContent {
     /// Valid.
     Usable(Box<UsableTuning>),
-    /// An older schema let it in, or it cannot be read: its nodes stay as they are.
+    /// Invalid or unreadable, for example accepted by an older schema: its nodes stay as they are.
     Unusable {
-        /// Why.
         error: String,
-        /// Which nodes it selects and how urgently, where that much could be read.
+        /// Its node selector and priority, if these could be read.
         claim: Option<(NodeLabels, i32)>,
     },
 }
@@ -47,7 +46,7 @@ pub struct UsableTuning {
 }
 
 impl PlannedTuning {
-    /// Takes a tuning that could be read.
+    /// From a tuning that could be read.
     #[must_use]
     pub fn new(tuning: &NodeNetworkTuning) -> Self {
         let content = match usable(&tuning.spec) {
@@ -63,7 +62,7 @@ impl PlannedTuning {
         Self::with(&tuning.metadata, content, status)
     }
 
-    /// Takes one whose spec could not be read.
+    /// From a tuning whose spec could not be read.
     #[must_use]
     pub fn unreadable(meta: &ObjectMeta, status: NodeNetworkTuningStatus, error: &str) -> Self {
         let content = TuningContent::Unusable {

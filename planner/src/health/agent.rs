@@ -1,7 +1,7 @@
-//! Agents that give no sign of life.
+//! Unresponsive agents.
 //!
-//! There is no heartbeat: that an agent is gone is told from what the kubelet reports anyway, and
-//! from work that the agent leaves lying.
+//! Agents send no heartbeats. An agent counts as unresponsive by what the kubelet reports anyway, and by
+//! changes that the agent does not answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::rollout::rollouts::Rollouts;
 use crate::time::{Clock, Now};
 use crate::write::Write;
 
-/// What is found about all agents.
+/// What was found about all agents.
 pub(crate) struct Agents {
     /// What to remember.
     pub(crate) silences: ByNode<Silence>,
@@ -81,16 +81,16 @@ pub(crate) fn check_agents(
     }
 }
 
-/// An agent that shows a sign of being gone.
+/// An agent that may be gone.
 struct Found {
     silence: Silence,
-    /// Whether that has lasted too long.
+    /// Whether it has been so for too long.
     is_unresponsive: bool,
-    /// Why its profile is to report it, where it does not yet.
+    /// What its profile is to report, if it does not yet.
     report: Option<&'static str>,
 }
 
-/// Looks for a sign that an agent is gone. `pod` is whether its Pod is ready, where Pods are watched.
+/// Looks for a sign that an agent is gone. `pod` is whether its Pod is ready, if Pods are watched.
 fn evaluate(
     node: ProfiledNode<'_>,
     pod: Option<bool>,
@@ -149,7 +149,7 @@ fn sign(
     }
 }
 
-/// What the profile's `Ready` shall be. Its generation stays that which the agent has spoken of.
+/// The new `Ready` of the profile. It keeps the generation that the agent has reported.
 fn condition(profile: &PlannedProfile, why: &str, deadline: Duration, now: Now) -> Condition {
     let reported = profile.reported.as_ref();
     let seconds = deadline.as_secs();
@@ -161,7 +161,7 @@ fn condition(profile: &PlannedProfile, why: &str, deadline: Duration, now: Now) 
             "agent unresponsive for {seconds} s: {why}; kernel values stay as they are"
         ),
         observed_generation: reported.and_then(|reported| reported.observed_generation),
-        // Whole seconds: that is what the API keeps.
+        // The API stores whole seconds.
         last_transition_time: Time(
             Timestamp::from_second(now.wall.as_second()).unwrap_or(now.wall),
         ),

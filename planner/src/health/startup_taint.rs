@@ -11,11 +11,11 @@ use crate::priority::Priority;
 use crate::time::Clock;
 use crate::write::Write;
 
-/// After this long the taint is removed even if the node is not ready: a node that is not selected,
-/// only observed, paused or failed, or whose agent does not come, must not stay without pods.
+/// After this time the taint is removed even if the profile is not ready: a node that is not selected, only
+/// observed, paused or failed, or whose agent does not start, must not stay without pods.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Startup taints, where they are removed at all.
+/// Startup taints, if they are removed at all.
 pub(crate) struct StartupTaints {
     /// Since when nodes have had theirs.
     pub(crate) since: ByNode<Mono>,

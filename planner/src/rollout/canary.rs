@@ -13,7 +13,7 @@ use crate::rollout::rollouts::Rollouts;
 use crate::rollout::transition::Step;
 use crate::time::Clock;
 
-/// Counts every node on canary into its rollout. Returns what to remember.
+/// Counts every canary into its rollout. Returns what to remember.
 pub(crate) fn check_canaries<'a>(
     changes: &[Change<'a>],
     releases: &[ReleasingNode<'a>],
@@ -31,7 +31,7 @@ pub(crate) fn check_canaries<'a>(
         rollouts.count(group, node, canary.settled, &standing);
         canaries.push((Arc::clone(node.name), canary));
     };
-    // A node whose limits are raised on top stays on canary.
+    // A canary whose limits are raised in addition stays a canary.
     let is_on_canary = |change: &&Change<'_>| {
         change.node.profile.canary && !matches!(change.transition.step, Step::Wait)
     };
@@ -56,7 +56,7 @@ pub(crate) fn check_canaries<'a>(
     canaries.into()
 }
 
-/// How a node on canary stands, and what to remember of that.
+/// The standing of a canary, and what to remember of it.
 fn evaluate(
     rule: &Rollout,
     node: ProfiledNode<'_>,
@@ -87,9 +87,10 @@ fn evaluate(
     } else if !node_is_ready {
         Standing::Failed("Node is no longer Ready".into())
     } else if ready {
-        match clock.has_passed(canary.since, rule.min_ready) {
-            true => Standing::Passed,
-            false => Standing::InFlight,
+        if clock.has_passed(canary.since, rule.min_ready) {
+            Standing::Passed
+        } else {
+            Standing::InFlight
         }
     } else if clock.has_passed(canary.since, rule.node_deadline) {
         let seconds = rule.node_deadline.as_secs();

@@ -1,4 +1,4 @@
-//! What each managed node needs to come to hold what is wanted.
+//! The change that each managed node needs.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ pub(crate) struct Changes<'a> {
     pub(crate) new_nodes: Vec<NewNode<'a>>,
 }
 
-/// From what a node's profile says to what is wanted. There may be nothing to do.
+/// The change from a node's profile to the desired spec. There may be nothing to do.
 pub(crate) struct Change<'a> {
     /// The gate of the node's tuning, and its rule.
     pub(crate) gate: usize,
     pub(crate) rule: &'a Rollout,
     pub(crate) node: ProfiledNode<'a>,
     pub(crate) transition: Transition,
-    /// Where the change lowers limits.
+    /// Set if the change lowers limits.
     pub(crate) shrink: Option<Shrink>,
     /// Whether the node keeps larger limits for now.
     pub(crate) is_shrink_delayed: bool,
@@ -36,9 +36,9 @@ pub(crate) struct NewNode<'a> {
     pub(crate) name: &'a Arc<str>,
     pub(crate) node: &'a PlannedNode,
     pub(crate) profile: Option<&'a PlannedProfile>,
-    /// Its group in the rollout, which has all that is wanted.
+    /// Its group in the rollout, with the whole desired spec.
     pub(crate) group: usize,
-    /// What of that can do no harm.
+    /// The part that cannot do harm.
     pub(crate) at_once: Arc<NodeNetworkProfileSpec>,
 }
 

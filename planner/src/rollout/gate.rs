@@ -1,11 +1,11 @@
-//! The rollout of one tuning: how many of its nodes have been written, have failed and wait.
+//! The rollout of one tuning: which of its nodes were written, have failed or wait.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nettune_crds::Rollout;
 
-/// Most failed nodes that are named.
+/// The maximum number of failed nodes that are named.
 pub(crate) const MOST_NAMED: usize = 10;
 
 /// The rollouts of one tuning, over all its groups.
@@ -13,13 +13,13 @@ pub(crate) const MOST_NAMED: usize = 10;
 pub(crate) struct Gate {
     pub(crate) tuning: Arc<str>,
     pub(crate) rule: Rollout,
-    /// Whether no rollout was under way when the last decision was made.
+    /// Whether no rollout was in progress at the last decision.
     pub(crate) was_resting: bool,
-    /// Nodes of this rollout that are on canary, have passed or have failed.
+    /// Nodes of this rollout that are canaries, have passed or have failed.
     pub(crate) written: u32,
     pub(crate) failed: u32,
     pub(crate) in_flight: u32,
-    /// Nodes whose turn is yet to come, including those that are let in now.
+    /// Waiting nodes, including those that are admitted now.
     pub(crate) waiting: u32,
     /// The first few that failed, and why.
     pub(crate) named: Vec<(Arc<str>, Arc<str>)>,
@@ -39,12 +39,12 @@ impl Gate {
         }
     }
 
-    /// Whether more nodes have failed than may.
+    /// Whether more than `maxFailed` nodes have failed.
     pub(crate) fn is_stopped(&self) -> bool {
         !self.rule.all_at_once && self.failed > self.rule.max_failed.of(self.written)
     }
 
-    /// Whether no further node is begun.
+    /// Whether no further node is written.
     pub(crate) fn is_closed(&self) -> bool {
         self.rule.paused || self.is_stopped()
     }
@@ -54,7 +54,7 @@ impl Gate {
     }
 }
 
-/// How a node on canary stands.
+/// The standing of a canary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
     InFlight,

@@ -1,4 +1,4 @@
-//! Nodes that are to hold the same: which of them go first.
+//! A group of nodes that will hold the same values, and which of them go first.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use nettune_sizing::KernelVersion;
 use crate::cluster::profile::ProfiledNode;
 use crate::rollout::gate::{Gate, Standing};
 
-/// Nodes that are to hold the same.
+/// Nodes that will hold the same values.
 #[derive(Debug)]
 pub(crate) struct RolloutGroup<'a> {
     pub(crate) gate: usize,
-    /// What their profiles are to say; `None` if they are to be released.
+    /// The desired spec; `None` for a release.
     pub(crate) spec: Option<Arc<NodeNetworkProfileSpec>>,
-    /// The same with the mark of a canary.
+    /// The same with the canary mark.
     canary: Option<Arc<NodeNetworkProfileSpec>>,
     passed: u32,
     pub(crate) in_flight: u32,
@@ -23,15 +23,15 @@ pub(crate) struct RolloutGroup<'a> {
     kernels: Vec<Option<KernelVersion>>,
     /// Those of them on which a node has passed.
     proven: Vec<Option<KernelVersion>>,
-    /// Waiting, and their Nodes are Ready: they take their turn.
+    /// Waiting nodes that are Ready.
     ready: Vec<ProfiledNode<'a>>,
-    /// Waiting, and their Nodes are not Ready: they prove nothing, so they come last.
+    /// Waiting nodes that are not Ready: they prove nothing, so they come last.
     not_ready: Vec<ProfiledNode<'a>>,
-    /// Released nodes that have passed: their profiles go when no node of the group is in flight.
+    /// Released nodes that have passed: their profiles are deleted when no node of the group is in flight.
     released: Vec<ProfiledNode<'a>>,
 }
 
-/// What happens to a node whose turn it is.
+/// The action for a node that is next.
 #[derive(Debug)]
 pub(crate) enum RolloutAction {
     /// Its profile is written.
@@ -70,7 +70,7 @@ impl<'a> RolloutGroup<'a> {
         }
     }
 
-    /// Takes what a node on canary shows, whichever rollout wrote it.
+    /// Adds the standing of a canary, whichever rollout wrote it.
     pub(crate) fn learn(&mut self, node: ProfiledNode<'a>, standing: &Standing) {
         let kernel = node.node.facts.kernel;
         let tried = matches!(standing, Standing::Passed | Standing::InFlight);
@@ -88,7 +88,7 @@ impl<'a> RolloutGroup<'a> {
         }
     }
 
-    /// Whose turn it is.
+    /// The nodes that are next.
     pub(crate) fn next(
         &self,
         gate: &Gate,
@@ -125,8 +125,8 @@ impl<'a> RolloutGroup<'a> {
         }
     }
 
-    /// As many as may be in flight: one, or as many as have passed. Those first that were admitted
-    /// before, then one of each kernel that was not tried yet.
+    /// Admits nodes: one, or as many as have passed. Nodes that were admitted before come first, then one of
+    /// each kernel that was not tried yet.
     fn wave(&self, admitted: &BTreeSet<Arc<str>>) -> Vec<ProfiledNode<'a>> {
         let most = self.passed.max(1).saturating_sub(self.in_flight);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
@@ -152,7 +152,7 @@ impl<'a> RolloutGroup<'a> {
                 choose(node);
             }
         }
-        // More than one of a kernel only when one has passed on it.
+        // More than one of a kernel only after one has passed on it.
         let proven = |node: &&ProfiledNode<'_>| self.proven.contains(&node.node.facts.kernel);
         let proven = self.ready.iter().filter(proven);
         for node in proven.take(most.saturating_mul(2)) {

@@ -1,4 +1,4 @@
-//! The writes of rollouts: what can do no harm at once, the rest node by node.
+//! The writes of rollouts: what cannot do harm at once, the rest node by node.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::rollout::rollouts::Rollouts;
 use crate::rollout::transition::Step;
 use crate::write::Write;
 
-/// What rollouts write now.
+/// The writes of all rollouts now.
 pub(crate) struct RolledOut {
     pub(crate) writes: Vec<(Priority, Write)>,
-    /// Nodes that are let in now as canaries: they keep their place until their write shows.
+    /// Nodes that are admitted now as canaries: they keep their place until their write shows.
     pub(crate) admitted: BTreeSet<Arc<str>>,
 }
 
-/// Writes the changes that can do no harm, those whose turn it is, and the profiles of new nodes.
+/// Writes the changes that cannot do harm, those that are next, and the profiles of new nodes.
 pub(crate) fn roll_out<'a>(
     changes: &Changes<'a>,
     canaries: &ByNode<Canary>,
@@ -78,15 +78,16 @@ fn write_at_once(
     if is_canary {
         Arc::make_mut(&mut spec).canary = true;
     }
-    let priority = match change.node.profile.overflows() {
-        true => Priority::Overflow,
-        false => Priority::AtOnce,
+    let priority = if change.node.profile.overflows() {
+        Priority::Overflow
+    } else {
+        Priority::AtOnce
     };
     (priority, Write::replace(change.node, spec))
 }
 
-/// A node that is not Ready yet has nothing to lose and gets everything, unless its rollout is stopped
-/// or paused: then it gets what can do no harm, like one that is Ready.
+/// A new node that is not Ready yet has nothing to lose and gets the whole spec, unless its rollout is stopped
+/// or paused. Then it gets only what cannot do harm, like a node that is Ready.
 fn write_new_node(new: &NewNode<'_>, rollouts: &Rollouts<'_>) -> Option<Write> {
     let gate = rollouts.gates.get(new.gate)?;
     let whole = rollouts.groups.get(new.group)?.spec.as_ref()?;

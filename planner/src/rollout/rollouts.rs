@@ -1,7 +1,7 @@
-//! The rollouts of all tunings: which nodes wait, and whose turn it is.
+//! The rollouts of all tunings: which nodes wait, and which are next.
 //!
-//! All of it follows from what the objects say, above all from the `canary` mark of a profile; only
-//! times come from this leader's memory.
+//! Everything follows from the objects, mainly from the `canary` mark of profiles. Only times come from this
+//! leader's memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::cluster::profile::{ProfiledNode, normalized};
 use crate::rollout::gate::{Gate, MOST_NAMED, Standing};
 use crate::rollout::group::{RolloutAction, RolloutGroup};
 
-/// Every rollout that there may be.
+/// All rollouts.
 #[derive(Debug)]
 pub(crate) struct Rollouts<'a> {
-    /// Those of the claims have their indices. Then come those of tunings that are gone or cannot be
-    /// used, and still have nodes to release.
+    /// First those of the claims, by their indices. Then those of tunings that are gone or cannot be used and
+    /// still have nodes to release.
     pub(crate) gates: Vec<Gate>,
     /// The gates' indices.
     pub(crate) by_tuning: BTreeMap<&'a str, usize>,
@@ -27,7 +27,7 @@ pub(crate) struct Rollouts<'a> {
 }
 
 impl<'a> Rollouts<'a> {
-    /// The gates of all claims. `resting` are the tunings that had no rollout under way.
+    /// The gates of all claims. `resting` are the tunings without a rollout in progress.
     pub(crate) fn new(claims: &[Claim<'a>], resting: &'a BTreeSet<Arc<str>>) -> Self {
         let rule = |claim: &Claim<'_>| claim.usable.map(|usable| usable.rollout);
         let gates = claims.iter().map(|claim| {
@@ -45,7 +45,7 @@ impl<'a> Rollouts<'a> {
         }
     }
 
-    /// The gate of a tuning that nodes leave: its own, or one by the defaults where it is gone.
+    /// The gate of a tuning that releases nodes: its own, or one with the default settings if it is gone.
     pub(crate) fn gate_of_tuning(&mut self, tuning: &'a str) -> usize {
         *self.by_tuning.entry(tuning).or_insert_with(|| {
             let rule = Rollout::default();
@@ -55,7 +55,7 @@ impl<'a> Rollouts<'a> {
         })
     }
 
-    /// The nodes that are to hold this. The content names its tuning, so it has one gate.
+    /// The group of nodes that will hold this. The content names its tuning, so it has one gate.
     pub(crate) fn group(&mut self, gate: usize, spec: &NodeNetworkProfileSpec) -> usize {
         let content = Arc::new(normalized(spec.clone()));
         *self.by_content.entry(content).or_insert_with(|| {
@@ -64,7 +64,7 @@ impl<'a> Rollouts<'a> {
         })
     }
 
-    /// A node waits for its turn.
+    /// Adds a waiting node.
     pub(crate) fn wait(&mut self, group: usize, node: ProfiledNode<'a>) {
         let Some(group) = self.groups.get_mut(group) else {
             return;
@@ -75,8 +75,8 @@ impl<'a> Rollouts<'a> {
         group.wait(node);
     }
 
-    /// Counts a node on canary. Where an earlier rollout wrote it (`settled`), it counts only as
-    /// experience.
+    /// Counts a canary. If an earlier rollout wrote it (`settled`), it proves its kernel but does not count
+    /// against `maxFailed`.
     pub(crate) fn count(
         &mut self,
         group: usize,
@@ -110,7 +110,7 @@ impl<'a> Rollouts<'a> {
         }
     }
 
-    /// Whose turn it is, those first that were let in before and are not written yet.
+    /// The nodes that are next; first those that were admitted before and are not written yet.
     pub(crate) fn next(
         &self,
         admitted: &BTreeSet<Arc<str>>,
@@ -122,7 +122,7 @@ impl<'a> Rollouts<'a> {
             .collect()
     }
 
-    /// The tunings without a rollout under way.
+    /// The tunings without a rollout in progress.
     pub(crate) fn resting(&self) -> BTreeSet<Arc<str>> {
         let resting = self.gates.iter().filter(|gate| gate.is_at_rest());
         resting.map(|gate| Arc::clone(&gate.tuning)).collect()

@@ -1,25 +1,25 @@
-//! From what a profile says to what it shall say: what of that may go out at once, and what not.
+//! Splits the change of a profile: what cannot do harm is written at once, the rest in waves.
 //!
-//! A limit that is raised can only help. Everything else may do harm, and takes its turn.
+//! Raising a limit can only help. Everything else may do harm, and waits for its wave.
 
 use std::collections::BTreeMap;
 
 use nettune_crds::{Mode, NodeNetworkProfileSpec, ProfileSysctl, ReleasePolicy, Rule};
 
-/// What may go out at once.
+/// The part of a change that may be written at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AtOnce {
     pub(crate) spec: NodeNetworkProfileSpec,
-    /// Whether it is worth a write of its own, before the rest follows.
+    /// Whether it justifies a separate write before the rest.
     pub(crate) urgent: bool,
 }
 
-/// The part of the way from one spec to another that can do no harm.
+/// The part of the change from one spec to another that cannot do harm.
 pub(crate) fn at_once(
     from: Option<&NodeNetworkProfileSpec>,
     to: &NodeNetworkProfileSpec,
 ) -> AtOnce {
-    // Nothing of it reaches a kernel.
+    // Neither spec changes a kernel.
     if to.mode == Mode::Observe {
         let spec = to.clone();
         return AtOnce { spec, urgent: true };
@@ -36,7 +36,7 @@ pub(crate) fn at_once(
     };
     let mut keys: BTreeMap<&str, ProfileSysctl> = BTreeMap::new();
     let mut raised = false;
-    // What is enforced again may write values that were left for long: also equal ones take their turn.
+    // Enforcing again may write values that have drifted for long, so even equal ones wait for their wave.
     let stricter = strictness(to.mode) > strictness(from.mode);
     let mut waits = false;
     let mut left_out = false;
@@ -62,9 +62,10 @@ pub(crate) fn at_once(
         };
         keys.insert(name, kept);
     }
-    let mode = match stricter && waits {
-        true => from.mode,
-        false => to.mode,
+    let mode = if stricter && waits {
+        from.mode
+    } else {
+        to.mode
     };
     let relaxed = strictness(to.mode) < strictness(from.mode);
     AtOnce {
@@ -78,16 +79,17 @@ pub(crate) fn at_once(
     }
 }
 
-/// An agent gives back what its profile does not name, where that is to be restored: as long as a
-/// sysctl is left out that is yet to come, the node may hold it already, and keeps it.
+/// With `Restore`, an agent restores every sysctl that its profile does not name. While a sysctl is left out
+/// because it waits for its wave, the node may already hold it, so the policy stays `Retain`.
 fn release_policy(to: &NodeNetworkProfileSpec, left_out: bool) -> ReleasePolicy {
-    match left_out {
-        true => ReleasePolicy::Retain,
-        false => to.release_policy,
+    if left_out {
+        ReleasePolicy::Retain
+    } else {
+        to.release_policy
     }
 }
 
-/// What of one sysctl may go out at once, and whether that raises it.
+/// The part of one sysctl's change that may be written at once, and whether it raises the value.
 fn key_at_once(from: &ProfileSysctl, to: &ProfileSysctl) -> (Option<ProfileSysctl>, bool) {
     match (limits(from), limits(to)) {
         (Some((old, old_ceiling)), Some((floor, ceiling))) => {
@@ -115,15 +117,14 @@ fn key_at_once(from: &ProfileSysctl, to: &ProfileSysctl) -> (Option<ProfileSysct
     }
 }
 
-/// What is wanted, with every limit that it lowers kept as it is; `None` where it lowers none that
-/// `which` names.
+/// The desired spec, with every limit that it would lower kept; `None` if it lowers none of those in `which`.
 pub(crate) fn not_lowered(
     from: &NodeNetworkProfileSpec,
     to: &NodeNetworkProfileSpec,
     why: &str,
     which: impl Fn(&ProfileSysctl) -> bool,
 ) -> Option<NodeNetworkProfileSpec> {
-    // Under Observe nothing was written: there is nothing to be lowered.
+    // In mode Observe nothing was written, so there is nothing to lower.
     if from.mode == Mode::Observe || to.mode == Mode::Observe {
         return None;
     }
@@ -154,7 +155,7 @@ fn by_name(spec: &NodeNetworkProfileSpec) -> BTreeMap<&str, &ProfileSysctl> {
         .collect()
 }
 
-/// Floor and ceiling of a limit.
+/// Minimum and ceiling of a limit.
 fn limits(sysctl: &ProfileSysctl) -> Option<(u64, u64)> {
     if sysctl.rule == Rule::Exact {
         return None;
@@ -212,7 +213,7 @@ mod tests {
     use Mode::{ApplyOnce, Enforce, Observe};
     use Rule::{AtLeast, Exact};
 
-    /// From, to, what goes out at once, and whether that is urgent.
+    /// From, to, what is written at once, and whether that is urgent.
     type Case<'a> = (
         (Mode, &'a [(&'a str, Rule, &'a str)]),
         (Mode, &'a [(&'a str, Rule, &'a str)]),
@@ -230,10 +231,10 @@ mod tests {
         let (two, one, three) = (limit("2"), limit("1"), limit("3"));
         let (is_two, is_one) = (exact("2"), exact("1"));
         let cases: &[Case<'_>] = &[
-            // A limit that is raised; one that is lowered.
+            // A raised limit; a lowered limit.
             ((Enforce, &two), (Enforce, &three), (Enforce, &three), true),
             ((Enforce, &two), (Enforce, &one), (Enforce, &two), false),
-            // A fixed value, also where it becomes a limit or was one.
+            // A fixed value, also one that becomes or was a limit.
             (
                 (Enforce, &is_one),
                 (Enforce, &is_two),
@@ -247,12 +248,12 @@ mod tests {
                 false,
             ),
             ((Enforce, &one), (Enforce, &is_two), (Enforce, &one), false),
-            // A limit more; a fixed value more; one less.
+            // One more limit; one more fixed value; one fewer.
             ((Enforce, &[]), (Enforce, &two), (Enforce, &two), true),
             ((Enforce, &two), (Enforce, &both), (Enforce, &two), false),
             ((Enforce, &one), (Enforce, &both), (Enforce, &two), true),
             ((Enforce, &both), (Enforce, &two), (Enforce, &both), false),
-            // Less strict: whatever the values, nothing of it reaches a kernel.
+            // Less strict: no value reaches a kernel.
             (
                 (Enforce, &is_one),
                 (Observe, &is_two),

@@ -1,4 +1,4 @@
-//! Limits are lowered only when less has been wanted for a while.
+//! Limits are lowered only after the smaller size has been right for a while.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use crate::rollout::changes::Change;
 use crate::rollout::transition::Shrink;
 use crate::time::Clock;
 
-/// Leaves lowered limits out of the changes until less has been wanted for `shrinkAfter`. Returns what
-/// to remember.
+/// Keeps larger limits in the changes until the smaller size has been right for `shrinkAfter`. Returns what to
+/// remember.
 pub(crate) fn delay_shrinks(
     changes: &mut [Change<'_>],
     remembered: &ByNode<PendingShrink>,

@@ -1,4 +1,4 @@
-//! The way from what a profile says to what is wanted, found once for all nodes that are alike.
+//! Transitions from a profile to the desired spec, computed once for all equal nodes.
 
 use std::sync::Arc;
 
@@ -12,46 +12,46 @@ use crate::size_groups::Group;
 /// What is next for a profile.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// Nothing: it says what is wanted.
+    /// Nothing: it is up to date.
     Hold,
-    /// This can do no harm, and goes out at once.
+    /// This cannot do harm, and is written at once.
     Write(Arc<NodeNetworkProfileSpec>),
-    /// What is left waits for its turn.
+    /// The rest waits for its wave.
     Wait,
 }
 
-/// The way to what one group of a rollout comes to hold.
+/// The transition to the spec of one group of a rollout.
 #[derive(Debug, Clone)]
 pub(crate) struct Transition {
     pub(crate) group: usize,
     pub(crate) step: Step,
 }
 
-/// How a change that lowers limits can be put off.
+/// A change that lowers limits, and how to delay that.
 #[derive(Debug, Clone)]
 pub(crate) struct Shrink {
-    /// All of the change but the lowered limits.
+    /// The change without the lowered limits.
     pub(crate) without: Transition,
     /// The sizes of the node's group. When they change, the wait starts again.
     pub(crate) wanted: Arc<NodeNetworkProfileSpec>,
 }
 
-/// The transition of profiles that say the same and want the same.
+/// The transition of profiles with equal content and equal desired specs.
 #[derive(Debug, Clone)]
 pub(crate) struct Transitions {
-    /// To all that is wanted.
+    /// To the whole desired spec.
     pub(crate) whole: Transition,
-    /// Where it lowers limits.
+    /// Set if it lowers limits.
     pub(crate) shrink: Option<Shrink>,
 }
 
-/// The transitions of one size group, by what a profile says; `None` if there is no profile or it
-/// cannot be read. There are few: profiles that say the same share one spec.
+/// The transitions of one size group, by the content of a profile; `None` if there is no profile or it cannot be
+/// read. There are few: equal profiles share one spec.
 #[derive(Debug, Default)]
 pub(crate) struct TransitionCache<'a>(Vec<(Option<&'a Arc<NodeNetworkProfileSpec>>, Transitions)>);
 
 impl<'a> TransitionCache<'a> {
-    /// From what a profile says to what its group wants. The gate is that of the group's tuning.
+    /// From a profile to the spec of its group. The gate is that of the group's tuning.
     pub(crate) fn get(
         &mut self,
         group: &Group,
@@ -82,12 +82,12 @@ impl<'a> TransitionCache<'a> {
     }
 }
 
-/// The rollout groups of releases, by what a profile says.
+/// The rollout groups of releases, by the content of a profile.
 #[derive(Debug, Default)]
 pub(crate) struct ReleaseCache<'a>(Vec<(&'a Arc<NodeNetworkProfileSpec>, usize)>);
 
 impl<'a> ReleaseCache<'a> {
-    /// The group of profiles that say this and are to be released.
+    /// The group of profiles with this content that are to be released.
     pub(crate) fn get(
         &mut self,
         gate: usize,
@@ -120,7 +120,7 @@ fn transition(
         return Transition { group, step };
     }
     let at_once = at_once(present.map(|present| &**present), wanted);
-    // If all nodes may change now, one write does both. New nodes are handled apart.
+    // If all nodes may change now, one write does both. New nodes are handled separately.
     let is_everybodys_turn = rule.all_at_once && !rule.paused && present.is_some();
     let is_apart = at_once.urgent && !is_everybodys_turn;
     let step = if normalized(at_once.spec.clone()) == end || is_apart {

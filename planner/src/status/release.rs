@@ -1,4 +1,4 @@
-//! How releases go of which no tuning's status tells: the tuning is gone, or the profile goes.
+//! Releases that no tuning's status reports, because the tuning or the profile is gone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use crate::rollout::rollouts::Rollouts;
 use crate::status::tally::Tallies;
 use crate::status::tuning as status;
 
-/// What a stopped release waits for where the tuning is gone.
+/// What a stopped release of a deleted tuning waits for.
 const UNTIL_GONE: &str = "the failed nodes recover, are deleted or are selected by a tuning";
 
-/// The nodes that leave one tuning.
+/// The nodes that one tuning releases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaving {
-    /// The tuning's name; there may be none of this name any more.
+    /// The tuning's name; the tuning may be gone.
     pub tuning: Arc<str>,
-    /// Nodes whose originals are not back yet, where the tuning is gone. One that is there counts them
-    /// in its status.
+    /// Nodes whose originals are not restored yet, if the tuning is gone. A tuning that exists counts them in
+    /// its status.
     pub releasing: i32,
-    /// Nodes on which a key could not be put back, that are not Ready any more, or whose agent has not
+    /// Nodes on which a sysctl could not be restored, that are not Ready any more, or whose agent has not
     /// answered in time.
     pub failed: i32,
-    /// Those of them whose agent is unresponsive.
+    /// Those with an unresponsive agent.
     pub unresponsive: i32,
-    /// Why no further node is released, where that is so.
+    /// Why no further node is released, if so.
     pub stopped: Option<String>,
-    /// What is worth telling of single nodes; the first ten.
+    /// Single nodes to report, ten at most.
     pub nodes: Vec<Leaver>,
 }
 
@@ -39,14 +39,14 @@ pub struct Leaver {
     pub node: Arc<str>,
     /// The Node's uid.
     pub uid: Arc<str>,
-    /// Whether its release has failed, and holds up others; else its profile goes, and something was
-    /// left on the node.
+    /// Whether its release has failed and holds up others. Otherwise its profile is deleted, although some
+    /// values were not restored.
     pub failed: bool,
-    /// What the agent says, or what is known of it.
+    /// What the agent reports, or what is known of it.
     pub why: Arc<str>,
 }
 
-/// How releases go of tunings that are gone, and which released nodes left something.
+/// The releases of deleted tunings, and the released nodes on which some values were not restored.
 pub(crate) fn report_releases(
     cluster: &ClusterState,
     releases: &[ReleasingNode<'_>],

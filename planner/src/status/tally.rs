@@ -1,4 +1,4 @@
-//! The nodes of each tuning, counted for its status.
+//! Counts the nodes of each tuning for its status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ pub(crate) fn count<'a>(
 }
 
 impl Tallies<'_> {
-    /// The nodes of a tuning that cannot be used: they are frozen or leave it.
+    /// The nodes of a tuning that cannot be used: they are frozen or released.
     pub(crate) fn of_unusable(&self, tuning: &str, rollouts: &Rollouts<'_>) -> NodesCount {
         let frozen = self.frozen.get(tuning);
         let mut count = frozen.map(|tally| tally.count).unwrap_or_default();
@@ -87,22 +87,22 @@ pub(crate) struct Tally {
     pub(crate) count: NodesCount,
     /// Nodes whose profile is being written.
     pub(crate) outdated: i32,
-    /// Nodes whose turn in a rollout is yet to come.
+    /// Nodes that wait for their wave.
     pub(crate) waiting: i32,
-    /// Nodes that hold more than is wanted, until that has lasted.
+    /// Nodes that keep larger limits for now.
     pub(crate) shrinking: i32,
     /// Nodes whose agent has not answered yet.
     pub(crate) unanswered: i32,
-    /// Nodes whose profile the API server does not take.
+    /// Nodes whose profile the API server rejects.
     pub(crate) refused: i32,
-    /// Why, of the first of them.
+    /// The first rejection.
     pub(crate) refusal: Option<(Arc<str>, Arc<str>)>,
-    /// The first few that failed, with what their agent says.
+    /// The first few that failed, with their agents' messages.
     pub(crate) failed: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Tally {
-    /// Counts a node whose profile is to be written, where the last write was refused.
+    /// Counts a node whose last write was rejected, if it was.
     fn refuse(&mut self, name: &Arc<str>, cluster: &ClusterState) {
         let Some(why) = cluster.refused.get(name) else {
             return;
@@ -128,7 +128,7 @@ impl Tally {
         self.refuse(node.name, cluster);
     }
 
-    /// Counts a node whose profile says what it shall, by what its agent says of that.
+    /// Counts a node with an up-to-date profile, by what its agent reports.
     fn holding(&mut self, name: &Arc<str>, reported: Option<&Reported>) {
         let Some(reported) = reported else {
             self.unanswered += 1;

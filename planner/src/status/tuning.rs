@@ -1,4 +1,4 @@
-//! What a tuning's status says.
+//! The status of a tuning.
 
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::size_groups::{Group, SizeGroups};
 use crate::status::tally::{Tallies, Tally};
 use crate::write::{Announcement, Write};
 
-/// Most groups and warnings in a status: it must stay small whatever the cluster.
+/// The maximum number of groups and warnings in a status: it must stay small in any cluster.
 const MOST_LISTED: usize = 16;
 
-/// What a stopped rollout of a tuning that is there waits for.
+/// What a stopped rollout of an existing tuning waits for.
 const UNTIL_CHANGED: &str = "the tuning changes or the failed nodes recover";
 
-/// The statuses that differ from what they are to say.
+/// The writes of statuses that have changed.
 pub(crate) fn update_statuses(
     cluster: &ClusterState,
     assignment: &Assignment<'_>,
@@ -152,7 +152,7 @@ fn unusable(
     Some(status)
 }
 
-/// The write of a status, where it differs from the one that is there.
+/// The write of a status, if it has changed.
 fn write(
     name: &Arc<str>,
     tuning: &PlannedTuning,
@@ -246,7 +246,7 @@ pub(crate) fn stopped(gate: &Gate, until: &str) -> String {
     message
 }
 
-/// The first few with what their agents say, and how many more there are.
+/// The first few with their agents' messages, and how many more there are.
 fn name_failed(message: &mut String, named: &[(Arc<str>, Arc<str>)], failed: u32) {
     for (index, (node, failure)) in named.iter().enumerate() {
         let comma = if index == 0 { "" } else { "; " };
@@ -342,7 +342,7 @@ fn overlap(claim: &Claim<'_>) -> (bool, &'static str, String) {
     (true, reasons::OVERRIDES_LOWER_PRIORITY, message)
 }
 
-/// The wanted value of a sysctl over all groups: one, or the least and the greatest.
+/// The desired value of a sysctl over all groups: one value, or minimum and maximum.
 fn range(groups: &[&Group], name: &str) -> Option<String> {
     let values = groups.iter().filter_map(|group| {
         let sysctl = group
@@ -362,7 +362,7 @@ fn range(groups: &[&Group], name: &str) -> Option<String> {
     }
 }
 
-/// Each sentence once, with the number of nodes that it is about.
+/// Each warning once, with its number of nodes.
 fn warnings(groups: &[&Group]) -> Vec<String> {
     let mut texts: Vec<(&str, usize)> = Vec::new();
     for group in groups {
@@ -420,7 +420,7 @@ fn listed(group: &Group) -> SizeGroup {
     }
 }
 
-/// What is worth an Event: readiness that changed its reason, sizes that changed.
+/// Events for a changed reason of `Ready` and for changed sizes.
 fn announcements(
     old: &NodeNetworkTuningStatus,
     new: &NodeNetworkTuningStatus,
