@@ -66,9 +66,10 @@ impl fmt::Display for FieldErrors {
 pub fn check(schema: &Value, value: &Value, path: &str) -> Result<(), FieldErrors> {
     let mut errors = Vec::new();
     check_value(schema, value, path, &mut errors);
-    match errors.is_empty() {
-        true => Ok(()),
-        false => Err(FieldErrors(errors)),
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(FieldErrors(errors))
     }
 }
 

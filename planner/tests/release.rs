@@ -187,9 +187,12 @@ fn the_end_of_an_agent_is_said_on_the_profile_that_it_leaves_behind() {
 
 #[test]
 fn a_key_that_cannot_be_put_back_stops_the_release_and_its_profile_stays() {
-    let fails: Agents = |node, spec| match spec.release && node == "node-0" {
-        true => Effect::Fails,
-        false => Effect::Fine,
+    let fails: Agents = |node, spec| {
+        if spec.release && node == "node-0" {
+            Effect::Fails
+        } else {
+            Effect::Fine
+        }
     };
     let mut cluster = Cluster::with_ready_nodes(4);
     cluster.apply_tuning("default", restored("Restore", json!({})));

@@ -173,9 +173,12 @@ fn a_new_node_gets_everything_unless_the_rollout_is_stopped() {
         spec["conntrack"] = json!({});
         spec
     };
-    let mut timeline = settled(4, |_, spec| match holds(spec, SOMAXCONN, "2") {
-        true => Effect::Fails,
-        false => Effect::Fine,
+    let mut timeline = settled(4, |_, spec| {
+        if holds(spec, SOMAXCONN, "2") {
+            Effect::Fails
+        } else {
+            Effect::Fine
+        }
     });
     timeline.cluster.apply_tuning("default", spec(json!({})));
     timeline.cluster.put_node(10, json!({}));

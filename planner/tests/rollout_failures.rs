@@ -18,9 +18,12 @@ use serde_json::json;
 
 #[test]
 fn a_raised_limit_reaches_all_nodes_even_while_a_rollout_is_stopped() {
-    let mut timeline = settled(4, |_, spec| match holds(spec, SOMAXCONN, "2") {
-        true => Effect::Fails,
-        false => Effect::Fine,
+    let mut timeline = settled(4, |_, spec| {
+        if holds(spec, SOMAXCONN, "2") {
+            Effect::Fails
+        } else {
+            Effect::Fine
+        }
     });
     want(&mut timeline, 2);
     timeline.run(300, 10);
@@ -37,9 +40,12 @@ fn a_raised_limit_reaches_all_nodes_even_while_a_rollout_is_stopped() {
 
 #[test]
 fn a_value_that_disconnects_nodes_stops_in_the_first_wave() {
-    let mut timeline = settled(100, |_, spec| match holds(spec, SOMAXCONN, "2") {
-        true => Effect::CutsOff,
-        false => Effect::Fine,
+    let mut timeline = settled(100, |_, spec| {
+        if holds(spec, SOMAXCONN, "2") {
+            Effect::CutsOff
+        } else {
+            Effect::Fine
+        }
     });
     want(&mut timeline, 2);
     timeline.run(3600, 10);
@@ -66,9 +72,10 @@ fn a_value_that_disconnects_one_kind_of_node_stops_in_the_first_wave_with_that_k
     // Every node from the seventeenth on.
     let mut timeline = settled(64, |node, spec| {
         let index: usize = node.strip_prefix("node-").unwrap().parse().unwrap();
-        match holds(spec, SOMAXCONN, "2") && index >= 16 {
-            true => Effect::CutsOff,
-            false => Effect::Fine,
+        if holds(spec, SOMAXCONN, "2") && index >= 16 {
+            Effect::CutsOff
+        } else {
+            Effect::Fine
         }
     });
     timeline
@@ -82,9 +89,12 @@ fn a_value_that_disconnects_one_kind_of_node_stops_in_the_first_wave_with_that_k
 
 #[test]
 fn the_message_of_a_stopped_rollout_names_key_and_error() {
-    let mut timeline = settled(30, |_, spec| match holds(spec, SOMAXCONN, "2") {
-        true => Effect::Fails,
-        false => Effect::Fine,
+    let mut timeline = settled(30, |_, spec| {
+        if holds(spec, SOMAXCONN, "2") {
+            Effect::Fails
+        } else {
+            Effect::Fine
+        }
     });
     timeline
         .cluster
@@ -108,9 +118,12 @@ fn the_message_of_a_stopped_rollout_names_key_and_error() {
 
 #[test]
 fn a_stopped_rollout_continues_when_the_tuning_changes() {
-    let mut timeline = settled(8, |_, spec| match holds(spec, SOMAXCONN, "2") {
-        true => Effect::Fails,
-        false => Effect::Fine,
+    let mut timeline = settled(8, |_, spec| {
+        if holds(spec, SOMAXCONN, "2") {
+            Effect::Fails
+        } else {
+            Effect::Fine
+        }
     });
     want(&mut timeline, 2);
     timeline.run(300, 10);
@@ -126,9 +139,10 @@ fn a_stopped_rollout_continues_when_the_failed_node_recovers_or_is_deleted() {
     for recovers in [true, false] {
         let broken = std::cell::Cell::new(true);
         let mut timeline = settled(4, |node, spec| {
-            match broken.get() && node == "node-0" && holds(spec, SOMAXCONN, "2") {
-                true => Effect::CutsOff,
-                false => Effect::Fine,
+            if broken.get() && node == "node-0" && holds(spec, SOMAXCONN, "2") {
+                Effect::CutsOff
+            } else {
+                Effect::Fine
             }
         });
         want(&mut timeline, 2);
@@ -156,9 +170,10 @@ fn a_rollout_continues_up_to_max_failed_nodes() {
         (json!("0%"), 1),
     ] {
         let mut timeline = settled(12, |node, spec| {
-            match node == "node-0" && holds(spec, SOMAXCONN, "2") {
-                true => Effect::Fails,
-                false => Effect::Fine,
+            if node == "node-0" && holds(spec, SOMAXCONN, "2") {
+                Effect::Fails
+            } else {
+                Effect::Fine
             }
         });
         let rollout = json!({"maxFailed": max_failed, "minReadySeconds": 10});
@@ -204,9 +219,10 @@ fn nodes_written_by_an_earlier_rollout_do_not_count_in_the_next() {
     cluster.apply_tuning("default", json!({"ipvs": {}}));
     let mut timeline = Timeline::new(cluster, |node, spec| {
         let index: usize = node.strip_prefix("node-").unwrap().parse().unwrap();
-        match index >= 100 && holds(spec, reuse, "0") {
-            true => Effect::Fails,
-            false => Effect::Fine,
+        if index >= 100 && holds(spec, reuse, "0") {
+            Effect::Fails
+        } else {
+            Effect::Fine
         }
     });
     timeline.run(1200, 10);
@@ -239,9 +255,10 @@ fn a_node_that_fails_after_its_rollout_is_over_does_not_stop_the_next() {
 #[test]
 fn a_rollout_is_not_over_before_its_last_wave_has_passed() {
     let mut timeline = settled(2, |node, spec| {
-        match node == "node-1" && holds(spec, SOMAXCONN, "2") {
-            true => Effect::CutsOff,
-            false => Effect::Fine,
+        if node == "node-1" && holds(spec, SOMAXCONN, "2") {
+            Effect::CutsOff
+        } else {
+            Effect::Fine
         }
     });
     want(&mut timeline, 2);

@@ -161,9 +161,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let authorize = |headers: HeaderMap| async move {
             let token = headers.get(header::AUTHORIZATION);
-            match token.is_some_and(|token| token == "Bearer two") {
-                true => StatusCode::OK,
-                false => StatusCode::UNAUTHORIZED,
+            if token.is_some_and(|token| token == "Bearer two") {
+                StatusCode::OK
+            } else {
+                StatusCode::UNAUTHORIZED
             }
         };
         let router = Router::new().route("/", get(authorize));

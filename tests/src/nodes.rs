@@ -130,13 +130,14 @@ impl NodeSpec {
 
 fn ready_condition(ready: bool) -> NodeCondition {
     let now = Some(Time(k8s_openapi::jiff::Timestamp::now()));
-    let (status, reason, message) = match ready {
-        true => ("True", "KubeletReady", "kubelet is posting ready status"),
-        false => (
+    let (status, reason, message) = if ready {
+        ("True", "KubeletReady", "kubelet is posting ready status")
+    } else {
+        (
             "False",
             "KubeletNotReady",
             "container runtime network not ready",
-        ),
+        )
     };
     NodeCondition {
         type_: "Ready".to_owned(),

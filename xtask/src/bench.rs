@@ -60,9 +60,10 @@ async fn operator(args: &Args) -> anyhow::Result<ExitCode> {
     if args.check {
         bench.arg("--check");
     }
-    Ok(match finish_visibly(bench).await?.success() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    Ok(if finish_visibly(bench).await?.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }
 

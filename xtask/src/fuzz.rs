@@ -37,9 +37,10 @@ const COVERAGE: &str = "-Cpasses=sancov-module \
 pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let fuzzer = build().await?;
     let known = targets()?;
-    let wanted: BTreeSet<_> = match args.targets.is_empty() {
-        true => known.clone(),
-        false => args.targets.iter().cloned().collect(),
+    let wanted: BTreeSet<_> = if args.targets.is_empty() {
+        known.clone()
+    } else {
+        args.targets.iter().cloned().collect()
     };
     let mut found = false;
     for target in &wanted {

@@ -59,9 +59,10 @@ pub(crate) fn chart(check: bool) -> anyhow::Result<Vec<String>> {
         if std::fs::read_to_string(&target).is_ok_and(|old| old == text) {
             continue;
         }
-        match check {
-            true => outdated.push(format!("{path} is out of date: run `cargo xtask generate`")),
-            false => write(&target, &text)?,
+        if check {
+            outdated.push(format!("{path} is out of date: run `cargo xtask generate`"))
+        } else {
+            write(&target, &text)?
         }
     }
     Ok(outdated)

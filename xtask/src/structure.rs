@@ -24,9 +24,10 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     for violation in &violations {
         println!("{violation}");
     }
-    Ok(match violations.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    Ok(if violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }
 

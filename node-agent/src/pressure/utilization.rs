@@ -141,13 +141,16 @@ impl Utilization {
             (counts.neighbors_ipv6, &keys::IPV6_GC_THRESH3),
         ];
         let neighbors = |(entries, limit), counted, overflowed: bool| {
-            look(entries, counted, limit).map(|look| match overflowed {
-                // The kernel has counted as many as the limit, whatever the last dump says.
-                true => Sample {
-                    counted: CountedEntries::Known(look.limit),
-                    ..look
-                },
-                false => look,
+            look(entries, counted, limit).map(|look| {
+                if overflowed {
+                    // The kernel has counted as many as the limit, whatever the last dump says.
+                    Sample {
+                        counted: CountedEntries::Known(look.limit),
+                        ..look
+                    }
+                } else {
+                    look
+                }
             })
         };
         let [counted_ipv4, counted_ipv6] = counted;

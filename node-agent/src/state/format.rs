@@ -155,9 +155,12 @@ impl TryFrom<RecordFile> for Record {
 
     fn try_from(file: RecordFile) -> Result<Self, Self::Error> {
         let value = |text: String| Value::parse(&text).map_err(serde::de::Error::custom);
-        let content = |text: String| match text.is_empty() {
-            true => Ok(Content::Empty),
-            false => value(text).map(Content::Value),
+        let content = |text: String| {
+            if text.is_empty() {
+                Ok(Content::Empty)
+            } else {
+                value(text).map(Content::Value)
+            }
         };
         Ok(Self {
             original: file.original.map(content).transpose()?,

@@ -82,9 +82,10 @@ async fn main() -> anyhow::Result<ExitCode> {
         report::put_into(page, table, !args.only.is_empty())?;
     }
     measured?;
-    Ok(match args.check && missed {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
+    Ok(if args.check && missed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
     })
 }
 

@@ -81,9 +81,10 @@ async fn write(
     // Each way writes another value than the one before it.
     let step = run * WAYS.len() + way as usize;
     let wanted = profile(&name, step);
-    let content = match of_status {
-        true => json!({"status": {"sysctls": statuses(step)}}),
-        false => json!({"spec": wanted.spec}),
+    let content = if of_status {
+        json!({"status": {"sysctls": statuses(step)}})
+    } else {
+        json!({"spec": wanted.spec})
     };
     let mut body = content.clone();
     body["metadata"] = json!({"name": name, "resourceVersion": there.resource_version()});
@@ -97,9 +98,10 @@ async fn write(
             body["apiVersion"] = json!("nettune.dev/v1alpha1");
             body["kind"] = json!("NodeNetworkProfile");
             let body = Patch::Apply(&body);
-            match of_status {
-                true => drop(api.patch_status(&name, &manager, &body).await?),
-                false => drop(api.patch(&name, &manager, &body).await?),
+            if of_status {
+                drop(api.patch_status(&name, &manager, &body).await?)
+            } else {
+                drop(api.patch(&name, &manager, &body).await?)
             }
         }
         (Way::Merge, true) => drop(

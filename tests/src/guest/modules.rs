@@ -131,11 +131,12 @@ fn read(path: &Path) -> Result<Vec<u8>, ModulesError> {
     let mut decompress = command(found);
     decompress.arg("-dc").arg(path);
     let output = output_of(decompress).map_err(failed)?;
-    match output.status.success() {
-        true => Ok(output.stdout),
-        false => Err(failed(io::Error::other(
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(failed(io::Error::other(
             String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        ))),
+        )))
     }
 }
 

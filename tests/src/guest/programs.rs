@@ -58,9 +58,10 @@ pub(super) fn in_usr(path: &str) -> String {
         path.strip_prefix(folder)
             .is_some_and(|rest| rest.starts_with('/'))
     });
-    match merged {
-        true => format!("/usr{path}"),
-        false => path.to_owned(),
+    if merged {
+        format!("/usr{path}")
+    } else {
+        path.to_owned()
     }
 }
 
@@ -122,16 +123,18 @@ fn add(root: &Path, path: &str, entries: &mut Entries) -> Result<(), ImageError>
         let target = fs::read_link(&file).map_err(failed)?;
         let target = target.to_string_lossy().into_owned();
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let leads_to = match target.starts_with('/') {
-            true => target.clone(),
-            false => format!("{folder}/{target}"),
+        let leads_to = if target.starts_with('/') {
+            target.clone()
+        } else {
+            format!("{folder}/{target}")
         };
         entries.insert(in_usr(path), Entry::Link(target));
         // What a link leads to may be in another package that is not there: then it leads nowhere here too.
         let is_there = below(root, &leads_to).exists();
-        return match is_there && !leads_to.contains("/../") {
-            true => add(root, &leads_to, entries),
-            false => Ok(()),
+        return if is_there && !leads_to.contains("/../") {
+            add(root, &leads_to, entries)
+        } else {
+            Ok(())
         };
     }
     if metadata.is_dir() {

@@ -55,9 +55,10 @@ impl Cluster {
 
     /// Applies a tuning; one that does not say how it rolls out does so at once.
     async fn apply(&self, spec: &str) -> anyhow::Result<()> {
-        let spec = match spec.contains("rollout:") {
-            true => spec.to_owned(),
-            false => spec.replacen('{', "{rollout: {type: AllAtOnce}, ", 1),
+        let spec = if spec.contains("rollout:") {
+            spec.to_owned()
+        } else {
+            spec.replacen('{', "{rollout: {type: AllAtOnce}, ", 1)
         };
         let object = format!(
             "{{apiVersion: nettune.dev/v1alpha1, kind: NodeNetworkTuning, metadata: {{name: default}}, spec: {spec}}}"

@@ -32,9 +32,10 @@ pub(crate) async fn run(check: bool) -> anyhow::Result<ExitCode> {
     inside.arg(std::env::current_exe()?);
     inside.args(["bench", "agent", "--inside"]);
     inside.args(check.then_some("--check"));
-    Ok(match finish_visibly(inside).await?.success() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    Ok(if finish_visibly(inside).await?.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }
 

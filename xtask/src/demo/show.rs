@@ -28,9 +28,12 @@ pub(super) fn command(prompt: &str, line: &str, output: &str) -> anyhow::Result<
 
 /// Arguments as one would type them in a shell.
 pub(super) fn typed(args: &[&str]) -> String {
-    let quoted = |arg: &&str| match arg.contains([' ', '"', '{', '(', '*', '<', '>', '?']) {
-        true => format!("'{arg}'"),
-        false => (*arg).to_owned(),
+    let quoted = |arg: &&str| {
+        if arg.contains([' ', '"', '{', '(', '*', '<', '>', '?']) {
+            format!("'{arg}'")
+        } else {
+            (*arg).to_owned()
+        }
     };
     args.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }

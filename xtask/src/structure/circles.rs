@@ -30,9 +30,10 @@ pub(super) fn violations(sources: &[Source]) -> Vec<String> {
 }
 
 fn name(module: &Module) -> String {
-    match module.is_empty() {
-        true => "crate".to_owned(),
-        false => module.join("::"),
+    if module.is_empty() {
+        "crate".to_owned()
+    } else {
+        module.join("::")
     }
 }
 

@@ -177,9 +177,10 @@ pub(crate) fn below(root: &Path, path: &str) -> PathBuf {
         path.strip_prefix(name)
             .is_some_and(|rest| rest.starts_with('/'))
     });
-    match merged {
-        true => root.join("usr").join(path),
-        false => root.join(path),
+    if merged {
+        root.join("usr").join(path)
+    } else {
+        root.join(path)
     }
 }
 

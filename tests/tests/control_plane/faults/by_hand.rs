@@ -135,9 +135,12 @@ async fn first_of_a_rollout(fault: &mut Fault, release: &str) -> anyhow::Result<
         let held = machine.directory.sysctl(SOMAXCONN);
         held.is_ok_and(|held| held == LARGE.somaxconn)
     };
-    let look = async |cluster: &Cluster| match cluster.machines.iter().any(large) {
-        true => Ok(()),
-        false => Err("no node holds it"),
+    let look = async |cluster: &Cluster| {
+        if cluster.machines.iter().any(large) {
+            Ok(())
+        } else {
+            Err("no node holds it")
+        }
     };
     fault.cluster.until(SOON, look).await?;
     let status = ["get", "nnt", TUNING, "-o", "yaml"];
