@@ -30,7 +30,7 @@ pub struct ClusterState {
     pub(crate) refused: BTreeMap<Arc<str>, Arc<str>>,
     /// Nodes of a group share one spec, so comparing two specs compares two pointers.
     specs: Interner<NodeNetworkProfileSpec>,
-    label_keys: Interner<[Box<str>]>,
+    labels: Interner<str>,
 }
 
 impl ClusterState {
@@ -77,7 +77,7 @@ impl ClusterState {
     }
 
     pub(crate) fn insert_node(&mut self, name: Arc<str>, mut node: PlannedNode) {
-        node.labels = node.labels.sharing(&mut self.label_keys);
+        node.labels = node.labels.sharing(&mut self.labels);
         self.nodes.insert(name, node);
     }
 
