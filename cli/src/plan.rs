@@ -102,10 +102,10 @@ fn of_flags(args: &PlanArgs, tuning: &NodeNetworkTuning) -> Result<Plan, PlanErr
 
 /// A cluster described by its Nodes.
 fn of_nodes(nodes: &[nettune_planner::ObservedNode], tunings: &[NodeNetworkTuning]) -> Plan {
-    let world = ClusterState::of(nodes, tunings, []);
+    let cluster = ClusterState::of(nodes, tunings, []);
     let mut groups: Vec<Group> = Vec::new();
     let mut not_selected: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
-    for (alike, names) in group_nodes(&world) {
+    for (alike, names) in group_nodes(&cluster) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         for name in &names {
             not_selected.remove(name);

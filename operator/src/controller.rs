@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::api::ListParams;
 use nettune_crds::NodesCount;
-use nettune_planner::{Leaving, Memory, Mono, Now, decide};
+use nettune_planner::{Memory, Mono, Now, ReleaseReport, decide};
 use nettune_runtime::api::in_words;
 use nettune_runtime::not_before::NotBefore;
 use nettune_runtime::serve::Health;
@@ -143,7 +143,7 @@ struct Operator {
     release_events: ReleaseEvents,
     pressure_events: PressureEvents,
     /// The releases of the last decision.
-    leaving: Vec<Leaving>,
+    release_reports: Vec<ReleaseReport>,
     metrics: Metrics,
     /// From the last decision for the next one. Its times are since `started`.
     memory: Memory,
@@ -173,7 +173,7 @@ impl Operator {
             recorder: EventRecorder::new(clients.others),
             release_events: ReleaseEvents::default(),
             pressure_events: PressureEvents::default(),
-            leaving: Vec::new(),
+            release_reports: Vec::new(),
             metrics,
             memory: Memory::default(),
             started: Instant::now(),
@@ -207,9 +207,9 @@ impl Operator {
 
     fn report_pressure(&mut self) {
         if self.writable.now()
-            && let Some(world) = self.handler.cache.world()
+            && let Some(cluster) = self.handler.cache.state()
         {
-            self.recorder.summarize(world);
+            self.recorder.summarize(cluster);
         }
         let counts = self.pressure_events.counts();
         self.metrics.under_pressure(&counts);
@@ -263,14 +263,14 @@ impl Operator {
             return;
         }
         self.due = None;
-        let Some(world) = self.handler.cache.world() else {
+        let Some(cluster) = self.handler.cache.state() else {
             return;
         };
         // A standby is ready too: it can take over at once.
         health.set_ready(true);
         self.soonest = now + SHORTEST_INTERVAL;
         if !self.writable.now() {
-            self.leaving.clear();
+            self.release_reports.clear();
             self.update_metrics();
             return;
         }
@@ -278,19 +278,19 @@ impl Operator {
             mono: Mono::at(now.duration_since(self.started)),
             wall: Timestamp::now(),
         };
-        let decision = decide(world, &self.memory, present);
+        let decision = decide(cluster, &self.memory, present);
         self.memory = decision.memory;
         let wake = decision.wake_at.map(|wake| now + wake.since(present.mono));
         self.metrics.decided(now.elapsed());
-        let (nodes, tunings) = (world.nodes(), world.tunings());
+        let (nodes, tunings) = (cluster.nodes(), cluster.tunings());
         if self.had_tunings.replace(tunings > 0) != Some(tunings > 0) {
             match tunings {
                 0 => info!("there is no NodeNetworkTuning; waiting for one"),
                 _ => info!(nodes, tunings, "sizing nodes"),
             }
         }
-        let events = self.release_events.take(&decision.leaving);
-        self.leaving = decision.leaving;
+        let events = self.release_events.take(&decision.release_reports);
+        self.release_reports = decision.release_reports;
         self.record(events);
         self.update_metrics();
         let waiting = self.writer.plan(decision.writes, now);
@@ -301,24 +301,24 @@ impl Operator {
     }
 
     fn update_metrics(&self) {
-        let Some(world) = self.handler.cache.world() else {
+        let Some(cluster) = self.handler.cache.state() else {
             return;
         };
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
-        self.metrics.nodes.set(number(world.nodes()));
-        self.metrics.known_tunings.set(number(world.tunings()));
-        let deleted = self.leaving.iter().filter_map(|leaving| {
+        self.metrics.nodes.set(number(cluster.nodes()));
+        self.metrics.known_tunings.set(number(cluster.tunings()));
+        let deleted = self.release_reports.iter().filter_map(|report| {
             let count = NodesCount {
-                failed: leaving.failed,
-                unresponsive: leaving.unresponsive,
-                releasing: leaving.releasing,
+                failed: report.failed,
+                unresponsive: report.unresponsive,
+                releasing: report.releasing,
                 ..NodesCount::default()
             };
-            let tuning = &*leaving.tuning;
-            let is_deleted = world.tuning_uid(tuning).is_none();
-            is_deleted.then_some((tuning, count, leaving.stopped.is_some()))
+            let tuning = &*report.tuning;
+            let is_deleted = cluster.tuning_uid(tuning).is_none();
+            is_deleted.then_some((tuning, count, report.stopped.is_some()))
         });
-        self.metrics.tunings(world.counts().chain(deleted));
+        self.metrics.tunings(cluster.counts().chain(deleted));
     }
 
     async fn finish(&mut self) {

@@ -97,12 +97,12 @@ fn row<T>(what: &str, goal: Option<Duration>, run: impl Fn() -> T) -> Duration {
     median
 }
 
-fn decide(world: &ClusterState, memory: &Memory) -> Decision {
+fn decide(cluster: &ClusterState, memory: &Memory) -> Decision {
     let now = Now {
         mono: Mono::at(Duration::from_secs(3600)),
         wall: Timestamp::UNIX_EPOCH,
     };
-    nettune_planner::decide(world, memory, now)
+    nettune_planner::decide(cluster, memory, now)
 }
 
 /// The tuning with another fixed value.
@@ -131,7 +131,7 @@ fn ready(node: &str) -> Option<NodeNetworkProfileStatus> {
     serde_json::from_value(ready).ok()
 }
 
-/// A world of one node for each: no group is shared.
+/// A cluster whose nodes are all different: no group is shared.
 fn one_by_one(nodes: &[ObservedNode]) -> usize {
     let tunings = [tuning(0)];
     nodes
@@ -145,8 +145,8 @@ fn one_by_one(nodes: &[ObservedNode]) -> usize {
 }
 
 /// The profiles that a fresh cluster's decision asks for, as the API server would hold them.
-fn profiles(world: &ClusterState) -> Vec<NodeNetworkProfile> {
-    let writes = decide(world, &Memory::default()).writes;
+fn profiles(cluster: &ClusterState) -> Vec<NodeNetworkProfile> {
+    let writes = decide(cluster, &Memory::default()).writes;
     let created = writes.into_iter().filter_map(|write| match write {
         Write::CreateProfile {
             node,

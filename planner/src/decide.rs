@@ -16,7 +16,7 @@ use crate::rollout::rollouts::Rollouts;
 use crate::rollout::shrink::delay_shrinks;
 use crate::size_groups::size_groups;
 use crate::stale_profiles::delete_stale_profiles;
-use crate::status::release::{Leaving, report_releases};
+use crate::status::release::{ReleaseReport, report_releases};
 use crate::status::tally::count;
 use crate::status::tuning::update_statuses;
 use crate::time::{Clock, Now};
@@ -27,8 +27,8 @@ use crate::write::Write;
 pub struct Decision {
     /// The most urgent first. No two of one object.
     pub writes: Vec<Write>,
-    /// How releases go of which no tuning's status tells all, by tuning.
-    pub leaving: Vec<Leaving>,
+    /// The releases that no tuning's status reports completely, by tuning.
+    pub release_reports: Vec<ReleaseReport>,
     /// What to remember for the next decision.
     pub memory: Memory,
     /// When to decide again although nothing changes; `None`: there is no need to.
@@ -76,7 +76,7 @@ pub fn decide(cluster: &ClusterState, memory: &Memory, now: Now) -> Decision {
         &agents.unresponsive,
     );
     let statuses = update_statuses(cluster, &assignment, &sizes, &rollouts, &tallies, now.wall);
-    let leaving = report_releases(cluster, &releases.nodes, &rollouts, &tallies);
+    let release_reports = report_releases(cluster, &releases.nodes, &rollouts, &tallies);
 
     Decision {
         writes: in_order([
@@ -87,7 +87,7 @@ pub fn decide(cluster: &ClusterState, memory: &Memory, now: Now) -> Decision {
             taints.writes,
             statuses,
         ]),
-        leaving,
+        release_reports,
         memory: Memory {
             canaries,
             silences: agents.silences,

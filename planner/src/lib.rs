@@ -31,6 +31,6 @@ pub use decide::{Decision, decide};
 pub use memory::Memory;
 pub use nettune_sizing::Mono;
 pub use size_groups::{Group, group_nodes};
-pub use status::release::{Leaver, Leaving};
+pub use status::release::{ReleaseReport, ReportedNode};
 pub use time::Now;
 pub use write::{Announcement, Object, Write};

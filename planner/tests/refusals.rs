@@ -28,39 +28,39 @@ fn cluster(nodes: usize) -> Cluster {
 }
 
 /// What an operator has seen of it.
-fn watched(cluster: &Cluster) -> Cache {
-    let mut watched = Cache::default();
+fn cache(cluster: &Cluster) -> Cache {
+    let mut cache = Cache::default();
     for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
-        watched.list_begins(kind);
+        cache.list_begins(kind);
     }
     for node in cluster.nodes.values() {
-        watched.node(node);
+        cache.node(node);
     }
     for (name, tuning) in &cluster.tunings {
-        watched.tuning(name, PlannedTuning::new(tuning));
+        cache.tuning(name, PlannedTuning::new(tuning));
     }
     for (name, profile) in &cluster.profiles {
         let (spec, status) = (Some(profile.spec.clone()), profile.status.as_ref());
-        watched.profile(name, PlannedProfile::of(&profile.metadata, spec, status));
+        cache.profile(name, PlannedProfile::of(&profile.metadata, spec, status));
     }
     for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
-        watched.list_ends(kind);
+        cache.list_ends(kind);
     }
-    watched
+    cache
 }
 
-fn refuse(watched: &mut Cache, node: usize, why: Option<&str>) {
+fn refuse(cache: &mut Cache, node: usize, why: Option<&str>) {
     let name: Arc<str> = name_of(node).into();
-    watched.refused_profile(&name, why.map(str::to_owned));
+    cache.refused_profile(&name, why.map(str::to_owned));
 }
 
 /// The condition `Progressing` that is to be written.
-fn progressing(watched: &Cache) -> (String, String, String) {
+fn progressing(cache: &Cache) -> (String, String, String) {
     let now = Now {
         mono: Mono::default(),
         wall: Timestamp::UNIX_EPOCH,
     };
-    let decision = decide(watched.world().unwrap(), &Memory::default(), now);
+    let decision = decide(cache.state().unwrap(), &Memory::default(), now);
     let mut writes = decision.writes.into_iter();
     let status = writes.find_map(|write| match write {
         Write::TuningStatus { status, .. } => Some(status),
@@ -73,10 +73,10 @@ fn progressing(watched: &Cache) -> (String, String, String) {
 
 #[test]
 fn refusals_are_counted_and_the_first_is_told_in_the_api_servers_words() {
-    let mut watched = watched(&cluster(3));
-    refuse(&mut watched, 2, Some("exceeded quota"));
-    refuse(&mut watched, 1, Some("frozen today"));
-    let (status, reason, message) = progressing(&watched);
+    let mut cache = cache(&cluster(3));
+    refuse(&mut cache, 2, Some("exceeded quota"));
+    refuse(&mut cache, 1, Some("frozen today"));
+    let (status, reason, message) = progressing(&cache);
     assert_eq!(
         (status.as_str(), reason.as_str()),
         ("False", "WritesRejected")
@@ -89,18 +89,18 @@ fn refusals_are_counted_and_the_first_is_told_in_the_api_servers_words() {
 
 #[test]
 fn a_write_that_is_taken_at_last_is_no_refusal_any_more() {
-    let mut watched = watched(&cluster(2));
+    let mut cache = cache(&cluster(2));
     for node in 0..2 {
-        refuse(&mut watched, node, Some("frozen today"));
+        refuse(&mut cache, node, Some("frozen today"));
     }
-    refuse(&mut watched, 0, None);
+    refuse(&mut cache, 0, None);
     assert!(
-        progressing(&watched)
+        progressing(&cache)
             .2
             .contains("rejects the profiles of 1 node,")
     );
-    refuse(&mut watched, 1, None);
-    assert_eq!(progressing(&watched).1, "RollingOut");
+    refuse(&mut cache, 1, None);
+    assert_eq!(progressing(&cache).1, "RollingOut");
 }
 
 #[test]
@@ -108,37 +108,37 @@ fn what_was_refused_and_is_not_wanted_any_more_is_not_told() {
     let mut cluster = cluster(2);
     cluster.turn();
     // Both profiles are there, and say what they shall; their agents have not answered yet.
-    let mut watched = watched(&cluster);
-    refuse(&mut watched, 0, Some("frozen today"));
+    let mut cache = cache(&cluster);
+    refuse(&mut cache, 0, Some("frozen today"));
     let mut again = cluster.tunings["default"].clone();
     again.status = None;
     again.metadata.resource_version = Some("1000".to_owned());
-    watched.tuning("default", PlannedTuning::new(&again));
-    let (status, reason, message) = progressing(&watched);
+    cache.tuning("default", PlannedTuning::new(&again));
+    let (status, reason, message) = progressing(&cache);
     assert_eq!((status.as_str(), reason.as_str()), ("True", "RollingOut"));
     assert!(message.contains("2 agents yet to report"), "{message}");
 }
 
 #[test]
 fn a_node_that_goes_takes_its_refusal_with_it() {
-    let mut watched = watched(&cluster(2));
+    let mut cache = cache(&cluster(2));
     for node in 0..2 {
-        refuse(&mut watched, node, Some("frozen today"));
+        refuse(&mut cache, node, Some("frozen today"));
     }
     let gone = ObjectMeta {
         name: Some(name_of(0)),
         ..ObjectMeta::default()
     };
-    watched.gone(Kind::Node, &gone);
-    let message = progressing(&watched).2;
+    cache.gone(Kind::Node, &gone);
+    let message = progressing(&cache).2;
     assert!(
         message.contains("rejects the profiles of 1 node,") && message.contains("; node-1: "),
         "{message}"
     );
     // One that comes back under its name begins anew.
-    watched.node(&Cluster::with_nodes(1).nodes[&name_of(0)]);
+    cache.node(&Cluster::with_nodes(1).nodes[&name_of(0)]);
     assert!(
-        progressing(&watched)
+        progressing(&cache)
             .2
             .contains("rejects the profiles of 1 node,")
     );

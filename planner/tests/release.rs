@@ -12,7 +12,7 @@ mod cluster;
 use cluster::Cluster;
 use cluster::timeline::{Effect, Timeline};
 use nettune_crds::NodeNetworkProfileSpec;
-use nettune_planner::{Leaving, Write};
+use nettune_planner::{ReleaseReport, Write};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -167,17 +167,17 @@ fn the_end_of_an_agent_is_said_on_the_profile_that_it_leaves_behind() {
     );
     let decision = timeline.cluster.look();
     assert!(decision.writes.is_empty(), "{:?}", decision.writes);
-    let [leaving] = &decision.leaving[..] else {
-        panic!("{:?}", decision.leaving)
+    let [report] = &decision.release_reports[..] else {
+        panic!("{:?}", decision.release_reports)
     };
-    assert_eq!(&*leaving.tuning, "default");
+    assert_eq!(&*report.tuning, "default");
     // The third node waits: the second that was begun is the first that failed.
     assert_eq!(
-        (leaving.releasing, leaving.failed, leaving.unresponsive),
+        (report.releasing, report.failed, report.unresponsive),
         (2, 1, 1)
     );
     assert_eq!(
-        leaving.stopped.as_deref(),
+        report.stopped.as_deref(),
         Some(
             "1 of 2 updated nodes failed: node-1 (agent did not report Ready within 120 s). \
              maxFailed is 5%; 1 node waiting until the failed nodes recover, are deleted or are selected by a tuning"
@@ -202,17 +202,17 @@ fn a_key_that_cannot_be_put_back_stops_the_release_and_its_profile_stays() {
     timeline.run(1200, 10);
     assert_eq!(releasing(&timeline), 1);
     assert_eq!(timeline.cluster.profiles.len(), 4);
-    let leaving = timeline.cluster.look().leaving;
+    let reports = timeline.cluster.look().release_reports;
     let [
-        Leaving {
+        ReleaseReport {
             failed: 1,
             stopped: Some(_),
             nodes,
             ..
         },
-    ] = &leaving[..]
+    ] = &reports[..]
     else {
-        panic!("{leaving:?}")
+        panic!("{reports:?}")
     };
     assert_eq!(
         (&*nodes[0].node, &*nodes[0].uid, nodes[0].failed),
@@ -230,7 +230,7 @@ fn a_key_that_cannot_be_put_back_stops_the_release_and_its_profile_stays() {
     }
     timeline.run(1200, 10);
     assert!(timeline.cluster.profiles.is_empty());
-    assert!(timeline.cluster.look().leaving.is_empty());
+    assert!(timeline.cluster.look().release_reports.is_empty());
 }
 
 #[test]
@@ -244,14 +244,14 @@ fn what_was_left_on_a_node_is_told_before_its_profile_goes() {
             .cluster
             .report("node-0", type_, "True", "PartiallyRestored", left);
     }
-    let leaving = timeline.cluster.look().leaving;
-    let told: Vec<_> = leaving[0]
+    let reports = timeline.cluster.look().release_reports;
+    let nodes: Vec<_> = reports[0]
         .nodes
         .iter()
         .map(|node| (&*node.node, node.failed, &*node.why))
         .collect();
-    assert_eq!(told, [("node-0", false, left)]);
-    assert_eq!(leaving[0].stopped, None);
+    assert_eq!(nodes, [("node-0", false, left)]);
+    assert_eq!(reports[0].stopped, None);
     timeline.run(1200, 10);
     assert!(timeline.cluster.profiles.is_empty());
 }
@@ -259,16 +259,16 @@ fn what_was_left_on_a_node_is_told_before_its_profile_goes() {
 #[test]
 fn nothing_is_told_of_releases_that_go_as_asked() {
     let mut timeline = settled(8, "Restore");
-    assert!(timeline.cluster.look().leaving.is_empty());
+    assert!(timeline.cluster.look().release_reports.is_empty());
     timeline.cluster.tunings.clear();
     for _ in 0..100 {
-        for leaving in timeline.cluster.look().leaving {
+        for report in timeline.cluster.look().release_reports {
             assert_eq!(
                 (
-                    leaving.failed,
-                    leaving.unresponsive,
-                    leaving.stopped,
-                    leaving.nodes
+                    report.failed,
+                    report.unresponsive,
+                    report.stopped,
+                    report.nodes
                 ),
                 (0, 0, None, vec![])
             );
@@ -398,8 +398,8 @@ proptest! {
         if healthy {
             prop_assert!(timeline.cluster.profiles.is_empty());
         } else if !timeline.cluster.profiles.is_empty() {
-            let leaving = timeline.cluster.look().leaving;
-            prop_assert!(matches!(&leaving[..], [leaving] if leaving.releasing > 0), "{leaving:?}");
+            let reports = timeline.cluster.look().release_reports;
+            prop_assert!(matches!(&reports[..], [report] if report.releasing > 0), "{reports:?}");
         }
         let at_rest = timeline.writes;
         timeline.run(600, 20);

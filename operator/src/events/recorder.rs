@@ -83,9 +83,9 @@ impl EventRecorder {
     }
 
     /// Publishes what was over the limit, once a minute: one Event on each tuning that still exists.
-    pub(crate) fn summarize(&mut self, world: &ClusterState) {
+    pub(crate) fn summarize(&mut self, cluster: &ClusterState) {
         for (tuning, announcement) in self.summary.take(Instant::now()) {
-            if let Some(uid) = world.tuning_uid(&tuning) {
+            if let Some(uid) = cluster.tuning_uid(&tuning) {
                 self.publish::<NodeNetworkTuning>(&tuning, uid, "Watching", announcement);
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use nettune_planner::{Announcement, Leaver, Leaving};
+use nettune_planner::{Announcement, ReleaseReport, ReportedNode};
 use tracing::{info, warn};
 
 use crate::events::recorder::NodeEvent;
@@ -19,10 +19,10 @@ pub(crate) struct ReleaseEvents {
 
 impl ReleaseEvents {
     /// Logs which releases have stopped or resumed, and returns the Events of single nodes.
-    pub(crate) fn take(&mut self, releases: &[Leaving]) -> Vec<NodeEvent> {
+    pub(crate) fn take(&mut self, releases: &[ReleaseReport]) -> Vec<NodeEvent> {
         let (mut published, mut stopped) = (HashSet::new(), HashSet::new());
         let mut events = Vec::new();
-        for Leaving {
+        for ReleaseReport {
             tuning,
             stopped: reason,
             nodes,
@@ -58,7 +58,7 @@ impl ReleaseEvents {
     }
 }
 
-fn event(tuning: &Arc<str>, node: &Leaver) -> NodeEvent {
+fn event(tuning: &Arc<str>, node: &ReportedNode) -> NodeEvent {
     let (name, why) = (&*node.node, &*node.why);
     let (reason, note) = if node.failed {
         warn!(
@@ -90,14 +90,14 @@ fn event(tuning: &Arc<str>, node: &Leaver) -> NodeEvent {
 mod tests {
     use super::*;
 
-    fn release(nodes: &[(&str, bool)]) -> Leaving {
-        let nodes = nodes.iter().map(|(name, failed)| Leaver {
+    fn release(nodes: &[(&str, bool)]) -> ReleaseReport {
+        let nodes = nodes.iter().map(|(name, failed)| ReportedNode {
             node: (*name).into(),
             uid: (*name).into(),
             failed: *failed,
             why: "net.core.somaxconn: EINVAL".into(),
         });
-        Leaving {
+        ReleaseReport {
             tuning: "gone".into(),
             releasing: 1,
             failed: 1,

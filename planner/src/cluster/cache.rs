@@ -12,7 +12,7 @@ use crate::cluster::profile::PlannedProfile;
 use crate::cluster::state::ClusterState;
 use crate::cluster::tuning::PlannedTuning;
 
-/// The kinds of objects that are watched.
+/// The kinds of objects that are cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Nodes.
@@ -38,7 +38,7 @@ enum Listing {
 /// The content of watches and of responses to writes: a [`ClusterState`] that grows until it is complete.
 #[derive(Debug, Default)]
 pub struct Cache {
-    world: ClusterState,
+    state: ClusterState,
     listings: [Listing; 4],
     /// The highest resourceVersions that the watches of profiles and tunings have brought.
     latest: Latest,
@@ -53,17 +53,17 @@ struct Latest {
 impl Cache {
     /// The cluster's state, if every list that decisions need is complete.
     #[must_use]
-    pub fn world(&self) -> Option<&ClusterState> {
+    pub fn state(&self) -> Option<&ClusterState> {
         let [nodes, tunings, profiles, _] = &self.listings;
         [nodes, tunings, profiles]
             .into_iter()
             .all(|listing| matches!(listing, Listing::Complete))
-            .then_some(&self.world)
+            .then_some(&self.state)
     }
 
     /// Turns on the removal of the startup taint.
     pub fn take_startup_taints_off(&mut self) {
-        self.world.startup_taint = true;
+        self.state.startup_taint = true;
     }
 
     /// A list of this kind starts, for the first time or again.
@@ -77,14 +77,14 @@ impl Cache {
         if let Listing::UnderWay(seen) = listing {
             match kind {
                 Kind::Node => {
-                    self.world.nodes.retain(|name, _| seen.contains(name));
-                    self.world.refused.retain(|name, _| seen.contains(name));
+                    self.state.nodes.retain(|name, _| seen.contains(name));
+                    self.state.refused.retain(|name, _| seen.contains(name));
                 }
-                Kind::Tuning => self.world.tunings.retain(|name, _| seen.contains(name)),
-                Kind::Profile => self.world.profiles.retain(|name, _| seen.contains(name)),
+                Kind::Tuning => self.state.tunings.retain(|name, _| seen.contains(name)),
+                Kind::Profile => self.state.profiles.retain(|name, _| seen.contains(name)),
                 Kind::Agent => {
-                    self.world.agents.retain(&seen);
-                    self.world.agents.complete();
+                    self.state.agents.retain(&seen);
+                    self.state.agents.complete();
                 }
             }
         }
@@ -93,13 +93,13 @@ impl Cache {
     /// Adds a Node from a watch.
     pub fn node(&mut self, node: &ObservedNode) {
         let name = self.seen(Kind::Node, &node.name_any());
-        self.world.insert_node(name, PlannedNode::new(node));
+        self.state.insert_node(name, PlannedNode::new(node));
     }
 
     /// Adds an agent's Pod from a watch.
     pub fn agent(&mut self, pod: &ObservedPod) {
         self.seen(Kind::Agent, &pod.name_any());
-        self.world.agents.put(pod);
+        self.state.agents.put(pod);
     }
 
     /// Adds a tuning from a watch, unless a newer version is known.
@@ -107,13 +107,13 @@ impl Cache {
         let version = &tuning.resource_version;
         self.latest.tuning = self.latest.tuning.max(number(version));
         let name = self.seen(Kind::Tuning, name);
-        let known = self.world.tunings.get(&name);
+        let known = self.state.tunings.get(&name);
         if known.is_some_and(|known| {
             known.uid == tuning.uid && number(version) < number(&known.resource_version)
         }) {
             return;
         }
-        self.world.tunings.insert(name, tuning);
+        self.state.tunings.insert(name, tuning);
     }
 
     /// Adds a profile from a watch, unless a newer version is known.
@@ -121,13 +121,13 @@ impl Cache {
         let version = &profile.resource_version;
         self.latest.profile = self.latest.profile.max(number(version));
         let name = self.seen(Kind::Profile, name);
-        let known = self.world.profiles.get(&name);
+        let known = self.state.profiles.get(&name);
         if known.is_some_and(|known| {
             known.uid == profile.uid && number(version) < number(&known.resource_version)
         }) {
             return;
         }
-        self.world.insert_profile(name, profile);
+        self.state.insert_profile(name, profile);
     }
 
     /// Adds a tuning from the response to a write, unless the watch has already brought newer content. It may
@@ -152,8 +152,8 @@ impl Cache {
     /// Remembers why a write of a node's profile was rejected; `None` if one was accepted.
     pub fn refused_profile(&mut self, node: &Arc<str>, why: Option<String>) {
         match why {
-            Some(why) => self.world.refused.insert(Arc::clone(node), why.into()),
-            None => self.world.refused.remove(node),
+            Some(why) => self.state.refused.insert(Arc::clone(node), why.into()),
+            None => self.state.refused.remove(node),
         };
     }
 
@@ -164,37 +164,37 @@ impl Cache {
         let version = number(meta.resource_version.as_deref().unwrap_or_default());
         match kind {
             Kind::Node => {
-                self.world.nodes.remove(name);
-                self.world.refused.remove(name);
+                self.state.nodes.remove(name);
+                self.state.refused.remove(name);
             }
             Kind::Tuning => {
                 self.latest.tuning = self.latest.tuning.max(version);
                 if self
-                    .world
+                    .state
                     .tunings
                     .get(name)
                     .is_some_and(|known| &*known.uid == uid)
                 {
-                    self.world.tunings.remove(name);
+                    self.state.tunings.remove(name);
                 }
             }
             Kind::Profile => {
                 self.latest.profile = self.latest.profile.max(version);
                 self.gone_profile(name, uid);
             }
-            Kind::Agent => self.world.agents.gone(name, uid),
+            Kind::Agent => self.state.agents.gone(name, uid),
         }
     }
 
     /// Removes a profile after the response to a write: it was deleted, or is gone.
     pub fn gone_profile(&mut self, name: &str, uid: &str) {
         if self
-            .world
+            .state
             .profiles
             .get(name)
             .is_some_and(|known| &*known.uid == uid)
         {
-            self.world.profiles.remove(name);
+            self.state.profiles.remove(name);
         }
     }
 
@@ -202,13 +202,13 @@ impl Cache {
     #[must_use]
     pub fn has_lost_the_last_tuning(&self) -> bool {
         let [_, tunings, ..] = &self.listings;
-        matches!(tunings, Listing::Complete) && self.world.tunings.is_empty()
+        matches!(tunings, Listing::Complete) && self.state.tunings.is_empty()
     }
 
     /// Whether any tuning is known.
     #[must_use]
     pub fn has_tunings(&self) -> bool {
-        !self.world.tunings.is_empty()
+        !self.state.tunings.is_empty()
     }
 
     fn listing(&mut self, kind: Kind) -> &mut Listing {
@@ -248,31 +248,31 @@ mod tests {
 
     #[test]
     fn there_is_no_world_before_every_list_is_complete() {
-        let mut watched = Cache::default();
+        let mut cache = Cache::default();
         for kind in [Kind::Node, Kind::Tuning] {
-            watched.list_begins(kind);
-            watched.list_ends(kind);
-            assert!(watched.world().is_none());
+            cache.list_begins(kind);
+            cache.list_ends(kind);
+            assert!(cache.state().is_none());
         }
-        watched.list_begins(Kind::Profile);
-        assert!(watched.world().is_none());
-        watched.list_ends(Kind::Profile);
-        assert!(watched.world().is_some());
+        cache.list_begins(Kind::Profile);
+        assert!(cache.state().is_none());
+        cache.list_ends(Kind::Profile);
+        assert!(cache.state().is_some());
     }
 
     #[test]
     fn a_list_that_comes_again_takes_away_what_it_does_not_name() {
-        let mut watched = Cache::default();
-        watched.list_begins(Kind::Node);
-        watched.node(&node("a"));
-        watched.node(&node("b"));
-        watched.list_ends(Kind::Node);
-        watched.list_begins(Kind::Node);
-        watched.node(&node("b"));
-        watched.list_ends(Kind::Node);
+        let mut cache = Cache::default();
+        cache.list_begins(Kind::Node);
+        cache.node(&node("a"));
+        cache.node(&node("b"));
+        cache.list_ends(Kind::Node);
+        cache.list_begins(Kind::Node);
+        cache.node(&node("b"));
+        cache.list_ends(Kind::Node);
         assert_eq!(
-            watched
-                .world
+            cache
+                .state
                 .nodes
                 .keys()
                 .map(|name| &**name)
@@ -283,13 +283,13 @@ mod tests {
 
     #[test]
     fn a_list_that_begins_again_takes_the_world_away_until_it_ends() {
-        let mut watched = Cache::default();
+        let mut cache = Cache::default();
         for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
-            watched.list_begins(kind);
-            watched.list_ends(kind);
+            cache.list_begins(kind);
+            cache.list_ends(kind);
         }
-        watched.list_begins(Kind::Tuning);
-        assert!(watched.world().is_none());
+        cache.list_begins(Kind::Tuning);
+        assert!(cache.state().is_none());
     }
 
     #[test]
@@ -305,43 +305,43 @@ mod tests {
             pod.status.conditions = Some(vec![ready]);
             pod
         };
-        let mut watched = Cache::default();
+        let mut cache = Cache::default();
         for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
-            watched.list_begins(kind);
-            watched.list_ends(kind);
+            cache.list_begins(kind);
+            cache.list_ends(kind);
         }
-        let is_ready = |watched: &Cache, node: &str| watched.world()?.agents.is_ready(node);
-        watched.list_begins(Kind::Agent);
-        watched.agent(&pod("a"));
-        watched.agent(&pod("b"));
-        assert!(watched.world().is_some());
-        assert_eq!(is_ready(&watched, "node-of-a"), None);
-        watched.list_ends(Kind::Agent);
-        assert_eq!(is_ready(&watched, "node-of-a"), Some(true));
-        watched.list_begins(Kind::Agent);
-        assert_eq!(is_ready(&watched, "node-of-a"), Some(true));
-        watched.agent(&pod("b"));
-        watched.list_ends(Kind::Agent);
-        assert_eq!(is_ready(&watched, "node-of-a"), Some(false));
-        assert_eq!(is_ready(&watched, "node-of-b"), Some(true));
+        let is_ready = |cache: &Cache, node: &str| cache.state()?.agents.is_ready(node);
+        cache.list_begins(Kind::Agent);
+        cache.agent(&pod("a"));
+        cache.agent(&pod("b"));
+        assert!(cache.state().is_some());
+        assert_eq!(is_ready(&cache, "node-of-a"), None);
+        cache.list_ends(Kind::Agent);
+        assert_eq!(is_ready(&cache, "node-of-a"), Some(true));
+        cache.list_begins(Kind::Agent);
+        assert_eq!(is_ready(&cache, "node-of-a"), Some(true));
+        cache.agent(&pod("b"));
+        cache.list_ends(Kind::Agent);
+        assert_eq!(is_ready(&cache, "node-of-a"), Some(false));
+        assert_eq!(is_ready(&cache, "node-of-b"), Some(true));
     }
 
     #[test]
     fn what_was_refused_is_forgotten_with_its_node() {
-        let mut watched = Cache::default();
+        let mut cache = Cache::default();
         let mut node = ObservedNode::default();
         node.metadata.name = Some("a".into());
         for still_there in [true, false] {
-            watched.list_begins(Kind::Node);
+            cache.list_begins(Kind::Node);
             if still_there {
-                watched.node(&node);
+                cache.node(&node);
             }
-            watched.list_ends(Kind::Node);
+            cache.list_ends(Kind::Node);
             if still_there {
-                watched.refused_profile(&"a".into(), Some("no".to_owned()));
+                cache.refused_profile(&"a".into(), Some("no".to_owned()));
             }
         }
-        assert!(watched.world.refused.is_empty());
+        assert!(cache.state.refused.is_empty());
     }
 
     fn profile(uid: &str, version: &str) -> PlannedProfile {
@@ -365,27 +365,27 @@ mod tests {
 
     #[test]
     fn an_answer_that_comes_after_the_object_is_gone_does_not_bring_it_back() {
-        let mut watched = Cache::default();
-        watched.profile("a", profile("1", "100"));
-        watched.gone(Kind::Profile, &deleted("1", "101"));
-        watched.answered_profile("a", profile("1", "100"));
-        assert!(watched.world.profiles.is_empty());
+        let mut cache = Cache::default();
+        cache.profile("a", profile("1", "100"));
+        cache.gone(Kind::Profile, &deleted("1", "101"));
+        cache.answered_profile("a", profile("1", "100"));
+        assert!(cache.state.profiles.is_empty());
     }
 
     #[test]
     fn an_answer_goes_into_the_world_before_the_watch_shows_it() {
-        let mut watched = Cache::default();
-        watched.profile("a", profile("1", "100"));
-        watched.answered_profile("a", profile("1", "102"));
-        watched.profile("a", profile("1", "101"));
-        assert_eq!(&*watched.world.profiles["a"].resource_version, "102");
+        let mut cache = Cache::default();
+        cache.profile("a", profile("1", "100"));
+        cache.answered_profile("a", profile("1", "102"));
+        cache.profile("a", profile("1", "101"));
+        assert_eq!(&*cache.state.profiles["a"].resource_version, "102");
     }
 
     #[test]
     fn the_end_of_an_earlier_object_does_not_take_its_successor_away() {
-        let mut watched = Cache::default();
-        watched.answered_profile("a", profile("2", "102"));
-        watched.gone(Kind::Profile, &deleted("1", "101"));
-        assert!(watched.world.profiles.contains_key("a"));
+        let mut cache = Cache::default();
+        cache.answered_profile("a", profile("2", "102"));
+        cache.gone(Kind::Profile, &deleted("1", "101"));
+        assert!(cache.state.profiles.contains_key("a"));
     }
 }

@@ -15,7 +15,7 @@ use crate::cluster::tuning::PlannedTuning;
 
 /// The whole cluster at one moment: Nodes, tunings and profiles by name.
 ///
-/// It comes only from [`Cache::world`](crate::Cache::world) when all three lists are complete, or from
+/// It comes only from [`Cache::state`](crate::Cache::state) when all three lists are complete, or from
 /// [`ClusterState::of`] with complete lists: a decision from half a list would release nodes that are not
 /// listed yet.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl ClusterState {
         tunings: impl IntoIterator<Item = &'a NodeNetworkTuning>,
         profiles: impl IntoIterator<Item = &'a NodeNetworkProfile>,
     ) -> Self {
-        let mut world = Self {
+        let mut cluster = Self {
             tunings: tunings
                 .into_iter()
                 .map(|tuning| (name(&tuning.metadata), PlannedTuning::new(tuning)))
@@ -49,12 +49,12 @@ impl ClusterState {
             ..Self::default()
         };
         for node in nodes {
-            world.insert_node(name(&node.metadata), PlannedNode::new(node));
+            cluster.insert_node(name(&node.metadata), PlannedNode::new(node));
         }
         for profile in profiles {
-            world.insert_profile(name(&profile.metadata), PlannedProfile::new(profile));
+            cluster.insert_profile(name(&profile.metadata), PlannedProfile::new(profile));
         }
-        world
+        cluster
     }
 
     /// Adds the agents' Pods: whether each node's is ready. A node that is not named has none.

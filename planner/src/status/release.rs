@@ -13,9 +13,9 @@ use crate::status::tuning as status;
 /// What a stopped release of a deleted tuning waits for.
 const UNTIL_GONE: &str = "the failed nodes recover, are deleted or are selected by a tuning";
 
-/// The nodes that one tuning releases.
+/// The release of one tuning's nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leaving {
+pub struct ReleaseReport {
     /// The tuning's name; the tuning may be gone.
     pub tuning: Arc<str>,
     /// Nodes whose originals are not restored yet, if the tuning is gone. A tuning that exists counts them in
@@ -29,12 +29,12 @@ pub struct Leaving {
     /// Why no further node is released, if so.
     pub stopped: Option<String>,
     /// Single nodes to report, ten at most.
-    pub nodes: Vec<Leaver>,
+    pub nodes: Vec<ReportedNode>,
 }
 
 /// A node whose release did not go as asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leaver {
+pub struct ReportedNode {
     /// The node's name.
     pub node: Arc<str>,
     /// The Node's uid.
@@ -52,16 +52,16 @@ pub(crate) fn report_releases(
     releases: &[ReleasingNode<'_>],
     rollouts: &Rollouts<'_>,
     tallies: &Tallies<'_>,
-) -> Vec<Leaving> {
-    let mut all: BTreeMap<&Arc<str>, Leaving> = BTreeMap::new();
+) -> Vec<ReleaseReport> {
+    let mut all: BTreeMap<&Arc<str>, ReleaseReport> = BTreeMap::new();
     for ReleasingNode { gate, node, .. } in released(releases) {
         let left = node.reported().and_then(|reported| reported.left.as_ref());
         let (Some(gate), Some(why)) = (rollouts.gates.get(*gate), left) else {
             continue;
         };
-        let leaving = entry(&mut all, &gate.tuning);
-        if leaving.nodes.len() < MOST_NAMED {
-            leaving.nodes.push(Leaver {
+        let release_reports = entry(&mut all, &gate.tuning);
+        if release_reports.nodes.len() < MOST_NAMED {
+            release_reports.nodes.push(ReportedNode {
                 node: Arc::clone(node.name),
                 uid: Arc::clone(&node.node.uid),
                 failed: false,
@@ -73,15 +73,15 @@ pub(crate) fn report_releases(
         if tally.count.releasing == 0 || cluster.tunings.contains_key(&gate.tuning) {
             continue;
         }
-        let leaving = entry(&mut all, &gate.tuning);
-        leaving.releasing = tally.count.releasing;
-        leaving.failed = i32::try_from(gate.failed).unwrap_or(i32::MAX);
-        leaving.unresponsive = tally.count.unresponsive;
+        let release_reports = entry(&mut all, &gate.tuning);
+        release_reports.releasing = tally.count.releasing;
+        release_reports.failed = i32::try_from(gate.failed).unwrap_or(i32::MAX);
+        release_reports.unresponsive = tally.count.unresponsive;
         let is_stopped = gate.is_stopped() && gate.waiting > 0;
-        leaving.stopped = is_stopped.then(|| status::stopped(gate, UNTIL_GONE));
+        release_reports.stopped = is_stopped.then(|| status::stopped(gate, UNTIL_GONE));
         for (node, why) in &gate.named {
             let uid = cluster.nodes.get(node).map(|node| Arc::clone(&node.uid));
-            leaving.nodes.push(Leaver {
+            release_reports.nodes.push(ReportedNode {
                 node: Arc::clone(node),
                 uid: uid.unwrap_or_default(),
                 failed: true,
@@ -100,10 +100,10 @@ fn released<'r, 'a>(
 }
 
 fn entry<'m, 'g>(
-    all: &'m mut BTreeMap<&'g Arc<str>, Leaving>,
+    all: &'m mut BTreeMap<&'g Arc<str>, ReleaseReport>,
     tuning: &'g Arc<str>,
-) -> &'m mut Leaving {
-    all.entry(tuning).or_insert_with(|| Leaving {
+) -> &'m mut ReleaseReport {
+    all.entry(tuning).or_insert_with(|| ReleaseReport {
         tuning: Arc::clone(tuning),
         releasing: 0,
         failed: 0,

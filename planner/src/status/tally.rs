@@ -73,9 +73,9 @@ impl Tallies<'_> {
         let frozen = self.frozen.get(tuning);
         let mut count = frozen.map(|tally| tally.count).unwrap_or_default();
         let gate = rollouts.by_tuning.get(tuning);
-        if let Some(leaving) = gate.and_then(|gate| self.by_gate.get(*gate)) {
-            count.releasing = leaving.count.releasing;
-            count.unresponsive = leaving.count.unresponsive;
+        if let Some(released) = gate.and_then(|gate| self.by_gate.get(*gate)) {
+            count.releasing = released.count.releasing;
+            count.unresponsive = released.count.unresponsive;
         }
         count
     }

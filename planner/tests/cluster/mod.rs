@@ -104,20 +104,20 @@ impl Cluster {
         cluster
     }
 
-    fn world(&self) -> ClusterState {
-        let mut world = ClusterState::of(
+    fn state(&self) -> ClusterState {
+        let mut cluster = ClusterState::of(
             self.nodes.values(),
             self.tunings.values(),
             self.profiles.values(),
         );
         if let Some(agents) = &self.agents {
             let agents = agents.iter().map(|(node, ready)| (node.as_str(), *ready));
-            world = world.with_agents(agents);
+            cluster = cluster.with_agents(agents);
         }
         if self.startup_taint {
-            world = world.with_startup_taint();
+            cluster = cluster.with_startup_taint();
         }
-        world
+        cluster
     }
 
     /// What is decided now, and nothing of it done.
@@ -126,7 +126,7 @@ impl Cluster {
             mono: Mono::at(self.time),
             wall: Timestamp::UNIX_EPOCH,
         };
-        decide(&self.world(), &self.memory, now)
+        decide(&self.state(), &self.memory, now)
     }
 
     pub(crate) fn decide(&self) -> Vec<Write> {

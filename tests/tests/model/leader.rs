@@ -109,13 +109,13 @@ impl Leaders {
     }
 
     fn look(&self, view: &Api, memory: &Memory, after: usize) -> Decided {
-        let watched = self.watched(view);
-        let world = watched.world().expect("every list is complete");
+        let cache = self.cache(view);
+        let cluster = cache.state().expect("every list is complete");
         let now = Now {
             mono: NOW,
             wall: Timestamp::UNIX_EPOCH,
         };
-        let mut decision = decide(world, memory, now);
+        let mut decision = decide(cluster, memory, now);
         let is_new = *memory == Memory::default();
         let passed = match self.mutation {
             Some(Mutation::NewLeaderAssumesAllPassed) if is_new => MINUTE,
@@ -144,29 +144,29 @@ impl Leaders {
         }
     }
 
-    fn watched(&self, view: &Api) -> Cache {
-        let mut watched = Cache::default();
+    fn cache(&self, view: &Api) -> Cache {
+        let mut cache = Cache::default();
         for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
-            watched.list_begins(kind);
+            cache.list_begins(kind);
         }
         for (name, node) in NODES.iter().zip(&view.nodes) {
             node.iter()
-                .for_each(|node| watched.node(&observed(name, node)));
+                .for_each(|node| cache.node(&observed(name, node)));
         }
         for (name, tuning) in TUNINGS.iter().zip(&view.tunings) {
             if let Some(tuning) = tuning {
-                watched.tuning(name, PlannedTuning::new(&self.tuning(name, tuning)));
+                cache.tuning(name, PlannedTuning::new(&self.tuning(name, tuning)));
             }
         }
         for (name, profile) in NODES.iter().zip(&view.profiles) {
             if let Some(profile) = profile {
-                watched.profile(name, PlannedProfile::new(&planned(name, profile)));
+                cache.profile(name, PlannedProfile::new(&planned(name, profile)));
             }
         }
         for kind in [Kind::Node, Kind::Tuning, Kind::Profile] {
-            watched.list_ends(kind);
+            cache.list_ends(kind);
         }
-        watched
+        cache
     }
 
     fn tuning(&self, name: &str, tuning: &Interned<Tuning>) -> NodeNetworkTuning {
