@@ -121,7 +121,7 @@ pub struct NodeNetworkTuningSpec {
     #[serde(default)]
     pub release_policy: ReleasePolicy,
     /// How potentially disruptive changes reach the nodes. Raised limits are applied to all nodes
-    /// at once, and so are all changes on nodes that are not Ready.
+    /// at once. Nodes that are not Ready come last.
     #[serde(default)]
     pub rollout: RolloutSpec,
     /// When limits are lowered after the cluster has become smaller.

@@ -3,9 +3,9 @@
 pub(crate) mod canary;
 pub(crate) mod changes;
 pub(crate) mod gate;
-pub(crate) mod group;
 pub(crate) mod roll_out;
 pub(crate) mod rollouts;
 pub(crate) mod safe_changes;
 pub(crate) mod shrink;
 pub(crate) mod transition;
+pub(crate) mod waves;

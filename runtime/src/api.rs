@@ -10,7 +10,7 @@ use tower::service_fn;
 
 use crate::connector::{ApiError, connect};
 use crate::error::chain;
-use crate::not_before::{NotBefore, throttle_pause};
+use crate::throttle::{NotBefore, throttle_pause};
 
 /// How often a throttled read is retried, each time after a pause of at most 10 s.
 const READ_RETRIES: u32 = 5;

@@ -7,7 +7,7 @@ pub mod connector;
 pub mod error;
 pub mod logging;
 pub mod metrics;
-pub mod not_before;
 pub mod serve;
 pub mod shutdown;
+pub mod throttle;
 pub mod tls;

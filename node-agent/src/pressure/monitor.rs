@@ -11,7 +11,7 @@ use crate::pressure::conditions::{
 };
 use crate::pressure::counters::{Counters, Reading};
 use crate::pressure::flannel::{self, Flannel};
-use crate::pressure::neighbors::{CountedEntries, Inspector};
+use crate::pressure::neighbor_inspector::{CountedEntries, Inspector};
 use crate::pressure::utilization::Utilization;
 use nettune_reconcile::observed::{Counts, ObservedState, OverflowCounters};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nettune_crds::{TableUse, TablesUse};
 use nettune_sizing::{Mono, keys};
 
-use crate::pressure::neighbors::CountedEntries;
+use crate::pressure::neighbor_inspector::CountedEntries;
 use nettune_reconcile::observed::{ObservedState, OverflowCounters};
 
 /// Upper ends of the bands, in percent of the limit.

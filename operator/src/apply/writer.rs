@@ -11,7 +11,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use kube::Client;
 use nettune_planner::{Announcement, Cache, Object, PlannedProfile, Write};
 use nettune_runtime::api::in_words;
-use nettune_runtime::not_before::NotBefore;
+use nettune_runtime::throttle::NotBefore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 

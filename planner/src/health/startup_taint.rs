@@ -13,7 +13,7 @@ use crate::write::Write;
 
 /// After this time the taint is removed even if the profile is not ready: a node that is not selected, only
 /// observed, paused or failed, or whose agent does not start, must not stay without pods.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TAINT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Startup taints, if they are removed at all.
 pub(crate) struct StartupTaints {
@@ -43,7 +43,7 @@ pub(crate) fn remove_startup_taints(
             .filter(|profile| profile.owner_uid == node.uid)
             .and_then(|profile| profile.reported_now(node))
             .is_some_and(|reported| reported.ready);
-        if ready || clock.has_passed(first_seen, PATIENCE) {
+        if ready || clock.has_passed(first_seen, TAINT_TIMEOUT) {
             let write = Write::Untaint {
                 node: Arc::clone(name),
                 uid: Arc::clone(&node.uid),

@@ -9,9 +9,9 @@ use crate::cluster::profile::ProfiledNode;
 use crate::memory::{ByNode, Canary};
 use crate::priority::Priority;
 use crate::rollout::changes::{Change, Changes, NewNode};
-use crate::rollout::group::RolloutAction;
 use crate::rollout::rollouts::Rollouts;
 use crate::rollout::transition::Step;
+use crate::rollout::waves::RolloutAction;
 use crate::write::Write;
 
 /// The writes of all rollouts now.

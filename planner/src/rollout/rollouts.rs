@@ -11,7 +11,7 @@ use nettune_crds::{NodeNetworkProfileSpec, Rollout};
 use crate::assign::Claim;
 use crate::cluster::profile::{ProfiledNode, normalized};
 use crate::rollout::gate::{Gate, MOST_NAMED, Standing};
-use crate::rollout::group::{RolloutAction, RolloutGroup};
+use crate::rollout::waves::{RolloutAction, RolloutGroup};
 
 /// All rollouts.
 #[derive(Debug)]

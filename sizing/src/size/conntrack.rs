@@ -10,11 +10,11 @@ use crate::sysctl::desired_value::DesiredValue;
 use crate::sysctl::keys;
 
 /// Minimum where the memory allows it: kube-proxy's `--conntrack-min`.
-const LEAST_WANTED: u64 = 131_072;
+const KUBE_PROXY_MIN: u64 = 131_072;
 
 /// Minimum on any node: 3.2 MiB when full. The kernel goes down to 1024 (nf_conntrack_init_start),
 /// which a few pods fill.
-const LEAST: u64 = 8192;
+const MEMORY_SHARE_MIN: u64 = 8192;
 
 /// Maximum without `conntrack.maxEntries`: 411 MiB when full. The cap of kube-proxy since 1.36.
 const MOST: u64 = 1_048_576;
@@ -95,7 +95,7 @@ impl Want {
     fn of(policy: &ConntrackPolicy, node: &NodeFacts) -> Self {
         let (pods, per_pod) = (node.pods, policy.connections_per_pod);
         let for_pods = u64::from(per_pod) * u64::from(pods);
-        let kube_proxy = (KUBE_PROXY_PER_CORE * u64::from(node.cores)).clamp(LEAST_WANTED, MOST);
+        let kube_proxy = (KUBE_PROXY_PER_CORE * u64::from(node.cores)).clamp(KUBE_PROXY_MIN, MOST);
         let seen = node.conntrack_peak.unwrap_or(0);
 
         let largest = for_pods.max(kube_proxy).max(seen.saturating_mul(2));
@@ -120,7 +120,7 @@ fn memory_cap(memory: u64) -> u64 {
     }
     let entries = memory / 100 * MEMORY_PERCENT / ENTRY_BYTES;
     let power: u64 = entries.checked_ilog2().map_or(1, |log| 1 << log);
-    power.max(LEAST)
+    power.max(MEMORY_SHARE_MIN)
 }
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn memory_cap_is_a_power_of_two_with_a_minimum() {
-        assert_eq!(memory_cap(1), LEAST);
+        assert_eq!(memory_cap(1), MEMORY_SHARE_MIN);
         assert_eq!(memory_cap(3 << 29), 65536);
         assert_eq!(memory_cap(16 << 30), 1 << 20);
     }

@@ -133,6 +133,11 @@ async fn every_right_is_used_and_none_is_missing() -> anyhow::Result<()> {
         .await?;
     let profiles = Api::<NodeNetworkProfile>::all(client.clone());
     ready(&profiles, "node-0").await?;
+    // As the notes say, before a tuning is deleted.
+    let reason = r#"--for=jsonpath={.status.conditions[?(@.type=="Progressing")].reason}=UpToDate"#;
+    control_plane
+        .kubectl_ok(&["wait", "nnt", "default", "--timeout=60s", reason])
+        .await?;
 
     // The agent ends, and does not answer a change.
     drop(agent);

@@ -1,4 +1,4 @@
-//! A group of nodes that will hold the same values, and which of them go first.
+//! The waves of a rollout: in a group of nodes that will hold the same values, which go first.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,6 +8,9 @@ use nettune_sizing::KernelVersion;
 
 use crate::cluster::profile::ProfiledNode;
 use crate::rollout::gate::{Gate, Standing};
+
+/// Nodes in the first wave; each later one has as many as have passed.
+const FIRST_WAVE: u32 = 1;
 
 /// Nodes that will hold the same values.
 #[derive(Debug)]
@@ -128,7 +131,8 @@ impl<'a> RolloutGroup<'a> {
     /// Admits nodes: one, or as many as have passed. Nodes that were admitted before come first, then one of
     /// each kernel that was not tried yet.
     fn wave(&self, admitted: &BTreeSet<Arc<str>>) -> Vec<ProfiledNode<'a>> {
-        let most = self.passed.max(1).saturating_sub(self.in_flight);
+        let most = self.passed.max(FIRST_WAVE);
+        let most = most.saturating_sub(self.in_flight);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let mut wave: Vec<ProfiledNode<'a>> = Vec::new();
         let mut kernels = self.kernels.clone();
