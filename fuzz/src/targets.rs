@@ -205,7 +205,8 @@ fn keeps_the_rules(desired: &DesiredState) {
     );
     for (key, content) in outcome.writes {
         assert!(key != keys::NF_CONNTRACK_MAX || content.number() != Some(0));
-        observed.keys
+        observed
+            .keys
             .insert(key, nettune_reconcile::observed::Seen::Content(content));
         for [one, two, three] in [
             [
