@@ -200,7 +200,7 @@ const REFUSED: &[(&str, &str)] = &[
         "minEntries in body should be less than or equal to 134217728",
     ),
     // Unknown fields.
-    ("{neighbors: {}}", "unknown field \"spec.neighbors\""),
+    ("{neighbours: {}}", "unknown field \"spec.neighbours\""),
     (
         "{conntrack: {max: 5}}",
         "unknown field \"spec.conntrack.max\"",
