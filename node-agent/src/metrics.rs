@@ -239,15 +239,15 @@ impl Metrics {
         self.saves.get_or_create(&result(ok)).inc();
     }
 
-    pub fn status_patch(&self, ok: bool) {
+    pub(crate) fn status_patch(&self, ok: bool) {
         self.status_patches.get_or_create(&result(ok)).inc();
     }
 
-    pub fn api_reachable(&self, reachable: bool) {
+    pub(crate) fn api_reachable(&self, reachable: bool) {
         self.api_reachable.set(reachable.into());
     }
 
-    pub fn change_detection(&self, by_event: bool) {
+    pub(crate) fn change_detection(&self, by_event: bool) {
         for (state, is_so) in [("inotify", by_event), ("polling", !by_event)] {
             let gauge = self
                 .change_detection

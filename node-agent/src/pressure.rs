@@ -4,5 +4,5 @@ pub mod conditions;
 pub mod counters;
 pub mod flannel;
 pub mod monitor;
-pub mod neighbor_inspector;
-pub mod utilization;
+pub(crate) mod neighbor_inspector;
+pub(crate) mod utilization;

@@ -153,7 +153,7 @@ impl DesiredState {
 
     /// Whether a key is no longer named and its original is restored.
     #[must_use]
-    pub fn gives_back(&self, key: &SysctlKey) -> bool {
+    pub(crate) fn gives_back(&self, key: &SysctlKey) -> bool {
         self.release_policy == ReleasePolicy::Restore
             && matches!(self.task, Task::Enforce | Task::ApplyOnce)
             && !self.values.contains_key(key)

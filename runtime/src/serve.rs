@@ -135,7 +135,7 @@ impl Health {
 
     /// With another time after which a main loop counts as hanging.
     #[must_use]
-    pub fn stale_after(stale_after: Duration) -> Self {
+    pub(crate) fn stale_after(stale_after: Duration) -> Self {
         Self(Arc::new(Inner {
             started: Instant::now(),
             stale_after,

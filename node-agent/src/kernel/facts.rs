@@ -81,7 +81,7 @@ fn cores(proc: &Path) -> u32 {
 /// Whether these sysctls are those of the initial network namespace: only it has the thresholds of the
 /// neighbor tables.
 #[must_use]
-pub fn is_initial_namespace(roots: &Roots) -> bool {
+pub(crate) fn is_initial_namespace(roots: &Roots) -> bool {
     exists(roots, &keys::IPV4_GC_THRESH3)
 }
 

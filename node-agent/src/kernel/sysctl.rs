@@ -140,7 +140,7 @@ impl Sysctls {
 
     /// How changes are noticed; `None` before it watches the keys.
     #[must_use]
-    pub fn change_detection(&self) -> Option<ChangeDetection> {
+    pub(crate) fn change_detection(&self) -> Option<ChangeDetection> {
         Some(match self.watcher.as_ref()? {
             Ok(_) => ChangeDetection::Inotify,
             Err(errno) => ChangeDetection::Polling(*errno),

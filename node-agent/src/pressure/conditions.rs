@@ -136,7 +136,7 @@ impl PressureTracker {
 
     /// Sums for the metrics.
     #[must_use]
-    pub const fn totals(&self) -> PressureTotals {
+    pub(crate) const fn totals(&self) -> PressureTotals {
         self.totals
     }
 

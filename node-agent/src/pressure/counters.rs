@@ -78,7 +78,7 @@ impl Counters {
 
     /// Whether they are the kernel's, and not those of a directory that stands in for it.
     #[must_use]
-    pub const fn are_of_kernel(&self) -> bool {
+    pub(crate) const fn are_of_kernel(&self) -> bool {
         self.arp_cache.file.is_of_kernel()
     }
 

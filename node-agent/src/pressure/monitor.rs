@@ -115,7 +115,7 @@ impl TableMonitor {
     }
 
     #[must_use]
-    pub const fn utilization(&self) -> &Utilization {
+    pub(crate) const fn utilization(&self) -> &Utilization {
         &self.utilization
     }
 
@@ -127,7 +127,7 @@ impl TableMonitor {
 
     /// Sums that the kernel does not count itself.
     #[must_use]
-    pub const fn totals(&self) -> PressureTotals {
+    pub(crate) const fn totals(&self) -> PressureTotals {
         self.pressure.totals()
     }
 }

@@ -72,7 +72,7 @@ struct Answer {
 
 /// How many of the entries count against the limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum CountedEntries {
+pub(crate) enum CountedEntries {
     /// Unknown, and most likely irrelevant.
     #[default]
     Unknown,

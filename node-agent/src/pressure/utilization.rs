@@ -19,7 +19,7 @@ const LEAST_PEAK: u64 = 1024;
 
 /// Usage of all tables until now.
 #[derive(Debug, Default)]
-pub struct Utilization {
+pub(crate) struct Utilization {
     answered: OverflowCounters,
     ipv4: TableUtilization,
     ipv6: TableUtilization,
@@ -28,7 +28,7 @@ pub struct Utilization {
 
 /// Exact usage of one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TableUsage {
+pub(crate) struct TableUsage {
     /// Entries now, including those that do not count against the limit.
     pub entries: u64,
     /// Entries that count; `None` if unknown.
@@ -121,7 +121,12 @@ impl ReportedLimit {
 
 impl Utilization {
     /// Takes one observation. `counted` is of IPv4 and IPv6 neighbors.
-    pub fn observe(&mut self, live: &ObservedState, counted: [CountedEntries; 2], now: Mono) {
+    pub(crate) fn observe(
+        &mut self,
+        live: &ObservedState,
+        counted: [CountedEntries; 2],
+        now: Mono,
+    ) {
         let counts = &live.counts;
         let last = std::mem::replace(&mut self.answered, live.overflows);
         let overflowed = [
@@ -167,7 +172,7 @@ impl Utilization {
 
     /// The usage for the profile's status; `None` if no table is visible.
     #[must_use]
-    pub fn in_bands(&self) -> Option<TablesUse> {
+    pub(crate) fn in_bands(&self) -> Option<TablesUse> {
         let both = [self.ipv4.in_bands(), self.ipv6.in_bands()];
         let neighbors = both.into_iter().flatten().reduce(|ipv4, ipv6| {
             let peak_usage_percent = ipv4.peak_usage_percent.max(ipv6.peak_usage_percent);
@@ -191,7 +196,7 @@ impl Utilization {
     }
 
     /// Each table's name and usage.
-    pub fn usages(&self) -> impl Iterator<Item = (&'static str, TableUsage)> {
+    pub(crate) fn usages(&self) -> impl Iterator<Item = (&'static str, TableUsage)> {
         let tables = [
             ("neighbors_ipv4", &self.ipv4),
             ("neighbors_ipv6", &self.ipv6),
