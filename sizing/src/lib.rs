@@ -19,6 +19,7 @@ pub use policy::{
     ConnReuseMode, ConntrackPolicy, EntryBounds, Factors, InvalidPolicy, IpvsPolicy,
     NeighborPolicy, PodNetworkChoice, Policy, Thresholds,
 };
+pub use size::conntrack::kube_proxy_max;
 pub use size::size;
 pub use sizes::{SizedSysctl, Sizes, Warning};
 pub use sysctl::allow_list::{

@@ -1,6 +1,6 @@
 //! [`size`]: the one function of this crate.
 
-mod conntrack;
+pub(crate) mod conntrack;
 mod ipvs;
 mod listed_sysctls;
 mod neighbors;

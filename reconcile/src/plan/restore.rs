@@ -1,7 +1,7 @@
 //! Restores original values: which ones, and to what.
 
 use nettune_crds::KeyState;
-use nettune_sizing::{SysctlKey, keys};
+use nettune_sizing::{SysctlKey, keys, kube_proxy_max};
 
 use crate::effect::{Left, Persisted, Record};
 use crate::memory::Memory;
@@ -9,15 +9,6 @@ use crate::observed::{Content, ObservedState, Seen};
 use crate::outcome::{KeyOutcome, Plan};
 use crate::plan::guards;
 use crate::tables::conntrack;
-
-/// kube-proxy's minimum (`--conntrack-min`).
-const KUBE_PROXY_LEAST: u64 = 131_072;
-
-/// Its value per core (`--conntrack-max-per-core`).
-const KUBE_PROXY_PER_CORE: u64 = 32_768;
-
-/// Its maximum, since 1.36.
-const KUBE_PROXY_MOST: u64 = 1_048_576;
 
 /// Whether nothing is left to restore: the kernel holds the original, or another process has replaced
 /// it.
@@ -120,10 +111,7 @@ pub(crate) fn evaluate(
 fn least_to_restore(key: &SysctlKey, original: &Content, observed: &ObservedState) -> Content {
     match original.number() {
         Some(number) if *key == keys::NF_CONNTRACK_MAX => {
-            let cores = u64::from(observed.machine.cores);
-            let kube_proxy = cores.saturating_mul(KUBE_PROXY_PER_CORE);
-            let kube_proxy = kube_proxy.clamp(KUBE_PROXY_LEAST, KUBE_PROXY_MOST);
-            number.max(kube_proxy).into()
+            number.max(kube_proxy_max(observed.machine.cores)).into()
         }
         _ => original.clone(),
     }

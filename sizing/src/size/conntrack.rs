@@ -95,7 +95,7 @@ impl Want {
     fn of(policy: &ConntrackPolicy, node: &NodeFacts) -> Self {
         let (pods, per_pod) = (node.pods, policy.connections_per_pod);
         let for_pods = u64::from(per_pod) * u64::from(pods);
-        let kube_proxy = (KUBE_PROXY_PER_CORE * u64::from(node.cores)).clamp(KUBE_PROXY_MIN, MOST);
+        let kube_proxy = kube_proxy_max(node.cores);
         let seen = node.conntrack_peak.unwrap_or(0);
 
         let largest = for_pods.max(kube_proxy).max(seen.saturating_mul(2));
@@ -111,6 +111,12 @@ impl Want {
         let _ = write!(reason, "; next power of two: {entries}");
         Self { entries, reason }
     }
+}
+
+/// The nf_conntrack_max that kube-proxy sets at startup with its default flags, in entries.
+#[must_use]
+pub fn kube_proxy_max(cores: u32) -> u64 {
+    (KUBE_PROXY_PER_CORE * u64::from(cores)).clamp(KUBE_PROXY_MIN, MOST)
 }
 
 /// What the memory allows: a power of two. No cap if the memory is unknown.
