@@ -9,7 +9,7 @@ mod agent;
 use nettune_tests::process::command;
 use nettune_tests::workspace;
 
-use crate::cargo::{cargo, finish_visibly};
+use crate::cargo::{cargo, exit_code, finish_visibly};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -60,11 +60,7 @@ async fn operator(args: &Args) -> anyhow::Result<ExitCode> {
     if args.check {
         bench.arg("--check");
     }
-    Ok(if finish_visibly(bench).await?.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(exit_code(finish_visibly(bench).await?.success()))
 }
 
 async fn run_example(package: &str, example: &str, check: bool) -> anyhow::Result<ExitCode> {
@@ -82,9 +78,5 @@ async fn run_example(package: &str, example: &str, check: bool) -> anyhow::Resul
         bench.arg("--check");
     }
     let status = finish_visibly(bench).await?;
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(exit_code(status.success()))
 }

@@ -2,11 +2,16 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::Context as _;
 use nettune_tests::process::{Process, command, command_line};
 use nettune_tests::workspace;
+
+/// 0 for success, 1 for failure.
+pub(crate) fn exit_code(success: bool) -> ExitCode {
+    ExitCode::from(u8::from(!success))
+}
 
 /// What a program did.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use crate::cargo::{cargo, finish};
+use crate::cargo::{cargo, exit_code, finish};
 use crate::test::{self, Count};
 use crate::{deny, fuzz, generate, imports, structure, workflows};
 
@@ -37,11 +37,7 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     count += test::run_all().await?;
     println!("tests: {:.1} s", started.elapsed().as_secs_f32());
     println!("{count}");
-    Ok(if count.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(exit_code(count.failed == 0))
 }
 
 /// Runs one step, prints how it went and how long it took, and counts it like a test.

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use nettune_tests::process::{command, command_line};
 use nettune_tests::workspace;
 
-use crate::cargo::{Finished, cargo, finish};
+use crate::cargo::{Finished, cargo, exit_code, finish};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -59,11 +59,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
             keep(&fuzzer, target).await?;
         }
     }
-    Ok(if found {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(exit_code(!found))
 }
 
 /// Every target for a short time.

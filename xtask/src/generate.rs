@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use nettune_tests::workspace;
 use serde_json::Value;
 
-use crate::cargo::{cargo, finish_visibly};
+use crate::cargo::{cargo, exit_code, finish_visibly};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,11 +23,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for message in &outdated {
         println!("{message}");
     }
-    Ok(if status.success() && outdated.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(exit_code(status.success() && outdated.is_empty()))
 }
 
 /// The generator, which lives beside the types.

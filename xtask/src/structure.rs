@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use nettune_tests::workspace;
 
+use crate::cargo::exit_code;
+
 mod circles;
 mod map;
 mod sizes;
@@ -24,11 +26,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     for violation in &violations {
         println!("{violation}");
     }
-    Ok(if violations.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(exit_code(violations.is_empty()))
 }
 
 /// The violations, one sentence each.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use self::binaries::TestBinary;
 pub(crate) use self::count::Count;
 use self::tier::Tier;
-use crate::cargo::{cargo, finish};
+use crate::cargo::{cargo, exit_code, finish};
 
 mod binaries;
 mod count;
@@ -49,11 +49,7 @@ const AFTER_A_KILL: Duration = Duration::from_millis(300);
 pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let count = run_tiers(&args.tier, args.chaos()).await?;
     println!("{count}");
-    Ok(if count.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(exit_code(count.failed == 0))
 }
 
 /// All tiers, for `cargo xtask ci`.

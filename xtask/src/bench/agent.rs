@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use nettune_tests::process::command;
 
 use self::place::{Agent, LINKS, OURS, OURS_NEXT, Place, RIVALS, cpu, policy, put, until};
-use crate::cargo::{cargo, finish_visibly};
+use crate::cargo::{cargo, exit_code, finish_visibly};
 
 mod place;
 
@@ -32,11 +32,7 @@ pub(crate) async fn run(check: bool) -> anyhow::Result<ExitCode> {
     inside.arg(std::env::current_exe()?);
     inside.args(["bench", "agent", "--inside"]);
     inside.args(check.then_some("--check"));
-    Ok(if finish_visibly(inside).await?.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(exit_code(finish_visibly(inside).await?.success()))
 }
 
 /// Measures; to be called in namespaces of its own.
@@ -366,10 +362,6 @@ impl Report {
     }
 
     fn verdict(&self, check: bool) -> ExitCode {
-        if check && self.missed > 0 {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        }
+        exit_code(!check || self.missed == 0)
     }
 }
