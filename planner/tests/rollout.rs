@@ -10,7 +10,7 @@
 mod cluster;
 
 use cluster::rollout::{SOMAXCONN, condition, fine, fixed, settled, want};
-use cluster::timeline::{Effect, Timeline, holds, is_trial};
+use cluster::timeline::{Effect, Timeline, holds, is_canary};
 use cluster::{Cluster, name_of};
 use nettune_planner::Write;
 use serde_json::{Value, json};
@@ -282,7 +282,7 @@ fn a_node_whose_write_is_late_keeps_its_place() {
         .cluster
         .decide()
         .into_iter()
-        .filter(is_trial)
+        .filter(is_canary)
         .collect();
     assert!(
         matches!(&trials[..], [Write::ReplaceProfile { node, .. }] if &**node == "node-0"),

@@ -10,7 +10,7 @@
 mod cluster;
 
 use cluster::Cluster;
-use cluster::rollout::{SOMAXCONN, condition, fine, fixed, settled, want};
+use cluster::rollout::{SOMAXCONN, at_two, condition, fine, fixed, settled, want};
 use cluster::timeline::{Effect, Timeline, holds};
 use nettune_crds::NodeNetworkProfileSpec;
 use proptest::prelude::*;
@@ -18,13 +18,7 @@ use serde_json::json;
 
 #[test]
 fn a_raised_limit_reaches_all_nodes_even_while_a_rollout_is_stopped() {
-    let mut timeline = settled(4, |_, spec| {
-        if holds(spec, SOMAXCONN, "2") {
-            Effect::Fails
-        } else {
-            Effect::Fine
-        }
-    });
+    let mut timeline = settled(4, at_two(Effect::Fails));
     want(&mut timeline, 2);
     timeline.run(300, 10);
     assert_eq!(timeline.holding(SOMAXCONN, "2"), 1);
@@ -40,13 +34,7 @@ fn a_raised_limit_reaches_all_nodes_even_while_a_rollout_is_stopped() {
 
 #[test]
 fn a_value_that_disconnects_nodes_stops_in_the_first_wave() {
-    let mut timeline = settled(100, |_, spec| {
-        if holds(spec, SOMAXCONN, "2") {
-            Effect::CutsOff
-        } else {
-            Effect::Fine
-        }
-    });
+    let mut timeline = settled(100, at_two(Effect::CutsOff));
     want(&mut timeline, 2);
     timeline.run(3600, 10);
     assert_eq!(timeline.damaged.len(), 1, "{:?}", timeline.damaged);
@@ -89,13 +77,7 @@ fn a_value_that_disconnects_one_kind_of_node_stops_in_the_first_wave_with_that_k
 
 #[test]
 fn the_message_of_a_stopped_rollout_names_key_and_error() {
-    let mut timeline = settled(30, |_, spec| {
-        if holds(spec, SOMAXCONN, "2") {
-            Effect::Fails
-        } else {
-            Effect::Fine
-        }
-    });
+    let mut timeline = settled(30, at_two(Effect::Fails));
     timeline
         .cluster
         .apply_tuning("default", fixed(2, json!({"maxFailed": 11})));
@@ -118,13 +100,7 @@ fn the_message_of_a_stopped_rollout_names_key_and_error() {
 
 #[test]
 fn a_stopped_rollout_continues_when_the_tuning_changes() {
-    let mut timeline = settled(8, |_, spec| {
-        if holds(spec, SOMAXCONN, "2") {
-            Effect::Fails
-        } else {
-            Effect::Fine
-        }
-    });
+    let mut timeline = settled(8, at_two(Effect::Fails));
     want(&mut timeline, 2);
     timeline.run(300, 10);
     assert_eq!(condition(&timeline.cluster, "Ready").1, "RolloutStopped");

@@ -4,12 +4,23 @@ use nettune_crds::NodeNetworkProfileSpec;
 use serde_json::{Value, json};
 
 use super::Cluster;
-use super::timeline::{Effect, Timeline};
+use super::timeline::{Effect, Timeline, holds};
 
 pub(crate) const SOMAXCONN: &str = "net.core.somaxconn";
 
 pub(crate) fn fine(_: &str, _: &NodeNetworkProfileSpec) -> Effect {
     Effect::Fine
+}
+
+/// The effect of holding 2; all else is fine.
+pub(crate) fn at_two(effect: Effect) -> impl Fn(&str, &NodeNetworkProfileSpec) -> Effect {
+    move |_, spec| {
+        if holds(spec, SOMAXCONN, "2") {
+            effect
+        } else {
+            Effect::Fine
+        }
+    }
 }
 
 /// A tuning with a fixed value, and this rollout.

@@ -15,8 +15,8 @@ pub(crate) enum Effect {
     Fine,
     /// A key cannot be written.
     Fails,
-    /// The node loses its network: the agent is not heard of any more, and forty seconds later the
-    /// Node is not Ready.
+    /// The node loses its network: the agent stops reporting, and forty seconds later the Node is not
+    /// Ready.
     CutsOff,
 }
 
@@ -61,7 +61,7 @@ impl<E: Fn(&str, &NodeNetworkProfileSpec) -> Effect> Timeline<E> {
         for _ in 0..20 {
             self.agents();
             let writes = self.cluster.turn();
-            let wave = writes.iter().filter(|write| is_trial(write)).count();
+            let wave = writes.iter().filter(|write| is_canary(write)).count();
             self.largest_wave = self.largest_wave.max(wave);
             self.writes += writes.len();
             if writes.is_empty() {
@@ -169,7 +169,7 @@ pub(crate) fn holds(spec: &NodeNetworkProfileSpec, sysctl: &str, value: &str) ->
     sysctls.any(|wanted| wanted.name == sysctl && wanted.value == value)
 }
 
-pub(crate) fn is_trial(write: &Write) -> bool {
+pub(crate) fn is_canary(write: &Write) -> bool {
     match write {
         Write::ReplaceProfile { spec, .. } => spec.canary,
         Write::ReleaseProfile { canary, .. } => *canary,

@@ -32,7 +32,7 @@ pub struct Mark(u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub user: String,
-    /// `create`, `update`, `patch`, `delete`, `list` or `watch`.
+    /// Such as `create` or `watch`.
     pub verb: String,
     /// The API group; empty for the core group.
     pub group: String,
@@ -48,7 +48,7 @@ pub struct Request {
 impl Request {
     /// Whether it writes.
     pub fn is_write(&self) -> bool {
-        !matches!(self.verb.as_str(), "list" | "watch")
+        !matches!(self.verb.as_str(), "get" | "list" | "watch")
     }
 
     /// Whether it succeeded.

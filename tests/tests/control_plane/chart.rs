@@ -15,7 +15,7 @@ mod rights;
 
 const NAMESPACE: &str = "nettune-system";
 
-/// helm with the chart as the last word of what it is told to do.
+/// A helm command, run at the top of the workspace.
 async fn helm(args: &[&str]) -> anyhow::Result<Command> {
     let program = tokio::task::spawn_blocking(tools::helm).await??;
     let mut helm = command(program);

@@ -20,7 +20,7 @@ async fn cluster() -> anyhow::Result<ControlPlane> {
     let mut breaker = StaticToken::of("breaker", "token-of-the-breaker");
     breaker.groups = vec!["break-glass".to_owned()];
     let control_plane = ControlPlane::start(ControlPlaneConfig {
-        tokens: vec![StaticToken::of("somebody", "token-of-somebody"), breaker],
+        tokens: vec![StaticToken::of("admin-user", "token-of-an-admin"), breaker],
         ..ControlPlaneConfig::default()
     })
     .await?;
@@ -30,7 +30,7 @@ async fn cluster() -> anyhow::Result<ControlPlane> {
         .apply(
             "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: everything}, \
              roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}, subjects: [\
-             {apiGroup: rbac.authorization.k8s.io, kind: User, name: somebody}, \
+             {apiGroup: rbac.authorization.k8s.io, kind: User, name: admin-user}, \
              {apiGroup: rbac.authorization.k8s.io, kind: User, name: breaker}, \
              {kind: ServiceAccount, namespace: nettune-system, name: nettune-agent}]}",
         )
@@ -54,7 +54,7 @@ async fn cluster() -> anyhow::Result<ControlPlane> {
             OBSERVE,
         ];
         ensure!(
-            with(&control_plane, "token-of-somebody", &own)
+            with(&control_plane, "token-of-an-admin", &own)
                 .await
                 .is_err()
         );
@@ -76,7 +76,7 @@ fn profile(node: &str) -> String {
 
 /// Runs kubectl with another token than the administrator's.
 async fn with(control_plane: &ControlPlane, token: &str, args: &[&str]) -> anyhow::Result<String> {
-    let kubeconfig = control_plane.kubeconfig_for_token("somebody", token)?;
+    let kubeconfig = control_plane.kubeconfig_for_token("admin-user", token)?;
     let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
     let mut all = vec![kubeconfig.as_str()];
     all.extend(args);
@@ -136,16 +136,16 @@ async fn an_agent_changes_the_status_of_its_own_node_and_nothing_else() -> anyho
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_operator_writes_the_spec_of_a_profile() -> anyhow::Result<()> {
     let control_plane = cluster().await?;
-    let somebody = "token-of-somebody";
+    let admin = "token-of-an-admin";
     let instead = "change the NodeNetworkTuning instead";
-    refused_with(with(&control_plane, somebody, &PATCH_SPEC).await, instead)?;
+    refused_with(with(&control_plane, admin, &PATCH_SPEC).await, instead)?;
     with(
         &control_plane,
-        somebody,
+        admin,
         &["label", "nnp", "node-1", "seen=yes"],
     )
     .await?;
-    with(&control_plane, somebody, &["delete", "nnp", "node-0"]).await?;
+    with(&control_plane, admin, &["delete", "nnp", "node-0"]).await?;
     with(&control_plane, "token-of-the-breaker", &PATCH_SPEC).await?;
     let operator = token(&control_plane, "nettune-operator", None).await?;
     let client = control_plane.client_for_token(&operator).await?;

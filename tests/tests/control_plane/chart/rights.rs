@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
-use nettune_crds::NodeNetworkProfile;
+use nettune_crds::{NodeNetworkProfile, conditions};
+use nettune_tests::cluster::{AGENT, OPERATOR};
+use nettune_tests::control_plane::audit::Mark;
 use nettune_tests::{
     Audit, ControlPlane, ControlPlaneConfig, FakeNode, NodeSpec, Program, eventually, nodes,
 };
@@ -14,8 +16,6 @@ use serde_json::{Value, json};
 
 use super::{NAMESPACE, find, flags, objects, parse, template};
 
-const OPERATOR: &str = "system:serviceaccount:nettune-system:nettune-operator";
-const AGENT: &str = "system:serviceaccount:nettune-system:nettune-agent";
 const SOON: Duration = Duration::from_secs(60);
 
 /// A verb on a resource of an API group.
@@ -197,7 +197,7 @@ async fn every_right_is_used_and_none_is_missing() -> anyhow::Result<()> {
     .await?;
     drop(standby);
 
-    let requests = audit.since(nettune_tests::control_plane::audit::Mark::default())?;
+    let requests = audit.since(Mark::default())?;
     let refused: Vec<_> = requests
         .iter()
         .filter(|request| request.code == 403)
@@ -222,15 +222,11 @@ async fn every_right_is_used_and_none_is_missing() -> anyhow::Result<()> {
 
 async fn ready(profiles: &Api<NodeNetworkProfile>, node: &str) -> anyhow::Result<()> {
     eventually("the profile is ready", SOON, || async {
-        let profile = profiles.get(node).await?;
-        let status = profile.status.context("no status yet")?;
-        let ready = status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == "Ready");
+        let status = profiles.get(node).await?.status.context("no status yet")?;
         ensure!(
-            ready.is_some_and(|ready| ready.status == "True"),
-            "{ready:?}"
+            conditions::is_true(&status.conditions, conditions::READY),
+            "{:?}",
+            status.conditions
         );
         anyhow::Ok(())
     })
